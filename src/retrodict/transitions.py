@@ -1,0 +1,234 @@
+"""Frame pairs and transitions: the rows that every stage reads and writes.
+
+A `FramePair` is two moments of one clip; a `Transition` is a pair with the action that leads from the first to the
+second. Both live in Parquet files whose images are Hugging Face `Image` structs, so `datasets.load_dataset("parquet",
+data_dir=...)` shows them as pictures. A stage's directory holds one or more `*.parquet` files and a `manifest.json`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+ActionSource = Literal["human", "template", "idm"]
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramePair:
+    """Two frames of one clip, in order. Images are encoded bytes (PNG or JPEG), or None when a stage kept none."""
+
+    id: str
+    clip: str = ""  # path as given, relative to the mined folder
+    clip_sha256: str = ""
+    category: str = ""  # column `class`: what stratified selection goes round
+    group: str = ""  # rows of one group never straddle a split
+    frame_source: int = 0  # index in decode order
+    frame_target: int = 0
+    t_source: float = 0.0  # seconds
+    t_target: float = 0.0
+    source: bytes | None = None
+    target: bytes | None = None
+    motion: float = float("nan")
+    sharpness: float = float("nan")
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def source_image(self) -> Image.Image:
+        return decode_image(self.source, f"source of {self.id}")
+
+    @property
+    def target_image(self) -> Image.Image:
+        return decode_image(self.target, f"target of {self.id}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transition(FramePair):
+    """A frame pair and the action between its frames.
+
+    `logprob` is the natural-log probability that the labelling model gave the action (a sum over `tokens` tokens); NaN
+    where the label did not come from a model.
+    """
+
+    action: str = ""
+    action_source: ActionSource = "human"
+    logprob: float = float("nan")
+    tokens: int = 0
+    split: str = ""
+
+
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_PAIR_FIELDS = [
+    ("id", pa.string()),
+    ("clip", pa.string()),
+    ("clip_sha256", pa.string()),
+    ("class", pa.string()),
+    ("group", pa.string()),
+    ("frame_source", pa.int64()),
+    ("frame_target", pa.int64()),
+    ("t_source", pa.float64()),
+    ("t_target", pa.float64()),
+    ("source", _IMAGE),
+    ("target", _IMAGE),
+    ("motion", pa.float64()),
+    ("sharpness", pa.float64()),
+    ("provenance", pa.string()),
+]
+_ACTION_FIELDS = [
+    ("action", pa.string()),
+    ("action_source", pa.string()),
+    ("logprob", pa.float64()),
+    ("tokens", pa.int64()),
+    ("split", pa.string()),
+]
+
+
+def _features(columns: list[tuple[str, pa.DataType]]) -> bytes:
+    def feature(kind: pa.DataType) -> dict[str, Any]:
+        if kind == _IMAGE:
+            return {"_type": "Image"}
+        return {"dtype": "float64" if kind == pa.float64() else str(kind), "_type": "Value"}
+
+    return json.dumps({"info": {"features": {name: feature(kind) for name, kind in columns}}}).encode()
+
+
+def schema(kind: type[FramePair]) -> pa.Schema:
+    """The Arrow schema of `FramePair` or `Transition`, with the metadata that makes `datasets` show the images."""
+    columns = _PAIR_FIELDS + (_ACTION_FIELDS if issubclass(kind, Transition) else [])
+    return pa.schema(columns, metadata={b"huggingface": _features(columns)})
+
+
+def _to_record(row: FramePair) -> dict[str, Any]:
+    record = {f.name: getattr(row, f.name) for f in fields(row)}
+    record["class"] = record.pop("category")
+    for side in ("source", "target"):
+        record[side] = None if record[side] is None else {"bytes": record[side], "path": None}
+    record["provenance"] = json.dumps(dict(record["provenance"]), sort_keys=True)
+    return record
+
+
+def _from_record(record: dict[str, Any]) -> FramePair:
+    record["category"] = record.pop("class")
+    for side in ("source", "target"):
+        record[side] = (record[side] or {}).get("bytes")
+    record["provenance"] = json.loads(record["provenance"] or "{}")
+    return (Transition if "action" in record else FramePair)(**record)
+
+
+def to_table(rows: Iterable[FramePair], kind: type[FramePair]) -> pa.Table:
+    return pa.Table.from_pylist([_to_record(row) for row in rows], schema=schema(kind))
+
+
+def write_rows(path: Path, rows: Iterable[FramePair], kind: type[FramePair] = Transition) -> None:
+    """Write rows to one Parquet file. It appears under its name only when it is complete."""
+    table = to_table(rows, kind)
+    # Image bytes are compressed already: leaving them alone keeps reading fast.
+    plain = [name for name, column in _PAIR_FIELDS + _ACTION_FIELDS if column != _IMAGE]
+    compression = {f"{s}.bytes": "none" for s in ("source", "target")} | dict.fromkeys(plain, "zstd")
+    write_atomic(path, lambda tmp: pq.write_table(table, tmp, compression=compression, row_group_size=100))
+
+
+def read_rows(directory: Path, columns: list[str] | None = None) -> list[FramePair]:
+    """All rows of a stage's directory, in file and row order.
+
+    `columns` limits what is read (`id` always is); the other fields keep their defaults. Raises `ValueError` when the
+    directory holds no rows.
+    """
+    return list(iter_rows(directory, columns))
+
+
+def iter_rows(directory: Path, columns: list[str] | None = None) -> Iterator[FramePair]:
+    files = sorted(Path(directory).glob("*.parquet"))
+    if not files:
+        raise ValueError(f"{directory} holds no .parquet files: give the output directory of an earlier stage.")
+    for file in files:
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=256, columns=_with_id(columns)):
+            for record in batch.to_pylist():
+                yield _from_record({"class": "", "provenance": "", "source": None, "target": None} | record)
+
+
+def read_transitions(directory: Path) -> list[Transition]:
+    """The labelled rows of a directory; a `ValueError` says so when it holds unlabelled pairs."""
+    rows = read_rows(directory)
+    transitions = [row for row in rows if isinstance(row, Transition)]
+    if len(transitions) < len(rows):
+        raise ValueError(f"{directory} holds frame pairs without actions: run `retrodict annotate` on it first.")
+    return transitions
+
+
+def _with_id(columns: list[str] | None) -> list[str] | None:
+    return None if columns is None else sorted({"id", *columns})
+
+
+def label(pair: FramePair, **action: Any) -> Transition:
+    """`pair` with an action: `label(pair, action="...", action_source="idm", logprob=-1.2, tokens=6)`."""
+    return Transition(**{f.name: getattr(pair, f.name) for f in fields(FramePair)}, **action)
+
+
+def split_by_group(rows: list[Transition], fraction: float, seed: int) -> tuple[list[Transition], list[Transition]]:
+    """Split rows so that no group is on both sides; about `fraction` of the groups go to the second part."""
+    groups = sorted({row.group or row.id for row in rows})
+    random.Random(seed).shuffle(groups)
+    held_out = set(groups[: round(len(groups) * fraction)])
+    first = [row for row in rows if (row.group or row.id) not in held_out]
+    return first, [row for row in rows if (row.group or row.id) in held_out]
+
+
+def decode_image(data: bytes | None, what: str) -> Image.Image:
+    if data is None:
+        raise ValueError(f"The {what} has no picture: it was written with --no-frames.")
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def encode_png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+    """Call `write(temporary)` and rename the result to `path`, so that no reader and no crash sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    text = json.dumps(value, indent=1, sort_keys=False, allow_nan=True) + "\n"
+    write_atomic(path, lambda tmp: tmp.write_text(text) and None)
+
+
+def write_manifest(
+    directory: Path, *, kind: str, config: Mapping[str, Any], kept: int, dropped: Mapping[str, int], **more: Any
+) -> None:
+    """Record what a stage made: its config, the versions it ran with, and counts kept and dropped by reason."""
+    from retrodict.versions import versions
+
+    counts = {"kept": kept, "dropped": dict(sorted(dropped.items()))}
+    write_json(
+        directory / MANIFEST,
+        {"kind": kind, "counts": counts, "config": dict(config), "versions": versions(), **more},
+    )
+

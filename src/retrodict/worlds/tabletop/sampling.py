@@ -1,0 +1,153 @@
+"""Random transitions, each explained by exactly one action."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from retrodict.transitions import Transition, encode_png
+from retrodict.worlds.tabletop.drawing import draw
+from retrodict.worlds.tabletop.language import SUITE_KINDS, SUITES, Action, Kind, templates
+from retrodict.worlds.tabletop.outcomes import SIDES, apply, true_action
+from retrodict.worlds.tabletop.scene import COLOURS, FEWEST, GRID, MOST, SHAPES, SHELF_ROW, SIZES, Size, State, Thing
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One transition with its exact states, the canonical action and one sentence that states it."""
+
+    id: str
+    size: Size
+    suite: str
+    source: State
+    target: State
+    action: Action
+    text: str
+
+    def transition(self, split: str = "") -> Transition:
+        """The row that a stage stores: PNG pictures, and the states in `provenance`, where `score` finds them."""
+        return Transition(
+            id=self.id,
+            category=self.suite,
+            group=self.id,
+            source=encode_png(draw(self.source)),
+            target=encode_png(draw(self.target)),
+            provenance={"tabletop": {"source": self.source.to_json(), "target": self.target.to_json()}},
+            action=self.text,
+            action_source="template",
+            split=split,
+        )
+
+
+def sample(
+    n: int,
+    seed: int,
+    *,
+    size: Size = "cells",
+    suites: tuple[str, ...] = SUITES,
+    namespace: str = "train",
+    start: int = 0,
+) -> list[Example]:
+    """Examples `start` to `start + n` of an endless list, the suites in turn.
+
+    Example i depends on `seed`, `namespace`, `size`, `suites` and i alone, so processes can share a range; only an
+    example that repeats an earlier one of the same call is drawn anew. Name the splits ("train", "test") as
+    namespaces: they share no random numbers. Raises `ValueError` for an unknown size or suite.
+    """
+    if size not in SIZES:
+        raise ValueError(f'No size "{size}": use one of {", ".join(SIZES)}.')
+    if unknown := [s for s in suites if s not in SUITES]:
+        raise ValueError(f'No suite "{unknown[0]}": use some of {", ".join(SUITES)}.')
+    seen: set[tuple[State, State]] = set()
+    examples = []
+    for index in range(start, start + n):
+        suite = suites[index % len(suites)]
+        rng = random.Random(f"tabletop/{size}/{namespace}/{seed}/{index}")
+        kinds = SUITE_KINDS[suite]
+        kind = kinds[index // len(suites) % len(kinds)]
+        source, target, action = _draw_pair(rng, size, kind, seen)
+        seen.add((source, target))
+        text = rng.choice(templates(action))
+        examples.append(Example(f"{namespace}-{size}-{seed}-{index}", size, suite, source, target, action, text))
+    return examples
+
+
+def _draw_pair(
+    rng: random.Random, size: Size, kind: Kind, seen: set[tuple[State, State]]
+) -> tuple[State, State, Action]:
+    for _ in range(10_000):
+        source = random_state(rng, size, kind)
+        action = random_action(rng, source, kind)
+        if action is None:
+            continue
+        target = apply(source, action)
+        if target is None or (source, target) in seen:
+            continue
+        if true_action(source, target) == action:
+            return source, target, action
+    raise AssertionError(f"no {kind} in 10,000 scenes")
+
+
+def random_state(rng: random.Random, size: Size, kind: Kind | None = None) -> State:
+    """A scene at rest; `kind` keeps the number of things such that an action of this kind can be valid."""
+    count = rng.randint(FEWEST + (kind == "remove"), MOST - (kind == "add"))
+    shelf = _random_shelf(rng)
+    # Boxes are a little more frequent, as only they carry something.
+    things: list[Thing] = []
+    for colour in rng.sample(COLOURS, count):
+        shape = rng.choice((*SHAPES, "box"))
+        place = _random_place(rng, things, shelf)
+        things.append(Thing(colour, shape, *place))
+    return State.of(things, shelf, size)
+
+
+def _random_shelf(rng: random.Random) -> tuple[int, ...]:
+    if rng.random() < 0.5:
+        return ()
+    length = rng.randint(2, 3)
+    first = rng.randint(0, GRID - length)
+    return tuple(range(first, first + length))
+
+
+def _random_place(rng: random.Random, things: list[Thing], shelf: tuple[int, ...]) -> tuple[int, int]:
+    """A free place at rest: on a box or on the shelf more often than their share of the width."""
+    taken = {(t.x, t.y) for t in things}
+    tops = [(int(t.x), int(t.y) + 1) for t in things if t.shape == "box"]
+    blocked = {(x, SHELF_ROW) for x in shelf}
+    tops = [p for p in tops if p not in taken and p not in blocked and p[1] < GRID]
+    planks = [(x, SHELF_ROW + 1) for x in shelf if (x, SHELF_ROW + 1) not in taken]
+    floor = [(x, 0) for x in range(GRID) if (x, 0) not in taken]
+    options = [places for places in (tops, planks, floor, floor) if places]
+    return rng.choice(rng.choice(options))
+
+
+def random_action(rng: random.Random, state: State, kind: Kind) -> Action | None:
+    """An action of this kind on things of this scene, not yet known to be valid; None when there is nothing for it."""
+    thing, other = rng.sample(state.things, 2)
+    absent = sorted(set(COLOURS) - {t.colour for t in state.things})
+    boxes = [t for t in state.things if t.shape == "box" and t is not thing]
+    side = rng.choice(SIDES)
+    match kind:
+        case "paint":
+            return Action(kind, thing.name, rng.choice(absent))
+        case "turn":
+            return Action(kind, thing.name, rng.choice([s for s in SHAPES if s != thing.shape]))
+        case "push":
+            return Action(kind, thing.name, side)
+        case "put":
+            return Action(kind, thing.name, other=rng.choice(boxes).name) if boxes else None
+        case "move":
+            return Action(kind, thing.name, side, other.name)
+        case "add":
+            return _random_addition(rng, f"{rng.choice(absent)} {rng.choice(SHAPES)}", side, other, boxes)
+        case "remove":
+            return Action(kind, thing.name)
+        case "swap":
+            return Action(kind, min(thing.name, other.name), other=max(thing.name, other.name))
+
+
+def _random_addition(rng: random.Random, name: str, side: str, other: Thing, boxes: list[Thing]) -> Action | None:
+    where = rng.choice(("corner", "beside", "top"))
+    if where == "top":
+        return Action("add", name, "top", rng.choice(boxes).name) if boxes else None
+    return Action("add", name, side, other.name if where == "beside" else "")

@@ -1,0 +1,102 @@
+"""Errors for people: one line on stderr, and an exit code. 2: the user can fix it. 1: our fault. 130: interrupted."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn, ParamSpec, TypeVar
+
+import typer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DEBUG = "RETRODICT_DEBUG"
+
+_USERS_TO_FIX = {
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOTDIR,
+}
+
+
+def guarded(function: Callable[P, T]) -> Callable[P, T]:
+    """`function`, whose exceptions end the program with one line each; with RETRODICT_DEBUG=1 they stay exceptions."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except (typer.Exit, typer.Abort):
+            raise
+        except KeyboardInterrupt:
+            _leave("stopped; the same command continues", 130)
+        except Exception as error:
+            if os.environ.get(DEBUG):
+                raise
+            if _is_users_to_fix(error):
+                _leave(_message(error), 2)
+            _leave(f"{type(error).__name__}: {_message(error)} (for the traceback: {DEBUG}=1)", 1)
+
+    return call
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    typer.echo(f"retrodict: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def _is_users_to_fix(error: Exception) -> bool:
+    if isinstance(error, OSError):  # Pillow's is an OSError without a number
+        return error.errno in _USERS_TO_FIX or type(error).__name__ == "UnidentifiedImageError"
+    if isinstance(error, ImportError):
+        return "pip install" in str(error)  # an extra that is not installed
+    return isinstance(error, ValueError)
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror.lower()}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def check_output(path: Path) -> Path:
+    """`path`, once it is sure that a folder of that name can be written; nothing is created yet.
+
+    Raises `ValueError` or `OSError`. Called before work starts, so that hours are not lost to a read-only disk.
+    """
+    if path.is_file():
+        raise ValueError(f"{path} is a file: --out names a folder.")
+    folder = path.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise ValueError(f"{path} cannot be made: {folder} is a file.")
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(4096))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        reason = f"{os.strerror(error.errno or 0)}, so nothing can be written there"
+        raise OSError(error.errno, reason, str(path)) from None
+    return path
+
+
+def check_output_file(path: Path) -> Path:
+    """The same for a file."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: --out names a file.")
+    check_output(path.absolute().parent)
+    return path

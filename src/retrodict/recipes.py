@@ -1,0 +1,336 @@
+"""Recipes: what a run does, as YAML checked by pydantic.
+
+`load_recipe` reads one, applies `key=value` overrides and complains in one line about what it does not know.
+`save_effective` writes what was really used beside the output; that file is itself a recipe.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+
+from retrodict.transitions import write_atomic
+
+EFFECTIVE = "recipe.yaml"
+
+
+def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
+    base = (info.context or {}).get("base")
+    return path if base is None else (base / path.expanduser()).resolve()
+
+
+RecipePath = Annotated[Path, AfterValidator(_beside_recipe)]
+Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: it cannot change, and it has no keys but the ones below."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Data(Section):
+    """What to learn from. Relative paths count from the folder of the recipe."""
+
+    labelled: RecipePath
+    """Directory of labelled transitions: frame pairs whose actions are known."""
+    videos: tuple[RecipePath, ...] = ()
+    """Video files, or folders that are searched for them, without labels."""
+    val: RecipePath | None = None
+    """Directory of transitions to choose checkpoints with; by default a tenth of `labelled`, whole groups only."""
+    test: RecipePath | None = None
+    """Directory of transitions to report on. Nothing is ever chosen with it."""
+
+
+class Mine(Section):
+    """How frame pairs are found in videos."""
+
+    frames_per_clip: Annotated[int, Field(ge=2)] = 6
+    """How many frames to keep of each clip; consecutive kept frames become pairs."""
+    min_gap: int | str = 20
+    """The least distance between kept frames: a number of frames, or a time such as "0.8s"."""
+    select: Literal["exact", "paper"] = "exact"
+    """`exact` keeps the set of frames with the most motion in all; `paper` goes greedily from the strongest frame."""
+    motion: Literal["flow", "fast", "reference"] = "flow"
+    """How motion is measured: optical flow, a faster approximation of it, or the paper's own."""
+
+    @field_validator("min_gap")
+    @classmethod
+    def _frames_or_seconds(cls, value: int | str) -> int | str:
+        number = value.removesuffix("s") if isinstance(value, str) and value.endswith("s") else value
+        try:
+            positive = float(number) > 0
+        except ValueError:
+            positive = False
+        if not positive or (isinstance(value, str) and number is value):
+            raise ValueError('must be a positive number of frames, or a time such as "0.8s"')
+        return value
+
+
+class Tokenizer(Section):
+    """The image tokenizer of the small family: a picture becomes a grid of codes."""
+
+    image_size: Count = 96
+    """Side of the square picture, in pixels; other pictures are resized."""
+    patch: Count = 16
+    """Side of the square that one code stands for, in pixels; it divides `image_size`."""
+    codes: Count = 128
+    """How many different codes there are."""
+    steps: Count = 700
+    """Optimizer steps."""
+    batch: Count = 32
+    """Pictures per step."""
+
+
+class Model(Section):
+    """The size of the language model of the small family."""
+
+    hidden: Count = 128
+    """Width of the hidden state; a multiple of `heads`."""
+    layers: Count = 4
+    """Number of transformer blocks."""
+    heads: Count = 4
+    """Attention heads per block."""
+
+
+class Training(Section):
+    """One training run. Both directions use the same loop."""
+
+    steps: Count = 1000
+    """Optimizer steps."""
+    batch: Count = 32
+    """Sequences per forward pass."""
+    accumulate: Count = 1
+    """Forward passes per step, for batches that do not fit into memory."""
+    lr: Positive = 5e-3
+    """Highest learning rate."""
+    warmup: Annotated[int, Field(ge=0)] = 30
+    """Steps until the learning rate is at its highest."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    weight_decay: NonNegative = 0.01
+    """Decoupled weight decay."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """`muon` uses Muon for matrices and AdamW for everything else; `adamw` uses AdamW for all."""
+
+
+class Annotate(Section):
+    """How the inverse model labels mined pairs."""
+
+    batch: Count = 64
+    """Pairs per call of the model."""
+    max_tokens: Count = 16
+    """The longest action, in text tokens."""
+
+
+class Select(Section):
+    """Which annotated transitions the forward model learns from."""
+
+    top_k: Count = 7000
+    """How many to keep, going round the classes in turn and taking each one's most likely remaining label."""
+
+
+class Weighting(Section):
+    """How the loss of each image token is weighted (equation 2 of the paper)."""
+
+    kind: Literal["none", "recognition", "softened"] = "none"
+    """`recognition` weights a token by how much its place changes; `softened` adds 1, so that what stays counts too."""
+    clip: Positive = 3.0
+    """The largest weight that `softened` gives for a change."""
+    start_step: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps with even weights before the weighting sets in."""
+
+
+class Sample(Section):
+    """How a forward model predicts."""
+
+    n: Count = 8
+    """Candidates per prediction."""
+    temperature: Positive = 1.0
+    """Sampling temperature; a low one makes models copy the source."""
+    verifier: Literal["idm", "idm_fdm", "random", "none"] = "idm_fdm"
+    """What chooses among candidates: the inverse model, it and the forward likelihood, chance, or nothing (greedy)."""
+
+
+class Bench(Section):
+    """How the result is measured."""
+
+    items: Count = 300
+    """How many test transitions to predict."""
+    ks: tuple[Count, ...] = (1, 2, 4, 8)
+    """For which numbers of candidates to report verified scores."""
+
+
+class BootstrapRecipe(Section):
+    """The whole loop: from labelled pairs and videos to a forward model and its scores."""
+
+    seed: int = 0
+    """Seed of everything random."""
+    family: str = "small"
+    """Model family."""
+    data: Data
+    mine: Mine = Mine()
+    tokenizer: Tokenizer = Tokenizer()
+    model: Model = Model()
+    inverse: Training = Training()
+    """How the inverse model is trained, on `data.labelled`."""
+    forward: Training = Training(steps=600)
+    """How the forward model is trained, on `data.labelled` and the annotated pairs."""
+    annotate: Annotate = Annotate()
+    select: Select = Select()
+    weighting: Weighting = Weighting()
+    sample: Sample = Sample()
+    bench: Bench = Bench()
+
+
+class TrainData(Section):
+    """What one model learns from."""
+
+    train: tuple[RecipePath, ...]
+    """Directories of labelled transitions; their rows are mixed."""
+    val: RecipePath | None = None
+    """Directory of transitions to choose checkpoints with; by default a tenth of `train`, whole groups only."""
+
+
+class TrainRecipe(Section):
+    """One model in one direction."""
+
+    direction: Literal["inverse", "forward"]
+    """`inverse` learns frame pair -> action, `forward` learns frame + action -> next frame."""
+    seed: int = 0
+    """Seed of everything random."""
+    family: str = "small"
+    """Model family."""
+    init: str | None = None
+    """Model to start from: `small`, a path or a hub id; by default training starts from nothing."""
+    data: TrainData
+    tokenizer: Tokenizer = Tokenizer()
+    model: Model = Model()
+    training: Training = Training()
+    weighting: Weighting = Weighting()
+
+
+R = TypeVar("R", BootstrapRecipe, TrainRecipe)
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = (), kind: type[R] = BootstrapRecipe) -> R:  # type: ignore[assignment]
+    """Read a recipe and apply overrides such as `"forward.steps=200"`, whose values are read as YAML.
+
+    Raises `ValueError` with one line that names the file and the key.
+    """
+    path = Path(path)
+    values = _read_yaml(path)
+    changed = dict(map(_parse_override, overrides))
+    for key, value in changed.items():
+        _set(values, key, value)
+    try:
+        return kind.model_validate(values, context={"base": path.parent.resolve()})
+    except ValidationError as error:
+        raise ValueError(_one_line(error, kind, path, changed)) from None
+
+
+def save_effective(recipe: BaseModel, directory: Path) -> Path:
+    """Write the recipe with all its defaults to `directory/recipe.yaml`, whole or not at all."""
+    text = "# The recipe as it was used: defaults and overrides included.\n"
+    text += yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    target = Path(directory) / EFFECTIVE
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    write_atomic(target, write)
+    return target
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no recipe {path}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ValueError(f"{path}{where}: this is not YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a recipe is a list of `key: value` lines; this file has none.")
+    return values
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not (key.strip() and equals):
+        raise ValueError(f"--set {text}: write key=value, for example --set forward.steps=200")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ValueError(f"--set {text}: the value is not YAML") from None
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *sections, leaf = key.split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise ValueError(f"--set {key}: `{section}` is a value, not a section")
+        values = inner
+    values[leaf] = value
+
+
+def _one_line(error: ValidationError, kind: type[Section], path: Path, changed: Mapping[str, Any]) -> str:
+    # A misspelt key is both unknown and missing: its spelling is what to look at.
+    problems = sorted(error.errors(include_url=False), key=lambda p: p["type"] != "extra_forbidden")
+    first = problems[0]
+    key = _key(first["loc"], kind)
+    where = f"--set {key}" if any(key == c or key.startswith(c + ".") for c in changed) else f"{path}: `{key}`"
+    if first["type"] == "extra_forbidden":
+        reason = f"unknown key{_nearest(key, kind)}"
+    elif first["type"] == "missing":
+        reason = "is missing"
+    else:
+        reason = first["msg"].removeprefix("Value error, ")
+        reason = f"{reason[:1].lower()}{reason[1:]}; it is {first['input']!r}"
+    more = len({_key(p["loc"], kind) for p in problems}) - 1
+    return f"{where}: {reason}" + (f" ({more} more to fix)" if more else "")
+
+
+def _key(location: Sequence[int | str], kind: type[Section]) -> str:
+    """The dotted key of an error, without the parts that only name a branch of a union."""
+    key: list[str] = []
+    known: type[Section] | None = kind
+    for part in location:
+        if known is None and isinstance(part, str):
+            break
+        key.append(str(part))
+        known = _section(known, part) if known else None
+    return ".".join(key)
+
+
+def _section(kind: type[Section], key: int | str) -> type[Section] | None:
+    field = kind.model_fields.get(str(key))
+    inner = field.annotation if field else None
+    return inner if isinstance(inner, type) and issubclass(inner, Section) else None
+
+
+def _nearest(key: str, kind: type[Section]) -> str:
+    known = list(_known_keys(kind))
+    leaf = key.rpartition(".")[2]
+    match = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    match = match or [k for k in known if k.rpartition(".")[2] == leaf][:1]
+    match = match or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    if match:
+        return f"; did you mean `{match[0]}`?"
+    return f"; known keys are {', '.join(kind.model_fields)}"
+
+
+def _known_keys(kind: type[Section], prefix: str = "") -> Iterator[str]:
+    for name in kind.model_fields:
+        yield prefix + name
+        if inner := _section(kind, name):
+            yield from _known_keys(inner, f"{prefix}{name}.")

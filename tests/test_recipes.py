@@ -1,0 +1,82 @@
+"""Recipes: what is accepted, what is refused, and how the refusal reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from retrodict.recipes import BootstrapRecipe, TrainRecipe, load_recipe, save_effective
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text("data:\n  labelled: pairs\n  videos: [videos]\nforward:\n  steps: 20\n  lr: 1e-3\n")
+    return path
+
+
+def refusal(path: Path, *overrides: str, kind: type = BootstrapRecipe) -> str:
+    with pytest.raises(ValueError, match=r"\S") as caught:
+        load_recipe(path, overrides, kind)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_values_overrides_and_paths(recipe: Path) -> None:
+    loaded = load_recipe(recipe, ["seed=3", "forward.steps=40", "mine.min_gap=0.8s", "bench.ks=[1, 2]"])
+    assert (loaded.seed, loaded.forward.steps, loaded.forward.lr, loaded.bench.ks) == (3, 40, 1e-3, (1, 2))
+    assert loaded.mine.min_gap == "0.8s"
+    assert loaded.data.labelled == recipe.parent / "pairs"
+    assert loaded.data.videos == (recipe.parent / "videos",)
+    with pytest.raises(ValidationError):
+        loaded.seed = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("data.vidoes=[a]", "--set data.vidoes: unknown key; did you mean `data.videos`?"),
+        ("steps=4", "--set steps: unknown key; did you mean `tokenizer.steps`?"),
+        ("xyzzy=4", "--set xyzzy: unknown key; known keys are seed, family, data"),
+        ("inverse.steps=many", "--set inverse.steps: input should be a valid integer"),
+        ("inverse.steps=0", "--set inverse.steps: input should be greater than 0; it is 0"),
+        ("mine.min_gap=[1]", "--set mine.min_gap: "),
+        ("mine.min_gap=soon", '--set mine.min_gap: must be a positive number of frames, or a time such as "0.8s"'),
+        ("seed.a=1", "--set seed.a: "),
+        ("seed", "--set seed: write key=value"),
+    ],
+)
+def test_overrides_that_are_refused(recipe: Path, override: str, expected: str) -> None:
+    recipe.write_text(recipe.read_text() + "seed: 1\n")
+    assert refusal(recipe, override).startswith(expected)
+
+
+def test_the_file_is_named_where_the_file_is_wrong(recipe: Path) -> None:
+    recipe.write_text("data:\n  labeled: pairs\n")
+    assert refusal(recipe) == f"{recipe}: `data.labeled`: unknown key; did you mean `data.labelled`? (1 more to fix)"
+    recipe.write_text("seed: 1\n")
+    assert refusal(recipe) == f"{recipe}: `data`: is missing"
+    recipe.write_text("data: {labelled: pairs, video: [a]}\n")
+    assert refusal(recipe) == f"{recipe}: `data.video`: unknown key; did you mean `data.videos`?"
+    recipe.write_text("data: [\n")
+    assert refusal(recipe).startswith(f"{recipe}, line ")
+    recipe.write_text("")
+    assert refusal(recipe).startswith(f"{recipe}: a recipe is ")
+    with pytest.raises(FileNotFoundError, match="there is no recipe"):
+        load_recipe(recipe.parent / "absent.yaml")
+
+
+def test_the_effective_recipe_is_a_recipe(recipe: Path, tmp_path: Path) -> None:
+    loaded = load_recipe(recipe, ["weighting.kind=softened"])
+    saved = save_effective(loaded, tmp_path / "out")
+    assert load_recipe(saved) == loaded
+    assert [p.name for p in saved.parent.iterdir()] == ["recipe.yaml"]
+
+
+def test_one_model_has_its_own_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "inverse.yaml"
+    path.write_text("direction: inverse\ndata: {train: [pairs]}\n")
+    assert load_recipe(path, kind=TrainRecipe).data.train == (tmp_path / "pairs",)
+    assert "'inverse' or 'forward'; it is 'sideways'" in refusal(path, "direction=sideways", kind=TrainRecipe)

@@ -14,6 +14,7 @@ from typing import Annotated, ParamSpec, TypeVar
 import typer
 
 from retrodict.errors import check_output, check_output_file, guarded
+from retrodict.progress import open_progress
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -107,11 +108,11 @@ def demo(
 
     Example: retrodict demo --out demo
     """
-    from retrodict.bootstrap.demo import run_demo
-    from retrodict.progress import open_progress
-
     check_output(out)
-    with open_progress(quiet) as progress:
+
+    from retrodict.bootstrap.demo import run_demo
+
+    with open_progress(quiet, "retrodict demo") as progress:
         run_demo(out=out, seed=seed, scale=scale.value, progress=progress)
     typer.echo(f"Report: {out / 'report.html'}\nNumbers: {out / 'results.json'}")
 
@@ -138,12 +139,12 @@ def mine(
 
     Example: retrodict mine clips/ --out pairs
     """
-    from retrodict.progress import open_progress
+    check_output(out)
+
     from retrodict.video import mine as run
 
-    check_output(out)
     gap = int(min_gap) if min_gap.isdigit() else min_gap
-    with open_progress(quiet) as progress:
+    with open_progress(quiet, "retrodict mine") as progress:
         run(
             videos,
             out,
@@ -167,13 +168,14 @@ def train(
 
     Example: retrodict train recipes/inverse.yaml --set training.steps=2000 --out runs/inverse
     """
-    from retrodict.progress import open_progress
     from retrodict.recipes import TrainRecipe, load_recipe
-    from retrodict.training.run import train_recipe
 
     loaded = load_recipe(recipe, overrides or (), TrainRecipe)
     check_output(out)
-    with open_progress(quiet) as progress:
+
+    from retrodict.training.run import train_recipe
+
+    with open_progress(quiet, "retrodict train") as progress:
         train_recipe(loaded, out=out, progress=progress)
     typer.echo(f"Model: {out}")
 
@@ -189,11 +191,11 @@ def annotate(
 
     Example: retrodict annotate pairs/ --model small --out labelled
     """
-    from retrodict.bootstrap.annotate import annotate_dir
-    from retrodict.progress import open_progress
-
     check_output(out)
-    with open_progress(quiet) as progress:
+
+    from retrodict.bootstrap.annotate import annotate_dir
+
+    with open_progress(quiet, "retrodict annotate") as progress:
         annotate_dir(pairs, model=model, out=out, progress=progress)
     _print_counts(out)
 
@@ -208,9 +210,10 @@ def select(
 
     Example: retrodict select labelled/ --top-k 7000 --out chosen
     """
+    check_output(out)
+
     from retrodict.bootstrap.select import select_dir
 
-    check_output(out)
     select_dir(transitions, top_k=top_k, out=out)
     _print_counts(out)
 
@@ -228,13 +231,14 @@ def bootstrap(
 
     Example: retrodict bootstrap recipes/bootstrap.yaml --set data.labelled=/data/pairs --out runs/mine
     """
-    from retrodict.bootstrap.pipeline import run_bootstrap
-    from retrodict.progress import open_progress
     from retrodict.recipes import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
     check_output(out)
-    with open_progress(quiet) as progress:
+
+    from retrodict.bootstrap.pipeline import run_bootstrap
+
+    with open_progress(quiet, "retrodict bootstrap") as progress:
         run_bootstrap(loaded, out=out, progress=progress)
     typer.echo(f"Models and numbers: {out}")
 
@@ -253,9 +257,10 @@ def predict(
 
     Example: retrodict predict examples/frame.png "push the red ball to the left" -n 8 --out next.png
     """
+    check_output_file(out)
+
     from retrodict.api import predict as run
 
-    check_output_file(out)
     prediction = run(source, action, n=n, verifier=verifier.value, model=model, seed=seed)
     prediction.image.save(out)
     typer.echo(f"{out}: candidate {prediction.chosen + 1} of {len(prediction.candidates)}")
@@ -291,9 +296,10 @@ def rollout(
 
     Example: retrodict rollout frame.png "push the red ball to the left" "paint the red ball blue" --out steps
     """
+    check_output(out)
+
     from retrodict.api import rollout as run
 
-    check_output(out)
     steps = run(source, actions, n=n, verifier=verifier.value, model=model, seed=seed)
     out.mkdir(parents=True, exist_ok=True)
     for number, (action, step) in enumerate(zip(actions, steps, strict=True), start=1):
@@ -338,11 +344,11 @@ def bench(
 
     Example: retrodict bench --bench tabletop --model small -n 8 --out runs/bench
     """
-    from retrodict.evaluation.bench import run_bench
-    from retrodict.progress import open_progress
-
     check_output(out)
-    with open_progress(quiet) as progress:
+
+    from retrodict.evaluation.bench import run_bench
+
+    with open_progress(quiet, "retrodict bench") as progress:
         run_bench(
             bench.value,
             out=out,
@@ -366,9 +372,10 @@ def report(
 
     Example: retrodict report runs/a runs/b --out report.html
     """
+    check_output_file(out)
+
     from retrodict.evaluation.report import write_report
 
-    check_output_file(out)
     write_report(runs, out)
     typer.echo(f"Report: {out}")
 

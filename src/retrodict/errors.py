@@ -17,17 +17,8 @@ T = TypeVar("T")
 
 DEBUG = "RETRODICT_DEBUG"
 
-_USERS_TO_FIX = {
-    errno.ENOENT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EEXIST,
-    errno.EISDIR,
-    errno.ENOTDIR,
-}
+_USERS_TO_FIX = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+_USERS_TO_FIX_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def guarded(function: Callable[P, T]) -> Callable[P, T]:
@@ -57,8 +48,9 @@ def _leave(message: str, code: int) -> NoReturn:
 
 
 def _is_users_to_fix(error: Exception) -> bool:
-    if isinstance(error, OSError):  # Pillow's is an OSError without a number
-        return error.errno in _USERS_TO_FIX or type(error).__name__ == "UnidentifiedImageError"
+    if isinstance(error, OSError):
+        unreadable_image = type(error).__name__ == "UnidentifiedImageError"  # Pillow's, without importing Pillow
+        return isinstance(error, _USERS_TO_FIX) or error.errno in _USERS_TO_FIX_NUMBERS or unreadable_image
     if isinstance(error, ImportError):
         return "pip install" in str(error)  # an extra that is not installed
     return isinstance(error, ValueError)

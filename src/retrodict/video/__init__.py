@@ -1,0 +1,33 @@
+"""Video to frame pairs: decode, measure motion, find cuts, pick frames, write shards.
+
+The names below load on first use, so that the worker processes start without pyarrow.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retrodict.video.clips import ClipRef as ClipRef
+    from retrodict.video.clips import ClipResult as ClipResult
+    from retrodict.video.config import MineConfig as MineConfig
+    from retrodict.video.mining import MineResult as MineResult
+    from retrodict.video.mining import mine as mine
+    from retrodict.video.process import process_clip as process_clip
+
+_HOMES = {
+    "ClipRef": "clips",
+    "ClipResult": "clips",
+    "MineConfig": "config",
+    "MineResult": "mining",
+    "mine": "mining",
+    "process_clip": "process",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'retrodict.video' has no attribute {name!r}")
+    return getattr(import_module(f"retrodict.video.{_HOMES[name]}"), name)

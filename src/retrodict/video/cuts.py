@@ -1,0 +1,94 @@
+"""Shot boundaries: hard cuts, and fades through a blank picture.
+
+Two frames of one shot still match once the flow between them is undone; two frames of different shots do not, in the
+fine structure nor the coarse. The match is a correlation per block, so it does not depend on contrast or exposure, and
+its median over the blocks does not depend on black bars or on a logo that stays in place.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodict.video.decode import Gray
+
+Plane = NDArray[np.float32]
+
+_CUT = 0.5  # likeness below which two frames belong to different shots
+_LONE_CUT = 0.65  # the same for a frame amid calm ones, where a lesser break stands out
+_CALM = 0.75
+_NEIGHBOURS = 3
+_BLANK = 3.0  # contrast in grey levels under which a picture shows nothing
+_FADING = 0.01  # relative change of contrast per frame that continues a fade
+
+
+def likeness(before: Gray, after: Gray, flow: NDArray[np.float32]) -> float:
+    """How much two small planes (height x width) have in common after `flow` is undone: about 0 to 1."""
+    height, width = before.shape
+    x, y = _grid(height, width)
+    aligned = cv2.remap(after, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    first, second = before.astype(np.float32), aligned.astype(np.float32)
+    scale = max(height, width) / 40
+    fine = _correlation(first, second, blur=scale, blocks=8, noise=4.0)
+    coarse = _correlation(first, second, blur=4 * scale, blocks=4, noise=9.0)
+    return (fine + coarse) / 2
+
+
+def _correlation(first: Plane, second: Plane, *, blur: float, blocks: int, noise: float) -> float:
+    """Median over blocks of the correlation of what is finer than `blur` pixels; `noise` in grey levels squared."""
+    first = first - cv2.GaussianBlur(first, (0, 0), blur)
+    second = second - cv2.GaussianBlur(second, (0, 0), blur)
+    height, width = first.shape
+    along = max(2, round(blocks * height / width)), max(2, round(blocks * width / height))
+    grid = (blocks, along[0]) if width >= height else (along[1], blocks)
+    grid = min(grid[0], width), min(grid[1], height)
+    both, one, other = (
+        cv2.resize(product, grid, interpolation=cv2.INTER_AREA)
+        for product in (first * second, first * first, second * second)
+    )
+    textured = np.maximum(one, other) > noise
+    if textured.sum() < max(3, textured.size / 8):  # next to nothing to see: take the picture as one block
+        return float(both.sum() / max(1e-6, float(np.sqrt(one.sum() * other.sum()))))
+    return float(np.median((both / np.maximum(np.sqrt(one * other), noise))[textured]))
+
+
+@lru_cache(maxsize=4)
+def _grid(height: int, width: int) -> tuple[Plane, Plane]:
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    return np.ascontiguousarray(x), np.ascontiguousarray(y)
+
+
+def shots(like: NDArray[np.float64], contrast: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Number of the shot of each frame, from 0; -1 for blank frames and those of a fade into or out of them."""
+    starts = find_cuts(like)
+    faded = find_fades(contrast)
+    starts[1:] |= faded[1:] != faded[:-1]
+    numbers = np.cumsum(starts).astype(np.int64)
+    numbers[faded] = -1
+    return numbers
+
+
+def find_cuts(like: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which frames begin a new shot, by their likeness to the frame before."""
+    cut = like < _CUT
+    padded = np.pad(like, _NEIGHBOURS, constant_values=1.0)
+    around = np.lib.stride_tricks.sliding_window_view(padded, 2 * _NEIGHBOURS + 1)
+    calm = np.delete(around, _NEIGHBOURS, axis=1).min(axis=1) > _CALM
+    found: NDArray[np.bool_] = cut | (calm & (like < _LONE_CUT))
+    found[:1] = False
+    return found
+
+
+def find_fades(contrast: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which frames are blank, or lie in the steady loss or gain of contrast that leads to a blank one."""
+    faded = contrast < _BLANK
+    for step in (1, -1):  # forwards out of a blank stretch, then backwards into one
+        order = range(len(contrast)) if step == 1 else range(len(contrast) - 1, -1, -1)
+        for i in order:
+            j = i - step
+            if not faded[i] and 0 <= j < len(contrast) and faded[j] and contrast[i] > contrast[j] * (1 + _FADING):
+                faded[i] = True
+    return faded

@@ -1,0 +1,64 @@
+"""Clips of a plain folder: the default layout."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from retrodict.video.clips import ClipRef
+
+SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".mpeg", ".ts", ".m2ts", ".wmv", ".asf", ".flv"}
+    | {".ogv", ".3gp", ".3g2", ".ivf", ".gif", ".vob", ".mts", ".mxf"}
+)
+
+
+def folder_clips(videos: Path | Sequence[Path]) -> list[ClipRef]:
+    """Clips of files and folders, in order of name. The class of a clip is the name of the folder it lies in.
+
+    A clip's name is its path below the folder given; clips that lie in a given folder itself have no class. Raises
+    `ValueError` when a path does not exist or a folder holds no video.
+    """
+    roots = [Path(videos)] if isinstance(videos, (str, Path)) else [Path(video) for video in videos]
+    if not roots:
+        raise ValueError("No video was given: name video files or folders.")
+    # A file that is reached twice is one clip, known by the first way to it.
+    found = [(root, path) for path, root in reversed(list({p: r for r in reversed(roots) for p in _videos(r)}.items()))]
+    names = [_name(root, path) for root, path in found]
+    repeated = {name for name, count in Counter(names).items() if count > 1}
+    refs = [
+        ClipRef(path=path, name=_long_name(path) if name in repeated else name, category=_category(root, path))
+        for (root, path), name in zip(found, names, strict=True)
+    ]
+    return sorted({ref.name: ref for ref in refs}.values(), key=lambda ref: ref.name)
+
+
+def _videos(root: Path) -> Iterator[Path]:
+    if root.is_file():
+        yield root
+        return
+    if not root.is_dir():
+        raise ValueError(f"{root} does not exist: give a video file or a folder of videos.")
+    files = sorted(
+        Path(folder, name)
+        for folder, _, names in os.walk(root)
+        for name in names
+        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+    )
+    if not files:
+        raise ValueError(f"{root} holds no video: looked for {', '.join(sorted(SUFFIXES))} in it and below.")
+    yield from files
+
+
+def _name(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix() if path != root else path.name
+
+
+def _long_name(path: Path) -> str:
+    return path.absolute().as_posix().lstrip("/")
+
+
+def _category(root: Path, path: Path) -> str:
+    return path.parent.name if path != root and path.parent != root else ""

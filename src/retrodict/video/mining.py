@@ -1,0 +1,164 @@
+"""`mine`: folders of video to a directory of frame pairs."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from retrodict.transitions import MANIFEST, write_atomic, write_manifest
+from retrodict.video.clips import ClipRef, ClipResult
+from retrodict.video.config import MineConfig
+from retrodict.video.executors import ExecutorName, executor
+from retrodict.video.folder import folder_clips
+from retrodict.video.shards import plan, read_ledgers, record, remove_leftovers, take, write_shard
+
+CLIPS = "clips.jsonl"
+_LOCK = ".lock"
+
+# Called with the ledger record of each clip as it is finished.
+Progress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MineResult:
+    """What a mining run left in its output directory, counted over this run and those it resumed."""
+
+    out: Path
+    clips: int
+    pairs: int
+    dropped: dict[str, int] = field(default_factory=dict)  # clips without pairs, by reason
+    straddling: int = 0  # neighbouring picks that made no pair because a cut lies between them
+    resumed: int = 0  # clips that an earlier run had done
+    video_seconds: float = 0.0  # of this run
+    wall_seconds: float = 0.0
+
+
+def mine(
+    videos: Path | Sequence[Path] | Iterable[ClipRef],
+    out: Path,
+    config: MineConfig | None = None,
+    *,
+    executor_name: ExecutorName = "processes",
+    workers: int | None = None,
+    shard_clips: int = 128,
+    timeout: float = 60.0,
+    retries: int = 2,
+    progress: Progress | None = None,
+) -> MineResult:
+    """Mine frame pairs out of video into Parquet shards, a manifest, a ledger `clips.jsonl` and a page `index.html`.
+
+    The same call again resumes: clips that are done are not touched. The output is the same to the byte whichever
+    executor and however many workers made it, and however often it was interrupted.
+
+    Args:
+        videos: files and folders, or the clips of a layout (see `retrodict.data`).
+        out: output directory; made when missing, else of an earlier run with the same settings.
+        workers: processes; by default one per usable core.
+        shard_clips: clips per Parquet file: what is lost when a run is killed, and the unit that resumes.
+        timeout: seconds without a decoded frame after which a clip's worker is killed.
+        retries: how often a clip that crashed or hung its worker is tried again.
+
+    Raises:
+        ValueError: a path does not exist or holds no video, or `out` belongs to something else.
+        OSError: `out` cannot be written.
+    """
+    config = config or MineConfig()
+    refs = _clips(videos)
+    begun = time.monotonic()
+    workers = workers or len(os.sched_getaffinity(0))
+    if workers < 1 or shard_clips < 1 or retries < 0 or not timeout > 0:
+        raise ValueError("workers and shard_clips must be at least 1, retries at least 0, and timeout above 0.")
+    engine = executor(executor_name, config, workers=workers, timeout=timeout, retries=retries)
+    with _held(out):
+        done = read_ledgers(out, config.digest())
+        resumed = len(done)
+        shards = plan(refs, set(done), shard_clips)
+        results = _watched(engine.map(ref for shard in shards for ref in shard.refs), progress)
+        for shard in shards:
+            done |= {clip["clip"]: clip for clip in write_shard(out, shard, take(results, shard), config)}
+        result = _summary(out, list(done.values()), resumed, begun)
+        _publish(out, config, [done[name] for name in sorted(done)], result)
+    return result
+
+
+def _clips(videos: Path | Sequence[Path] | Iterable[ClipRef]) -> list[ClipRef]:
+    if isinstance(videos, (str, Path)):
+        return folder_clips(videos)
+    listed = list(videos)
+    if not listed or not isinstance(listed[0], ClipRef):
+        return folder_clips(cast(list[Path], listed))
+    refs = cast(list[ClipRef], listed)
+    repeated = [name for name, count in Counter(ref.name for ref in refs).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{len(repeated)} clips share a name with another, {repeated[0]!r} for one: make names unique.")
+    return refs
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """Make the output directory ours for the run. The kernel lets go of the lock however the run ends."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file: give a directory for the output.")
+    if out.is_dir():
+        _check_ours(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / _LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{out} is being written by another run: wait for it, or give another directory.") from None
+        remove_leftovers(out)
+        yield
+
+
+def _check_ours(out: Path) -> None:
+    strangers = [p.name for p in out.iterdir() if not p.name.startswith(".") and not p.match("pairs-*.parquet")]
+    manifest = out / MANIFEST
+    ours = {MANIFEST, CLIPS, "index.html"}
+    if manifest.exists() and json.loads(manifest.read_text()).get("kind") != "frame-pairs":
+        raise ValueError(f"{out} holds the output of another stage: give another directory.")
+    if unknown := sorted(set(strangers) - ours):
+        raise ValueError(f"{out} is not empty (it holds {unknown[0]}): give a new directory, or that of an earlier run.")
+
+
+def _watched(results: Iterator[ClipResult], progress: Progress | None) -> Iterator[ClipResult]:
+    for result in results:
+        yield result
+        if progress is not None:
+            progress(record(result, len(result.pairs)))
+
+
+def _summary(out: Path, clips: list[dict[str, Any]], resumed: int, begun: float) -> MineResult:
+    return MineResult(
+        out=out,
+        clips=len(clips),
+        pairs=sum(clip["pairs"] for clip in clips),
+        dropped=dict(Counter(clip["reason"] for clip in clips if clip["reason"])),
+        straddling=sum(clip["straddling"] for clip in clips),
+        resumed=resumed,
+        video_seconds=sum(clip["duration"] for clip in clips[resumed:]),
+        wall_seconds=time.monotonic() - begun,
+    )
+
+
+def _publish(out: Path, config: MineConfig, clips: list[dict[str, Any]], result: MineResult) -> None:
+    """Ledger and manifest of all that is done; nothing in them tells one run from another."""
+    lines = "".join(json.dumps(clip, sort_keys=True) + "\n" for clip in clips)
+    write_atomic(out / CLIPS, lambda temporary: temporary.write_text(lines) and None)
+    write_manifest(
+        out,
+        kind="frame-pairs",
+        config=config.to_dict(),
+        kept=result.pairs,
+        dropped={**result.dropped, "straddles_cut": result.straddling},
+        config_sha256=config.digest(),
+        clips={"mined": result.clips, "with_pairs": sum(1 for clip in clips if clip["pairs"])},
+    )

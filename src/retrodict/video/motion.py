@@ -1,0 +1,151 @@
+"""How much a frame moved, how sharp it is and how like the one before it: the numbers that picks are made from."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodict.video.config import MineConfig
+from retrodict.video.cuts import likeness
+from retrodict.video.decode import Gray
+
+Floats = NDArray[np.float64]
+
+SIDE = 160  # long side in pixels that flow and cuts are measured at
+_DUPLICATE = 10  # grey levels: where no pixel of the small plane changed by more, the frame repeats the last one
+_SUSPECT = 0.25  # change over contrast, above which two frames are compared for a cut
+
+
+@dataclass
+class Track:
+    """Numbers of every frame of a clip, in order: about 50 bytes a frame, the only memory that grows with a clip.
+
+    `motion` is the mean length of the flow from the last frame that was not a duplicate, in frame widths (long sides)
+    per second; `likeness` compares with that same frame: 1 the same scene, 0 nothing in common.
+    """
+
+    index: array[int] = field(default_factory=lambda: array("q"))
+    seconds: array[float] = field(default_factory=lambda: array("d"))
+    pts: array[int] = field(default_factory=lambda: array("q"))
+    motion: array[float] = field(default_factory=lambda: array("f"))
+    sharpness: array[float] = field(default_factory=lambda: array("f"))
+    likeness: array[float] = field(default_factory=lambda: array("f"))
+    contrast: array[float] = field(default_factory=lambda: array("f"))  # standard deviation, grey levels
+    duplicates: int = 0
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+class Meter:
+    """Measures frames one after the other; duplicates are counted and left out of the track."""
+
+    def __init__(self, config: MineConfig) -> None:
+        self.track = Track()
+        self._measure = {"flow": self._flow, "fast": self._difference, "reference": self._farneback}[config.motion]
+        self._compensate = config.compensate_camera
+        self._last: Gray | None = None
+        self._last_full: Gray | None = None
+        self._full = config.motion == "reference"
+        self._shape: tuple[int, ...] = ()
+        self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+
+    def push(self, index: int, seconds: float, pts: int | None, luma: Gray) -> bool:
+        """Measure a frame. False when it repeats the one before."""
+        half, small = pyramid(luma)
+        resized = luma.shape != self._shape and self._last is not None
+        if self._last is not None and small.shape != self._last.shape:
+            small = cv2.resize(small, self._last.shape[::-1])  # type: ignore[assignment]
+        if self._last is not None and not resized and cv2.norm(small, self._last, cv2.NORM_INF) <= _DUPLICATE:
+            self.track.duplicates += 1
+            return False
+        self._shape = luma.shape
+        full = luma.copy() if self._full else None
+        motion, like, contrast = 0.0, 1.0, float(cv2.meanStdDev(small)[1][0, 0])
+        if self._last is not None:
+            elapsed = max(seconds - self.track.seconds[-1], 1e-3)
+            motion = 0.0 if resized else self._measure(small, full) / elapsed
+            like = 0.0 if resized else self._like(small, contrast)
+        self._record(index, seconds, pts, motion, sharpness(half), like, contrast)
+        self._last, self._last_full = small, full
+        return True
+
+    def _record(self, index: int, seconds: float, pts: int | None, *numbers: float) -> None:
+        track = self.track
+        track.index.append(index)
+        track.seconds.append(seconds)
+        track.pts.append(-1 if pts is None else pts)
+        for column, number in zip((track.motion, track.sharpness, track.likeness, track.contrast), numbers, strict=True):
+            column.append(number)
+
+    def _like(self, small: Gray, contrast: float) -> float:
+        assert self._last is not None
+        change = cv2.norm(small, self._last, cv2.NORM_L1) / small.size
+        if change <= _SUSPECT * (max(contrast, self.track.contrast[-1]) + 1):
+            return 1.0
+        return likeness(self._last, small, self._dis.calc(self._last, small, None))  # type: ignore[call-overload]
+
+    def _flow(self, small: Gray, _: Gray | None) -> float:
+        flow = self._dis.calc(self._last, small, None)  # type: ignore[call-overload]
+        return mean_length(without_camera(flow) if self._compensate else flow[::2, ::2]) / max(small.shape)
+
+    def _difference(self, small: Gray, _: Gray | None) -> float:
+        assert self._last is not None
+        return cv2.norm(small, self._last, cv2.NORM_L1) / small.size / 255
+
+    def _farneback(self, _: Gray, full: Gray | None) -> float:
+        assert full is not None and self._last_full is not None
+        flow = cv2.calcOpticalFlowFarneback(self._last_full, full, None, 0.5, 3, 15, 3, 5, 1.2, 0)  # type: ignore[call-overload]
+        return mean_length(flow) / max(full.shape)
+
+
+def pyramid(luma: Gray) -> tuple[Gray, Gray]:
+    """The plane halved once (as it is, when small already), and at most `SIDE` pixels long.
+
+    Halving is an order of magnitude cheaper than one area resize by an odd factor.
+    """
+    half = small = luma
+    while max(small.shape) >= 2 * SIDE:
+        height, width = small.shape[0] // 2, small.shape[1] // 2
+        if not height or not width:
+            break
+        small = cv2.resize(small[: height * 2, : width * 2], (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        half = small if half is luma else half
+    if max(small.shape) > SIDE:
+        scale = SIDE / max(small.shape)
+        size = max(1, round(small.shape[1] * scale)), max(1, round(small.shape[0] * scale))
+        small = cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
+    # A copy where nothing was resized: the plane belongs to the decoder.
+    return half, small.copy() if small is luma else small
+
+
+def sharpness(plane: Gray) -> float:
+    """Variance of the Laplacian, grey levels squared: falls when the picture is blurred."""
+    return float(cv2.meanStdDev(cv2.Laplacian(plane, cv2.CV_16S))[1][0, 0]) ** 2
+
+
+def mean_length(flow: NDArray[np.float32]) -> float:
+    """Mean length of the vectors of a flow field (height x width x 2), in its pixels."""
+    x, y = flow[..., 0], flow[..., 1]
+    return float(np.sqrt(x * x + y * y).mean())
+
+
+def without_camera(flow: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What is left of a flow field (sampled every 4th pixel) after the affine motion that most of it follows."""
+    sampled = flow[::4, ::4]
+    height, width = sampled.shape[:2]
+    y, x = np.mgrid[:height, :width].reshape(2, -1) / max(height, width)
+    basis = np.stack([x, y, np.ones_like(x)], axis=1)
+    vectors = sampled.reshape(-1, 2).astype(np.float64)
+    weight = np.ones(len(basis))
+    for _ in range(4):  # iteratively reweighted least squares: what moves by itself loses its say
+        root = np.sqrt(weight)[:, None]
+        affine = np.linalg.lstsq(basis * root, vectors * root, rcond=None)[0]
+        left = vectors - basis @ affine
+        length = np.sqrt((left**2).sum(axis=1))
+        weight = 1 / (1 + (length / (np.median(length) + 1e-3)) ** 2)
+    return left.reshape(height, width, 2).astype(np.float32)

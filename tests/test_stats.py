@@ -1,0 +1,69 @@
+"""Intervals, paired differences and shares, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from retrodict.evaluation.metrics import l1
+from retrodict.evaluation.stats import mean_interval, paired_difference, share, wilson
+
+NAN = math.nan
+
+
+def test_unscored_values_are_counted_and_not_averaged() -> None:
+    found = mean_interval([1.0, NAN, 0.0, 0.5, NAN])
+    assert (found.mean, found.n, found.n_unscored) == (0.5, 3, 2)
+    assert found.low <= found.mean <= found.high
+    nothing = mean_interval([NAN, NAN])
+    assert math.isnan(nothing.mean)
+    assert (nothing.n, nothing.n_unscored) == (0, 2)
+    assert math.isnan(mean_interval([0.3]).low)  # one item has no interval
+
+
+def test_the_interval_is_that_of_the_mean() -> None:
+    values = np.random.default_rng(0).normal(2, 1, 400)
+    found = mean_interval(values)
+    half = 1.96 * values.std() / 20
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.08)
+    assert mean_interval(values) == found  # the same values print the same interval
+    assert (mean_interval([0.0] * 50).low, mean_interval([0.0] * 50).high) == (0, 0)
+
+
+def test_groups_are_resampled_as_wholes() -> None:
+    values = np.random.default_rng(1).normal(0, 1, 200)
+    single, double = mean_interval(values), mean_interval(np.repeat(values, 4), np.repeat(np.arange(200), 4))
+    # The same 200 things four times over say no more than once.
+    assert double.high - double.low == pytest.approx(single.high - single.low, rel=0.05)
+    assert mean_interval([0.0, 0.0, 1.0], ["a", "a", "b"]).mean == pytest.approx(1 / 3)  # not 1/2: items are averaged
+
+
+def test_paired_difference() -> None:
+    found = paired_difference([0.5, 0.9, 0.7, 1.0, 0.6, NAN], [0.4, 0.7, 0.4, 0.6, 0.1, 0.5])
+    assert found.difference == pytest.approx(0.3)  # 0.1, 0.2, 0.3, 0.4, 0.5
+    assert found.relative == pytest.approx(0.3 / 0.44)
+    assert found.p == pytest.approx(2 / 32)  # of all 32 signs, only all + and all - are as extreme
+    assert (found.n, found.n_unscored) == (5, 1)
+    assert 0.1 < found.low < 0.3 < found.high < 0.5
+    same = paired_difference([0.2, 0.4], [0.2, 0.4])
+    assert (same.difference, same.p) == (0, 1)
+    with pytest.raises(ValueError, match="same items"):
+        paired_difference([1.0], [1.0, 2.0])
+
+
+def test_wilson_and_shares() -> None:
+    found = wilson(8, 10)
+    assert (found.low, found.high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
+    assert wilson(0, 50).high == pytest.approx(0.0714, abs=1e-4)
+    assert math.isnan(wilson(0, 0).mean)
+    assert share([True, False, NAN, True])["share"] == pytest.approx(2 / 3)
+    assert share([NAN])["n_unscored"] == 1
+
+
+def test_l1_resizes_the_prediction() -> None:
+    from PIL import Image
+
+    target = Image.new("RGB", (8, 4), (255, 0, 0))
+    assert l1(Image.new("RGB", (3, 3), (204, 0, 0)), target) == pytest.approx(51 / 255 / 3)

@@ -1,0 +1,102 @@
+"""AURORA-Bench (McGill-NLP/AURORA): 50 frame pairs with an instruction for each of several phenomena.
+
+Reads the public layout (`test.json` beside `data/`) and the compact copy (`manifest.json` beside `images/`). The
+pictures belong to their owners (Charades, Something-Something, COCO and others): read their terms.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from retrodict.transitions import Transition
+
+SUBSETS = ("magicbrush", "ag", "something", "whatsup", "kubric")  # those with targets; arXiv 2506.06006 uses them
+
+
+def read_aurora(folder: Path, subsets: tuple[str, ...] = SUBSETS) -> list[Transition]:
+    """The benchmark's items in file order; `target` is None where the file is missing upstream (two are).
+
+    `category` is the subset; `group` is what items share: the photo of an edit sequence, the clip, the scene. Raises
+    `ValueError` for a folder of another layout, an empty instruction, a path that leaves the folder, a missing source.
+    """
+    folder = Path(folder)
+    try:
+        items = [_transition(folder, record) for record in _records(folder) if record["subset"] in subsets]
+    except KeyError as error:
+        raise ValueError(f"{folder}: a record has no {error}, so this is not an AURORA-Bench listing.") from None
+    if not items:
+        raise ValueError(f"{folder} holds no items of {', '.join(subsets)}.")
+    return items
+
+
+def _records(folder: Path) -> Iterator[dict[str, Any]]:
+    """Records of either layout as `id, subset, source, target, instruction, origin`."""
+    compact, public = folder / "manifest.json", folder / "test.json"
+    if compact.is_file():
+        for record in _load(compact):
+            yield {**record, "origin": record.get("orig_source") or record["source"]}
+    elif public.is_file():
+        counts: Counter[str] = Counter()
+        for record in _load(public):
+            task = record["task"]
+            counts[task] += 1
+            yield {
+                "id": f"{task}-{counts[task]:03d}",
+                "subset": task,
+                "source": record["input"],
+                "target": record.get("output"),
+                "instruction": record.get("instruction"),
+                "origin": record["input"],
+            }
+    else:
+        raise ValueError(f"{folder} is no AURORA-Bench: it holds neither manifest.json nor test.json.")
+
+
+def _load(path: Path) -> list[dict[str, Any]]:
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(records, list):
+        raise ValueError(f"{path} is not a list of records.")
+    return records
+
+
+def _transition(folder: Path, record: Mapping[str, Any]) -> Transition:
+    name = record["id"]
+    action = (record.get("instruction") or "").strip()
+    if not action:
+        raise ValueError(f"AURORA-Bench item {name} has no instruction: a score without one would mean nothing.")
+    source = _read(folder, record["source"], name)
+    if source is None:
+        raise ValueError(f"AURORA-Bench item {name} has no source picture {record['source']}.")
+    return Transition(
+        id=name,
+        clip=record["source"],
+        category=record["subset"],
+        group=f"{record['subset']}/{_shared(Path(record['origin']))}",
+        source=source,
+        target=_read(folder, record["target"], name) if record.get("target") else None,
+        provenance={"aurora": {k: record[k] for k in ("source", "target", "origin")}},
+        action=action,
+        split="test",
+    )
+
+
+def _shared(origin: Path) -> str:
+    """What an item shares with its neighbours: the folder of one photo or clip, or the clip in the file's name."""
+    if origin.parent.name not in ("images", "", "."):
+        return origin.parent.name
+    return origin.name.split(".mp4")[0] if ".mp4" in origin.name else origin.stem
+
+
+def _read(folder: Path, path: str, name: str) -> bytes | None:
+    inside = folder.resolve()
+    full = (inside / path).resolve()
+    if not full.is_relative_to(inside):
+        raise ValueError(f"AURORA-Bench item {name} points outside its folder: {path}")
+    return full.read_bytes() if full.is_file() else None

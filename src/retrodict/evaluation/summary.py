@@ -1,0 +1,152 @@
+"""From scored predictions to the numbers of `results.json`.
+
+Shape suffixes: I items, N candidates of an item.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from retrodict.evaluation.pool import ItemResult, Measure, Scored
+from retrodict.evaluation.stats import Values, mean_interval, paired_difference
+
+KS = (1, 2, 4, 8)
+DEFAULT_SELECTOR = "idm_fdm"
+
+
+def item_values(
+    items: Sequence[ItemResult], selector: str = "greedy", k: int = 1, measure: Measure = "score"
+) -> Values:
+    """One value per item: its greedy frame's, or what `selector` can expect to get out of k of its candidates.
+
+    The expectation is over all subsets of k candidates of the pool (unbiased). Selectors: `greedy`, `random` (the
+    pool's mean, whatever k), `oracle` (chooses by the true score), or a verifier's name. NaN where the item's frames,
+    or the verifier, could not be scored.
+    """
+    if selector == "greedy":
+        return np.array([getattr(item.greedy, measure) for item in items], dtype=np.float64)
+    found = np.full(len(items), np.nan)
+    for size in {len(item.pool) for item in items} - {0}:
+        rows = [i for i, item in enumerate(items) if len(item.pool) == size]
+        values_IN = _table([items[i] for i in rows], lambda frame: float(getattr(frame, measure)))
+        if selector == "random":
+            found[rows] = values_IN.mean(1)
+        elif k <= size:
+            scores_IN = _table([items[i] for i in rows], lambda frame: _selector_score(frame, selector))
+            found[rows] = (best_of_k(scores_IN, k) * values_IN).sum(1)
+    return found
+
+
+def best_of_k(scores_IN: Values, k: int) -> Values:
+    """How often each of N candidates is the best-scored of k, over all subsets of size k: weights [I, N].
+
+    `verify.expected_best` for many items at once. A candidate with `low` others below it and `high` at most at its own
+    score (itself included) shares the C(high, k) - C(low, k) subsets whose best score is its own with its equals. NaN
+    loses to any number; a row of nothing but NaN chose nothing, and its weights are NaN.
+    """
+    filled_IN = np.where(np.isnan(scores_IN), -np.inf, scores_IN)
+    low_IN = (filled_IN[:, None, :] < filled_IN[:, :, None]).sum(2)
+    high_IN = (filled_IN[:, None, :] <= filled_IN[:, :, None]).sum(2)
+    size = scores_IN.shape[1]
+    subsets = np.array([math.comb(i, k) for i in range(size + 1)], dtype=np.float64)
+    weights_IN = (subsets[high_IN] - subsets[low_IN]) / subsets[size] / (high_IN - low_IN)
+    return np.where(np.isnan(scores_IN).all(1, keepdims=True), np.nan, weights_IN)
+
+
+def _table(items: Sequence[ItemResult], read: Callable[[Scored], float]) -> Values:
+    return np.array([[read(frame) for frame in item.pool] for item in items], dtype=np.float64)
+
+
+def _selector_score(frame: Scored, selector: str) -> float:
+    return frame.score if selector == "oracle" else frame.verifiers.get(selector, math.nan)
+
+
+def estimate(items: Sequence[ItemResult], selector: str = "greedy", k: int = 1) -> dict[str, Any]:
+    """`{"score", "es", "me", "ci95", "n", "n_unscored", "copy_rate"}`; the interval is that of the score."""
+    scores = item_values(items, selector, k, "score")
+    groups = [item.group for item in items]
+    found = mean_interval(scores, groups if len(set(groups)) < len(groups) else None)
+    return {
+        "score": found.mean,
+        "es": _mean(item_values(items, selector, k, "es")),
+        "me": _mean(item_values(items, selector, k, "me")),
+        "ci95": [found.low, found.high],
+        "n": found.n,
+        "n_unscored": found.n_unscored,
+        "copy_rate": _mean(item_values(items, selector, k, "copy")),
+    }
+
+
+def _mean(values: Values) -> float:
+    scored = values[~np.isnan(values)]
+    return float(scored.mean()) if len(scored) else math.nan
+
+
+def summarise(items: Sequence[ItemResult], verifiers: Sequence[str] = (), ks: Sequence[int] = KS) -> dict[str, Any]:
+    """The entry of one system in `results.json`.
+
+    `greedy` is one estimate. Each `k<k>` has an estimate per selector (the verifiers, `random`, `oracle`) and, at its
+    own top level, the one of the default selector, named by `selector`: `idm_fdm` where present, else the first
+    verifier, else `random`. `suites` repeats greedy and the default selector per category. `unscored` counts items
+    whose greedy frame has no score, by reason.
+    """
+    size = min((len(item.pool) for item in items), default=0)
+    chosen = DEFAULT_SELECTOR if DEFAULT_SELECTOR in verifiers else next(iter(verifiers), "random")
+    ks = [k for k in ks if k <= size]
+    entry: dict[str, Any] = {"greedy": estimate(items)}
+    for k in ks:
+        by_selector = {name: estimate(items, name, k) for name in dict.fromkeys([*verifiers, "random", "oracle"])}
+        entry[f"k{k}"] = {**by_selector[chosen], "selector": chosen, **by_selector}
+    entry["suites"] = {name: _suite(items, name, chosen, ks) for name in sorted({item.category for item in items})}
+    entry["unscored"] = _reasons(items)
+    return entry
+
+
+def _suite(items: Sequence[ItemResult], name: str, chosen: str, ks: Sequence[int]) -> dict[str, Any]:
+    part = [item for item in items if item.category == name]
+    return {"greedy": estimate(part), **{f"k{k}": estimate(part, chosen, k) for k in ks}}
+
+
+def _reasons(items: Sequence[ItemResult]) -> dict[str, int]:
+    reasons: dict[str, int] = {}
+    for item in items:
+        if math.isnan(item.greedy.score):
+            reason = item.greedy.reason or "no score"
+            reasons[reason] = reasons.get(reason, 0) + 1
+    return dict(sorted(reasons.items()))
+
+
+def compare(
+    a: Sequence[ItemResult],
+    b: Sequence[ItemResult],
+    *,
+    names: tuple[str, str],
+    selectors: tuple[str, str] = ("greedy", "greedy"),
+    ks: tuple[int, int] = (1, 1),
+) -> dict[str, Any]:
+    """A `comparisons` entry: `{"a", "b", "difference", "ci95", "relative", "n", "n_unscored", "p"}`, a minus b.
+
+    The items are paired by position. Raises `ValueError` when they are not the same items.
+    """
+    if [item.id for item in a] != [item.id for item in b]:
+        raise ValueError(f"{names[0]} and {names[1]} were not measured on the same items.")
+    groups = [item.group for item in a]
+    found = paired_difference(
+        item_values(a, selectors[0], ks[0]),
+        item_values(b, selectors[1], ks[1]),
+        groups if len(set(groups)) < len(groups) else None,
+    )
+    return {
+        "a": names[0],
+        "b": names[1],
+        "difference": found.difference,
+        "ci95": [found.low, found.high],
+        "relative": found.relative,
+        "n": found.n,
+        "n_unscored": found.n_unscored,
+        "p": found.p,
+    }

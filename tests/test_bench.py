@@ -1,0 +1,205 @@
+"""Predictions, their scores, and the benchmarks' readers."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retrodict.data.aurora import read_aurora
+from retrodict.dynamics.verify import Random, expected_best
+from retrodict.dynamics.verify import Scored as ScoredBy
+from retrodict.evaluation.bench import (
+    ItemResult,
+    compare,
+    evaluate,
+    item_values,
+    read_predictions,
+    run_bench,
+    summarise,
+    tabletop_scorer,
+    write_items,
+    write_predictions,
+)
+from retrodict.evaluation.pool import Scored
+from retrodict.evaluation.summary import best_of_k
+from retrodict.models.protocol import Candidate, Frame
+from retrodict.transitions import Transition
+from retrodict.worlds import tabletop
+
+NAN = math.nan
+
+
+def shared_data() -> Path:
+    default = Path(__file__).parents[2] / "shared" / "data"
+    return Path(os.environ.get("RETRODICT_SHARED_DATA", default))
+
+
+class HalfRight:
+    """Greedy is a copy; of the sampled frames, those with an odd index are right. It cannot read "remove"."""
+
+    def __init__(self, transitions: Sequence[Transition]) -> None:
+        self.targets = {(t.source_image.tobytes(), t.action): t.target_image for t in transitions}
+
+    def sample(
+        self, sources: Sequence[Frame], actions: Sequence[str], n: int, seed: int, temperature: float = 1.0
+    ) -> list[list[Candidate]]:
+        if unknown := [a for a in actions if "remove" in a]:
+            raise ValueError(f"unknown word in {unknown[0]}")
+        pools = []
+        for source, action in zip(sources, actions, strict=True):
+            assert isinstance(source, Image.Image)
+            right = self.targets[source.tobytes(), action]
+            pools.append([Candidate(right if temperature and i % 2 else source) for i in range(n)])
+        return pools
+
+
+def frame(score: float, **verifiers: float) -> Scored:
+    return Scored(es=score, me=1.0, score=score, copy=float(score == 0), verifiers=verifiers)
+
+
+def item(name: str, greedy: float, *pool: Scored, category: str = "a") -> ItemResult:
+    return ItemResult(name, category, name, "do it", frame(greedy), pool)
+
+
+def test_best_of_k_by_hand() -> None:
+    # Verifier order (best first): 0.0, 1.0, 0.5. Best of 2 out of 3 pairs: 0.0, 0.0, 1.0.
+    one = item("1", 0.5, frame(1.0, idm=-2.0), frame(0.0, idm=-1.0), frame(0.5, idm=-3.0))
+    assert item_values([one], "idm", 1)[0] == pytest.approx(0.5)
+    assert item_values([one], "idm", 2)[0] == pytest.approx(1 / 3)
+    assert item_values([one], "idm", 3)[0] == 0
+    assert item_values([one], "oracle", 2)[0] == pytest.approx((1 + 1 + 0.5) / 3)
+    assert item_values([one], "random", 2)[0] == pytest.approx(0.5)
+    assert item_values([one], "idm", 2, "copy")[0] == pytest.approx(2 / 3)
+    assert math.isnan(item_values([one], "absent", 2)[0])
+
+
+def test_best_of_k_is_that_of_the_verifier_with_ties_and_missing_scores() -> None:
+    rng = np.random.default_rng(0)
+    scores, values = rng.integers(0, 4, (30, 8)).astype(float), rng.random((30, 8))
+    scores[0, :5] = NAN
+    for k in (1, 3, 8):
+        expected = [expected_best(s, v, k) for s, v in zip(scores, values, strict=True)]
+        assert (best_of_k(scores, k) * values).sum(1) == pytest.approx(expected)
+
+
+def test_summary_has_the_documented_shape_and_counts_what_is_unscored() -> None:
+    lost = ItemResult("3", "b", "3", "?", Scored(reason="unknown word"), (Scored(reason="unknown word"),) * 2)
+    items = [
+        item("1", 1.0, frame(1.0, idm=1, idm_fdm=0), frame(0.0, idm=0, idm_fdm=1)),
+        item("2", 0.0, frame(0.0, idm=0, idm_fdm=0), frame(1.0, idm=1, idm_fdm=1), category="b"),
+        lost,
+    ]
+    entry = summarise(items, ["idm", "idm_fdm"])
+    assert [k for k in entry if k.startswith("k")] == ["k1", "k2"]  # a pool of 2 says nothing about best of 4
+    assert set(entry["k2"]) >= {"score", "es", "me", "ci95", "n", "copy_rate", "selector", "idm", "random", "oracle"}
+    assert (entry["greedy"]["score"], entry["greedy"]["copy_rate"]) == (0.5, 0.5)
+    assert (entry["greedy"]["n"], entry["greedy"]["n_unscored"]) == (2, 1)
+    assert (entry["k2"]["selector"], entry["k2"]["score"]) == ("idm_fdm", 0.5)
+    assert (entry["k2"]["idm"]["score"], entry["k2"]["oracle"]["score"]) == (1, 1)
+    assert entry["suites"]["b"]["greedy"]["score"] == 0
+    assert entry["unscored"] == {"unknown word": 1}
+    found = compare(items, items, names=("verified", "greedy"), selectors=("idm", "greedy"), ks=(2, 1))
+    assert (found["difference"], found["relative"], found["n"]) == (0.5, 1.0, 2)
+    with pytest.raises(ValueError, match="same items"):
+        compare(items, items[:2], names=("a", "b"))
+
+
+def test_evaluate_scores_every_frame_and_survives_what_it_cannot_express(tmp_path: Path) -> None:
+    transitions = [e.transition("test") for e in tabletop.sample(40, 5, namespace="bench")]
+    red = ScoredBy("red", lambda source, action, image: float(image.getpixel((0, 0))[0]))  # type: ignore[index]
+    found = evaluate(
+        HalfRight(transitions), transitions, scorer=tabletop_scorer, verifiers=[Random(0), red], n=4, seed=0
+    )
+    lost = [r for r in found if math.isnan(r.greedy.score)]
+    assert lost
+    assert {r.action for r in lost} == {t.action for t in transitions if "remove" in t.action}
+    scored = [r for r in found if r not in lost]
+    assert {(r.greedy.score, r.greedy.copy) for r in scored} == {(0.0, 1.0)}
+    assert {tuple(f.score for f in r.pool) for r in scored} == {(0.0, 1.0, 0.0, 1.0)}
+    assert set(scored[0].pool[0].verifiers) == {"random", "red"}
+
+    write_predictions(tmp_path / "p.parquet", found)
+    assert [r.id for r in read_predictions(tmp_path / "p.parquet")] == [r.id for r in found]
+    again = next(r for r in read_predictions(tmp_path / "p.parquet") if r.id == scored[0].id)
+    assert again == scored[0]
+    write_items(tmp_path / "p.jsonl", found)
+    lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    broken = next(line for line in lines if line["id"] == lost[0].id)
+    assert broken["greedy"]["score"] is None
+    assert broken["greedy"]["reason"].startswith("unknown word")
+
+    from datasets import load_dataset
+
+    shown = load_dataset("parquet", data_files=str(tmp_path / "p.parquet"), cache_dir=str(tmp_path / "hf"))["train"]
+    assert shown[1]["image"].size == (96, 96)
+    assert len(shown) == 40 * 5
+
+
+def test_bench_on_tabletop_with_copy_and_with_given_pictures(tmp_path: Path) -> None:
+    results = run_bench("tabletop", out=tmp_path / "copy", model="copy", items=20, seed=7)
+    copied = results["systems"]["copy"]["greedy"]
+    assert (copied["score"], copied["copy_rate"], copied["n"]) == (0, 1, 20)
+    assert results["ground_truth"]["score"] == 1
+    assert json.loads((tmp_path / "copy" / "results.json").read_text())["config"]["items"] == 20
+
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for example in tabletop.sample(20, 7, namespace="bench")[:15]:
+        tabletop.draw(example.target).save(mine / f"{example.id}.png")
+    (mine / "bench-cells-7-15.png").write_bytes(b"no picture")
+    entry = run_bench("tabletop", out=tmp_path / "given", predictions=mine, items=20, seed=7)["systems"]["mine"]
+    assert (entry["greedy"]["score"], entry["greedy"]["n"], entry["greedy"]["n_unscored"]) == (1, 15, 5)
+    assert sum(entry["unscored"].values()) == 5
+
+
+def test_aurora_layouts_are_the_same_and_bad_ones_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "data" / "ag" / "images").mkdir(parents=True)
+    for side in ("left", "right"):
+        Image.new("RGB", (4, 4)).save(tmp_path / "data" / "ag" / "images" / f"X.mp4_3_{side}.png")
+    record = {
+        "input": "data/ag/images/X.mp4_3_left.png",
+        "output": "data/ag/images/X.mp4_3_right.png",
+        "instruction": "Open the door",
+        "task": "ag",
+    }
+
+    def read(*records: dict[str, str]) -> list[Transition]:
+        (tmp_path / "test.json").write_text(json.dumps(records))
+        return read_aurora(tmp_path)
+
+    one, two, three = read(record, {**record, "output": "data/ag/images/absent.png"}, {**record, "task": "ag"})
+    assert (one.id, one.category, one.group, two.target, three.id) == ("ag-001", "ag", "ag/X", None, "ag-003")
+    for change, message in (
+        ({"instruction": " "}, "no instruction"),
+        ({"input": "../outside.png"}, "outside its folder"),
+        ({"output": "/etc/hostname"}, "outside its folder"),
+        ({"input": "data/absent.png"}, "no source"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read({**record, **change})
+    with pytest.raises(ValueError, match="needs --data"):
+        run_bench("aurora", out=tmp_path / "out")
+
+
+def test_copy_on_aurora_is_what_was_measured(tmp_path: Path) -> None:
+    folder = shared_data() / "aurora_bench_small"
+    if not folder.is_dir():
+        pytest.skip(f"no AURORA-Bench in {folder}; RETRODICT_SHARED_DATA names the folder that has it")
+    results = run_bench("aurora", out=tmp_path, data=folder, model="copy")
+    expected = json.loads((folder / "meta.json").read_text())["copy_l1"]
+    for subset, value in expected.items():
+        found = results["subsets"][subset]["copy"]
+        assert found["l1"] == pytest.approx(value["small"], abs=5e-5)
+        assert found["n"] == value["n"]
+    assert (results["all"]["copy"]["n"], results["all"]["copy"]["n_unscored"]) == (248, 2)
+    assert results["unscored"] == {"no target picture": 2}
+    lines = [json.loads(line) for line in (tmp_path / "items" / "copy.jsonl").read_text().splitlines()]
+    assert len(lines) == 250
+    assert sum(line["l1"]["copy"] is None for line in lines) == 2

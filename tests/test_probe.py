@@ -1,0 +1,92 @@
+"""The preference probe, with models whose preferences are known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from retrodict.evaluation.probe import NEGATIVES, probe_forward, probe_inverse, tabletop_explains
+from retrodict.models.protocol import Candidate, Frame, LogProb, Pair, image_of
+from retrodict.transitions import Transition
+from retrodict.worlds import tabletop
+
+
+@pytest.fixture(scope="module")
+def transitions() -> list[Transition]:
+    return [example.transition() for example in tabletop.sample(40, 3)]
+
+
+class Knows:
+    """Gives 0 to what really happens and -1 a word to the rest."""
+
+    def score(self, pairs: Sequence[Pair], actions: Sequence[str]) -> list[LogProb]:
+        rows = zip(pairs, actions, strict=True)
+        return [self._logprob(image_of(s), a, image_of(t)) for (s, t), a in rows]
+
+    def score_targets(
+        self, sources: Sequence[Frame], actions: Sequence[str], targets: Sequence[Frame]
+    ) -> list[LogProb]:
+        rows = zip(sources, actions, targets, strict=True)
+        return [self._logprob(image_of(s), a, image_of(t)) for s, a, t in rows]
+
+    def _logprob(self, source: Any, action: str, target: Any) -> LogProb:
+        words = len(action.split())
+        return LogProb(0.0 if tabletop_explains(action, source, target) else -float(words), words)
+
+    def explain(self, pairs: Sequence[Pair]) -> list[Any]:
+        raise NotImplementedError
+
+    def sample(self, *_: Any, **__: Any) -> list[list[Candidate]]:
+        raise NotImplementedError
+
+
+class Blind(Knows):
+    """Looks at no picture, and likes short sentences."""
+
+    def _logprob(self, source: Any, action: str, target: Any) -> LogProb:
+        words = len(action.split())
+        return LogProb(-float(words), words)
+
+
+def test_a_model_that_knows_prefers_what_happened(transitions: list[Transition]) -> None:
+    for found in (
+        probe_inverse(Knows(), transitions, explains=tabletop_explains),
+        probe_forward(Knows(), transitions, explains=tabletop_explains),
+    ):
+        assert {name: found[name]["share"] for name in NEGATIVES} == dict.fromkeys(NEGATIVES, 1.0)
+        assert found["copy"]["n"] == 40
+        swaps = sum("swap" in t.action or "exchange" in t.action for t in transitions)
+        assert swaps > 0
+        assert found["inverse"]["n"] == 40 - swaps  # a swap is its own inverse, and so no negative
+        assert found["copy"]["per_token"]["share"] == 1
+        assert found["copy"]["ci95"][1] == pytest.approx(1)
+        assert found["action_blind"]["share"] < 0.6  # without the outcome it knows nothing
+
+
+def test_the_blind_control_shows_what_is_not_read_off_the_outcome(transitions: list[Transition]) -> None:
+    found = probe_inverse(Blind(), transitions, explains=tabletop_explains)
+    assert found["action"]["share"] == found["action_blind"]["share"] > 0.2
+    assert found["action_gain"]["share"] == 0
+    assert found["action"]["per_token"]["share"] == 0  # all words cost the same: ties are no preference
+    assert found["copy"]["share"] == found["inverse"]["share"] == 0
+
+
+def test_the_same_action_in_other_words_is_no_negative() -> None:
+    one, two = (e.transition() for e in tabletop.sample(2, 0, suites=("everyday",)))
+    action = tabletop.parse_action(one.action)
+    assert action is not None
+    reworded = next(text for text in tabletop.templates(action) if text != one.action)
+    rows = [one, Transition(**{**two.__dict__, "action": reworded})]
+    assert probe_inverse(Knows(), rows)["action"]["n"] == 2
+    found = probe_inverse(Knows(), rows, explains=tabletop_explains)["action"]
+    assert (found["n"], found["n_unscored"]) == (0, 2)
+    assert math.isnan(found["share"])
+
+
+def test_negatives_depend_on_the_seed_alone(transitions: list[Transition]) -> None:
+    first = probe_inverse(Blind(), transitions, seed=1)
+    assert first == probe_inverse(Blind(), transitions, seed=1)
+    assert first["action"] != probe_inverse(Blind(), transitions, seed=2)["action"]

@@ -43,7 +43,7 @@ def test_values_overrides_and_paths(recipe: Path) -> None:
         ("inverse.steps=many", "--set inverse.steps: input should be a valid integer"),
         ("inverse.steps=0", "--set inverse.steps: input should be greater than 0; it is 0"),
         ("mine.min_gap=[1]", "--set mine.min_gap: "),
-        ("mine.min_gap=soon", '--set mine.min_gap: must be a positive number of frames, or a time such as "0.8s"'),
+        ("mine.min_gap=soon", "--set mine.min_gap: min_gap is 'soon': give a number of frames such as 20"),
         ("seed.a=1", "--set seed.a: "),
         ("seed", "--set seed: write key=value"),
     ],

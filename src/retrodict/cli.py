@@ -6,7 +6,7 @@ Whatever is heavy is imported inside a command, so that `retrodict --help` answe
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, ParamSpec, TypeVar
@@ -14,7 +14,7 @@ from typing import Annotated, ParamSpec, TypeVar
 import typer
 
 from retrodict.errors import check_output, check_output_file, guarded
-from retrodict.progress import open_progress
+from retrodict.progress import counter, open_progress
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class Benchmark(StrEnum):
     AURORA = "aurora"
 
 
-class Choice(StrEnum):
+class Selection(StrEnum):
     EXACT = "exact"
     PAPER = "paper"
 
@@ -55,6 +55,12 @@ class Motion(StrEnum):
     FLOW = "flow"
     FAST = "fast"
     REFERENCE = "reference"
+
+
+class Executor(StrEnum):
+    SERIAL = "serial"
+    PROCESSES = "processes"
+    RAY = "ray"
 
 
 OutDir = Annotated[
@@ -127,12 +133,19 @@ def mine(
     min_gap: Annotated[
         str, typer.Option(help="Least distance between kept frames: frames (20) or time (0.8s).")
     ] = "20",
-    select: Annotated[
-        Choice, typer.Option(help="`exact` keeps the frames with the most motion in all, `paper` goes greedily.")
-    ] = Choice.EXACT,
+    selection: Annotated[
+        Selection, typer.Option(help="`exact` keeps the frames with the most motion in all, `paper` goes greedily.")
+    ] = Selection.EXACT,
     motion: Annotated[
-        Motion, typer.Option(help="How motion is measured: optical flow, a faster one, or the paper's.")
+        Motion, typer.Option(help="How motion is measured: optical flow, plain frame difference, or the paper's flow.")
     ] = Motion.FLOW,
+    cuts: Annotated[bool, typer.Option(help="Look for shot boundaries and make no pair across one.")] = True,
+    compensate_camera: Annotated[bool, typer.Option(help="Leave out the motion of the camera when ranking.")] = False,
+    frames: Annotated[bool, typer.Option(help="Store the pictures; without them only their places are kept.")] = True,
+    executor: Annotated[
+        Executor, typer.Option(help="Where clips are mined: in this process, in several, or on a Ray cluster.")
+    ] = Executor.PROCESSES,
+    workers: Annotated[int | None, typer.Option(min=1, help="How many processes; one per core by default.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Find frame pairs in videos between which something happened.
@@ -141,20 +154,24 @@ def mine(
     """
     check_output(out)
 
+    from retrodict.video import MineConfig
     from retrodict.video import mine as run
 
-    gap = int(min_gap) if min_gap.isdigit() else min_gap
+    config = MineConfig(
+        frames_per_clip=frames_per_clip,
+        min_gap=min_gap,
+        selection=selection.value,
+        motion=motion.value,
+        cuts=cuts,
+        compensate_camera=compensate_camera,
+        frames=frames,
+    )
     with open_progress(quiet, "retrodict mine") as progress:
-        run(
-            videos,
-            out,
-            frames_per_clip=frames_per_clip,
-            min_gap=gap,
-            select=select.value,
-            motion=motion.value,
-            progress=progress,
-        )
-    _print_counts(out)
+        progress.stage("mine", "find the moments between which something happens")
+        each = counter(progress, "clips")
+        result = run(videos, out, config, executor_name=executor.value, workers=workers, progress=each)
+        progress.done(f"{result.pairs:,} pairs")
+    typer.echo(f"{out}: {result.pairs} pairs from {result.clips} clips{_dropped(result.dropped)}")
 
 
 @verb
@@ -337,6 +354,7 @@ def bench(
     predictions: Annotated[Path | None, typer.Option(help="Score these pictures instead of a model's.")] = None,
     n: Many = 8,
     verifier: Check = Verifier.IDM_FDM,
+    items: Annotated[int, typer.Option(min=1, help="How many scenes to draw from the simulated world.")] = 300,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -357,6 +375,7 @@ def bench(
             predictions=predictions,
             n=n,
             verifier=verifier.value,
+            items=items,
             seed=seed,
             progress=progress,
         )
@@ -366,18 +385,15 @@ def bench(
 @verb
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that demo, bootstrap or bench wrote.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Page to write.")] = Path("report.html"),
 ) -> None:
-    """Put the results of one or several runs on one self-contained page.
+    """Write the page of a run again from its numbers: report.html in its folder.
 
-    Example: retrodict report runs/a runs/b --out report.html
+    Example: retrodict report demo
     """
-    check_output_file(out)
-
     from retrodict.evaluation.report import write_report
 
-    write_report(runs, out)
-    typer.echo(f"Report: {out}")
+    for run in runs:
+        typer.echo(f"Report: {write_report(run)}")
 
 
 @verb
@@ -403,5 +419,9 @@ def _print_counts(out: Path) -> None:
     from retrodict.transitions import MANIFEST
 
     counts = json.loads((out / MANIFEST).read_text(encoding="utf-8"))["counts"]
-    dropped = ", ".join(f"{count} {reason}" for reason, count in counts["dropped"].items() if count)
-    typer.echo(f"{out}: {counts['kept']} kept" + (f"; dropped: {dropped}" if dropped else ""))
+    typer.echo(f"{out}: {counts['kept']} kept{_dropped(counts['dropped'])}")
+
+
+def _dropped(counts: Mapping[str, int]) -> str:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
+    return f"; dropped: {reasons}" if reasons else ""

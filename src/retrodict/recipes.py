@@ -6,14 +6,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from retrodict.recipe_errors import one_line
 from retrodict.transitions import write_atomic
 
 EFFECTIVE = "recipe.yaml"
@@ -56,21 +56,21 @@ class Mine(Section):
     """How many frames to keep of each clip; consecutive kept frames become pairs."""
     min_gap: int | str = 20
     """The least distance between kept frames: a number of frames, or a time such as "0.8s"."""
-    select: Literal["exact", "paper"] = "exact"
+    selection: Literal["exact", "paper"] = "exact"
     """`exact` keeps the set of frames with the most motion in all; `paper` goes greedily from the strongest frame."""
     motion: Literal["flow", "fast", "reference"] = "flow"
-    """How motion is measured: optical flow, a faster approximation of it, or the paper's own."""
+    """How motion is measured: optical flow, a faster frame difference, or flow at full size as in the paper."""
+    cuts: bool = True
+    """Whether to look for shot boundaries and make no pair across one."""
+    compensate_camera: bool = False
+    """Whether to leave out the motion of the camera when frames are ranked; needs `motion: flow`."""
 
     @field_validator("min_gap")
     @classmethod
     def _frames_or_seconds(cls, value: int | str) -> int | str:
-        number = value.removesuffix("s") if isinstance(value, str) and value.endswith("s") else value
-        try:
-            positive = float(number) > 0
-        except ValueError:
-            positive = False
-        if not positive or (isinstance(value, str) and number is value):
-            raise ValueError('must be a positive number of frames, or a time such as "0.8s"')
+        from retrodict.video.config import MineConfig
+
+        MineConfig(min_gap=value)
         return value
 
 
@@ -233,7 +233,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), kind: type[R] = Boots
     try:
         return kind.model_validate(values, context={"base": path.parent.resolve()})
     except ValidationError as error:
-        raise ValueError(_one_line(error, kind, path, changed)) from None
+        raise ValueError(one_line(error, kind, path, changed)) from None
 
 
 def save_effective(recipe: BaseModel, directory: Path) -> Path:
@@ -281,56 +281,3 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
             raise ValueError(f"--set {key}: `{section}` is a value, not a section")
         values = inner
     values[leaf] = value
-
-
-def _one_line(error: ValidationError, kind: type[Section], path: Path, changed: Mapping[str, Any]) -> str:
-    # A misspelt key is both unknown and missing: its spelling is what to look at.
-    problems = sorted(error.errors(include_url=False), key=lambda p: p["type"] != "extra_forbidden")
-    first = problems[0]
-    key = _key(first["loc"], kind)
-    where = f"--set {key}" if any(key == c or key.startswith(c + ".") for c in changed) else f"{path}: `{key}`"
-    if first["type"] == "extra_forbidden":
-        reason = f"unknown key{_nearest(key, kind)}"
-    elif first["type"] == "missing":
-        reason = "is missing"
-    else:
-        reason = first["msg"].removeprefix("Value error, ")
-        reason = f"{reason[:1].lower()}{reason[1:]}; it is {first['input']!r}"
-    more = len({_key(p["loc"], kind) for p in problems}) - 1
-    return f"{where}: {reason}" + (f" ({more} more to fix)" if more else "")
-
-
-def _key(location: Sequence[int | str], kind: type[Section]) -> str:
-    """The dotted key of an error, without the parts that only name a branch of a union."""
-    key: list[str] = []
-    known: type[Section] | None = kind
-    for part in location:
-        if known is None and isinstance(part, str):
-            break
-        key.append(str(part))
-        known = _section(known, part) if known else None
-    return ".".join(key)
-
-
-def _section(kind: type[Section], key: int | str) -> type[Section] | None:
-    field = kind.model_fields.get(str(key))
-    inner = field.annotation if field else None
-    return inner if isinstance(inner, type) and issubclass(inner, Section) else None
-
-
-def _nearest(key: str, kind: type[Section]) -> str:
-    known = list(_known_keys(kind))
-    leaf = key.rpartition(".")[2]
-    match = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
-    match = match or [k for k in known if k.rpartition(".")[2] == leaf][:1]
-    match = match or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    if match:
-        return f"; did you mean `{match[0]}`?"
-    return f"; known keys are {', '.join(kind.model_fields)}"
-
-
-def _known_keys(kind: type[Section], prefix: str = "") -> Iterator[str]:
-    for name in kind.model_fields:
-        yield prefix + name
-        if inner := _section(kind, name):
-            yield from _known_keys(inner, f"{prefix}{name}.")

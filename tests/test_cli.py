@@ -21,7 +21,7 @@ VERBS = [command.callback.__name__ for command in app.registered_commands if com
 
 def run(*arguments: str) -> tuple[int, str]:
     result = CliRunner().invoke(app, list(arguments))
-    return result.exit_code, result.stderr
+    return result.exit_code, result.output
 
 
 def test_import_and_help_load_nothing_heavy() -> None:

@@ -423,5 +423,5 @@ def _print_counts(out: Path) -> None:
 
 
 def _dropped(counts: Mapping[str, int]) -> str:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
+    reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in counts.items() if count)
     return f"; dropped: {reasons}" if reasons else ""

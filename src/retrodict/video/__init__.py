@@ -24,7 +24,7 @@ _HOMES = {
     "mine": "mining",
     "process_clip": "process",
 }
-__all__ = sorted(_HOMES)
+__all__ = ["ClipRef", "ClipResult", "MineConfig", "MineResult", "mine", "process_clip"]
 
 
 def __getattr__(name: str) -> Any:

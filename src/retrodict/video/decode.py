@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import cv2
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from retrodict.video.clips import ClipError
 
-Gray = NDArray[np.uint8]
+Gray = NDArray[Any]  # height x width, uint8; OpenCV's types do not say so
 
 # Only real containers: a "video" that is in truth a playlist or script would make FFmpeg open other files.
 _CONTAINERS = (
@@ -26,7 +26,8 @@ _CONTAINERS = (
 _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 _MAX_PIXELS = 16384 * 8640  # a header that claims more is broken; decoding it would exhaust the memory
 _LUMA_FIRST = frozenset(
-    "yuv420p yuvj420p yuv422p yuvj422p yuv444p yuvj444p yuv411p yuv410p yuva420p yuva422p yuva444p nv12 nv21 gray".split()
+    [f"yuv{a}{sampling}p" for a in ("", "j", "a") for sampling in ("420", "422", "444")]
+    + ["yuv411p", "yuv410p", "nv12", "nv21", "gray"]
 )
 
 
@@ -129,8 +130,8 @@ def luma(frame: av.VideoFrame) -> Gray:
     if frame.format.name in _LUMA_FIRST:
         plane = frame.planes[0]
         if plane.line_size > 0:
-            rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]
-            return rows[: frame.height, : frame.width]  # type: ignore[no-any-return]
+            rows: Gray = np.frombuffer(cast(Any, plane), np.uint8).reshape(-1, plane.line_size)
+            return rows[: frame.height, : frame.width]
     return np.asarray(frame.reformat(format="gray").to_ndarray(), np.uint8)
 
 

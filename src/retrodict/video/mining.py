@@ -98,7 +98,7 @@ def _clips(videos: Path | Sequence[Path] | Iterable[ClipRef]) -> list[ClipRef]:
     refs = cast(list[ClipRef], listed)
     repeated = [name for name, count in Counter(ref.name for ref in refs).items() if count > 1]
     if repeated:
-        raise ValueError(f"{len(repeated)} clips share a name with another, {repeated[0]!r} for one: make names unique.")
+        raise ValueError(f"{len(repeated)} names are of several clips, {repeated[0]!r} for one: make them unique.")
     return refs
 
 
@@ -114,7 +114,7 @@ def _held(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"{out} is being written by another run: wait for it, or give another directory.") from None
+            raise ValueError(f"Another run is writing to {out}: wait for it, or give another directory.") from None
         remove_leftovers(out)
         yield
 
@@ -126,7 +126,7 @@ def _check_ours(out: Path) -> None:
     if manifest.exists() and json.loads(manifest.read_text()).get("kind") != "frame-pairs":
         raise ValueError(f"{out} holds the output of another stage: give another directory.")
     if unknown := sorted(set(strangers) - ours):
-        raise ValueError(f"{out} is not empty (it holds {unknown[0]}): give a new directory, or that of an earlier run.")
+        raise ValueError(f"{out} is not empty (it holds {unknown[0]}): give a new one, or that of an earlier run.")
 
 
 def _watched(results: Iterator[ClipResult], progress: Progress | None) -> Iterator[ClipResult]:
@@ -152,7 +152,11 @@ def _summary(out: Path, clips: list[dict[str, Any]], resumed: int, begun: float)
 def _publish(out: Path, config: MineConfig, clips: list[dict[str, Any]], result: MineResult) -> None:
     """Ledger and manifest of all that is done; nothing in them tells one run from another."""
     lines = "".join(json.dumps(clip, sort_keys=True) + "\n" for clip in clips)
-    write_atomic(out / CLIPS, lambda temporary: temporary.write_text(lines) and None)
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(lines)
+
+    write_atomic(out / CLIPS, write)
     write_manifest(
         out,
         kind="frame-pairs",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ _SUSPECT = 0.25  # change over contrast, above which two frames are compared for
 
 @dataclass
 class Track:
-    """Numbers of every frame of a clip, in order: about 50 bytes a frame, the only memory that grows with a clip.
+    """Numbers of every frame of a clip, in order: about 45 bytes a frame, the only memory that grows with a clip.
 
     `motion` is the mean length of the flow from the last frame that was not a duplicate, in frame widths (long sides)
     per second; `likeness` compares with that same frame: 1 the same scene, 0 nothing in common.
@@ -35,6 +36,8 @@ class Track:
     sharpness: array[float] = field(default_factory=lambda: array("f"))
     likeness: array[float] = field(default_factory=lambda: array("f"))
     contrast: array[float] = field(default_factory=lambda: array("f"))  # standard deviation, grey levels
+    change: array[float] = field(default_factory=lambda: array("f"))  # mean absolute difference, grey levels
+    end: float = 0.0  # seconds of the last frame, a duplicate or not
     duplicates: int = 0
 
     def __len__(self) -> int:
@@ -52,25 +55,27 @@ class Meter:
         self._last_full: Gray | None = None
         self._full = config.motion == "reference"
         self._shape: tuple[int, ...] = ()
-        self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._dis = _dis()
 
     def push(self, index: int, seconds: float, pts: int | None, luma: Gray) -> bool:
         """Measure a frame. False when it repeats the one before."""
+        self.track.end = seconds
         half, small = pyramid(luma)
         resized = luma.shape != self._shape and self._last is not None
         if self._last is not None and small.shape != self._last.shape:
-            small = cv2.resize(small, self._last.shape[::-1])  # type: ignore[assignment]
+            small = cv2.resize(small, self._last.shape[::-1])
         if self._last is not None and not resized and cv2.norm(small, self._last, cv2.NORM_INF) <= _DUPLICATE:
             self.track.duplicates += 1
             return False
         self._shape = luma.shape
         full = luma.copy() if self._full else None
-        motion, like, contrast = 0.0, 1.0, float(cv2.meanStdDev(small)[1][0, 0])
+        motion, like, change, contrast = 0.0, 1.0, 0.0, float(cv2.meanStdDev(small)[1][0, 0])
         if self._last is not None:
             elapsed = max(seconds - self.track.seconds[-1], 1e-3)
             motion = 0.0 if resized else self._measure(small, full) / elapsed
-            like = 0.0 if resized else self._like(small, contrast)
-        self._record(index, seconds, pts, motion, sharpness(half), like, contrast)
+            change = cv2.norm(small, self._last, cv2.NORM_L1) / small.size
+            like = 0.0 if resized else self._like(small, change, contrast)
+        self._record(index, seconds, pts, motion, sharpness(half), like, contrast, change)
         self._last, self._last_full = small, full
         return True
 
@@ -79,28 +84,33 @@ class Meter:
         track.index.append(index)
         track.seconds.append(seconds)
         track.pts.append(-1 if pts is None else pts)
-        for column, number in zip((track.motion, track.sharpness, track.likeness, track.contrast), numbers, strict=True):
+        columns = track.motion, track.sharpness, track.likeness, track.contrast, track.change
+        for column, number in zip(columns, numbers, strict=True):
             column.append(number)
 
-    def _like(self, small: Gray, contrast: float) -> float:
+    def _like(self, small: Gray, change: float, contrast: float) -> float:
         assert self._last is not None
-        change = cv2.norm(small, self._last, cv2.NORM_L1) / small.size
         if change <= _SUSPECT * (max(contrast, self.track.contrast[-1]) + 1):
             return 1.0
-        return likeness(self._last, small, self._dis.calc(self._last, small, None))  # type: ignore[call-overload]
+        return likeness(self._last, small, self._dis.calc(self._last, small, None))
 
     def _flow(self, small: Gray, _: Gray | None) -> float:
-        flow = self._dis.calc(self._last, small, None)  # type: ignore[call-overload]
+        flow: NDArray[Any] = self._dis.calc(self._last, small, None)
         return mean_length(without_camera(flow) if self._compensate else flow[::2, ::2]) / max(small.shape)
 
     def _difference(self, small: Gray, _: Gray | None) -> float:
         assert self._last is not None
-        return cv2.norm(small, self._last, cv2.NORM_L1) / small.size / 255
+        return float(cv2.norm(small, self._last, cv2.NORM_L1)) / small.size / 255
 
     def _farneback(self, _: Gray, full: Gray | None) -> float:
         assert full is not None and self._last_full is not None
-        flow = cv2.calcOpticalFlowFarneback(self._last_full, full, None, 0.5, 3, 15, 3, 5, 1.2, 0)  # type: ignore[call-overload]
+        flow = cv2.calcOpticalFlowFarneback(self._last_full, full, cast(Any, None), 0.5, 3, 15, 3, 5, 1.2, 0)
         return mean_length(flow) / max(full.shape)
+
+
+def _dis() -> Any:
+    create: Any = cv2.DISOpticalFlow.create
+    return create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
 
 
 def pyramid(luma: Gray) -> tuple[Gray, Gray]:
@@ -113,12 +123,12 @@ def pyramid(luma: Gray) -> tuple[Gray, Gray]:
         height, width = small.shape[0] // 2, small.shape[1] // 2
         if not height or not width:
             break
-        small = cv2.resize(small[: height * 2, : width * 2], (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        small = cv2.resize(small[: height * 2, : width * 2], (width, height), interpolation=cv2.INTER_AREA)
         half = small if half is luma else half
     if max(small.shape) > SIDE:
         scale = SIDE / max(small.shape)
         size = max(1, round(small.shape[1] * scale)), max(1, round(small.shape[0] * scale))
-        small = cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
+        small = cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)
     # A copy where nothing was resized: the plane belongs to the decoder.
     return half, small.copy() if small is luma else small
 
@@ -128,13 +138,13 @@ def sharpness(plane: Gray) -> float:
     return float(cv2.meanStdDev(cv2.Laplacian(plane, cv2.CV_16S))[1][0, 0]) ** 2
 
 
-def mean_length(flow: NDArray[np.float32]) -> float:
+def mean_length(flow: NDArray[Any]) -> float:
     """Mean length of the vectors of a flow field (height x width x 2), in its pixels."""
     x, y = flow[..., 0], flow[..., 1]
     return float(np.sqrt(x * x + y * y).mean())
 
 
-def without_camera(flow: NDArray[np.float32]) -> NDArray[np.float32]:
+def without_camera(flow: NDArray[Any]) -> NDArray[Any]:
     """What is left of a flow field (sampled every 4th pixel) after the affine motion that most of it follows."""
     sampled = flow[::4, ::4]
     height, width = sampled.shape[:2]
@@ -148,4 +158,4 @@ def without_camera(flow: NDArray[np.float32]) -> NDArray[np.float32]:
         left = vectors - basis @ affine
         length = np.sqrt((left**2).sum(axis=1))
         weight = 1 / (1 + (length / (np.median(length) + 1e-3)) ** 2)
-    return left.reshape(height, width, 2).astype(np.float32)
+    return np.asarray(left.reshape(height, width, 2), np.float32)

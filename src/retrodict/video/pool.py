@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import queue
@@ -19,7 +20,7 @@ from retrodict.video.worker import HEADER, TICK, send
 _CHUNK = 1 << 20
 
 
-class WorkerLost(Exception):
+class WorkerLostError(Exception):
     """The worker ended or was silent for too long; the message says which."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -38,7 +39,7 @@ class Worker:
         self._lock = threading.Lock()  # `close` is called from another thread than `run`
 
     def run(self, ref: ClipRef) -> ClipResult:
-        """Mine one clip. Raises `WorkerLost` when the process dies, or shows no progress for `timeout` seconds."""
+        """Mine one clip. Raises `WorkerLostError` when the process dies, or shows no progress for `timeout` seconds."""
         process = self._process or self._start()
         assert process.stdin is not None
         try:
@@ -51,7 +52,7 @@ class Worker:
         return answer
 
     def close(self) -> None:
-        """End the process for good, even amid a clip, and from another thread; `run` then raises `WorkerLost`."""
+        """End the process for good, even amid a clip, and from another thread; `run` then raises `WorkerLostError`."""
         with self._lock:
             self._closed = True
             if self._process is not None:
@@ -75,7 +76,7 @@ class Worker:
         command = [sys.executable, "-P", "-m", "retrodict.video.worker"]
         with self._lock:
             if self._closed:
-                raise WorkerLost("closed", "the run was stopped")
+                raise WorkerLostError("closed", "the run was stopped")
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
             self._process = process
         self._buffer.clear()
@@ -88,14 +89,14 @@ class Worker:
         return pickle.loads(self._read(process, length))
 
     def _read(self, process: subprocess.Popen[bytes], length: int) -> bytes:
-        """Exactly `length` bytes, or `WorkerLost`: a worker that stops half-way through an answer is noticed too."""
+        """Exactly `length` bytes, or `WorkerLostError`: a worker that stops half-way through an answer is noticed too."""
         assert process.stdout is not None
         descriptor = process.stdout.fileno()
         while len(self._buffer) < length:
             ready, _, _ = select.select([descriptor], [], [], self._timeout)
             if not ready:
                 self.stop()
-                raise WorkerLost("hung", f"no progress for {self._timeout:g} s")
+                raise WorkerLostError("hung", f"no progress for {self._timeout:g} s")
             data = os.read(descriptor, _CHUNK)
             if not data:
                 raise self._lost(process)
@@ -104,10 +105,12 @@ class Worker:
         del self._buffer[:length]
         return taken
 
-    def _lost(self, process: subprocess.Popen[bytes]) -> WorkerLost:
+    def _lost(self, process: subprocess.Popen[bytes]) -> WorkerLostError:
         code = process.wait()
         self.stop()
-        return WorkerLost("crashed", f"worker ended by signal {-code}" if code < 0 else f"worker exited with {code}")
+        return WorkerLostError(
+            "crashed", f"worker ended by signal {-code}" if code < 0 else f"worker exited with {code}"
+        )
 
 
 class Pool:
@@ -151,13 +154,13 @@ class Pool:
         worker.stop()
 
     def _persist(self, worker: Worker, ref: ClipRef, stopped: threading.Event) -> ClipResult:
-        last = WorkerLost("closed", "the run was stopped")
+        last = WorkerLostError("closed", "the run was stopped")
         for _ in range(self._retries + 1):
             if stopped.is_set():
                 break
             try:
                 return worker.run(ref)
-            except WorkerLost as lost:
+            except WorkerLostError as lost:
                 last = lost
         return ClipResult(ref=ref, reason=last.reason, detail=f"{last}; tried {self._retries + 1} times")
 
@@ -186,7 +189,5 @@ def _in_order(refs: Iterator[tuple[int, ClipRef]], tasks: Any, results: Any, ahe
 
 
 def _close(pipe: Any) -> None:
-    try:
+    with contextlib.suppress(BrokenPipeError):  # unsent bytes for a process that is gone
         pipe.close()
-    except BrokenPipeError:  # unsent bytes for a process that is gone
-        pass

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -18,6 +20,7 @@ from retrodict.video.config import MineConfig, seconds
 from retrodict.video.cuts import shots
 from retrodict.video.decode import luma, open_video, size_in_bytes, to_jpeg
 from retrodict.video.motion import Meter, Track
+from retrodict.video.snap import Lane, snap
 
 Tick = Callable[[], None]
 
@@ -80,10 +83,13 @@ def _pick(known: ClipResult, track: Track, held: Held, config: MineConfig, tick:
     shot, motion = _shots(track, config)
     if len(track) < 2 or not (motion >= config.min_motion).any():
         return _without_pairs(known, "static", f"{known.duplicates} of {known.frames} frames repeat the one before")
-    picks = _select(position, times, motion, np.asarray(track.sharpness, np.float64), shot, gap, config)
-    pairs = tuple((a, a + 1) for a, (i, j) in enumerate(zip(picks, picks[1:], strict=False)) if shot[i] == shot[j])
+    lane = Lane(
+        position, times, np.asarray(track.change, float), np.asarray(track.sharpness, float), shot, end=track.end
+    )
+    picks = _select(lane, motion, gap, config)
+    pairs = tuple((a, a + 1) for a, (i, j) in enumerate(pairwise(picks)) if shot[i] == shot[j])
     cut_frames = tuple(int(index[i]) for i in np.flatnonzero(np.diff(shot, prepend=shot[:1])) if shot[i] >= 0)
-    known = _replace(known, cuts=cut_frames, straddling=max(0, len(picks) - 1 - len(pairs)))
+    known = replace(known, cuts=cut_frames, straddling=max(0, len(picks) - 1 - len(pairs)))
     if not pairs:
         reason = "cuts" if len(picks) > 1 else "too_short"
         return _without_pairs(known, reason, f"{len(picks)} frames fit, no two of them in one shot")
@@ -91,7 +97,7 @@ def _pick(known: ClipResult, track: Track, held: Held, config: MineConfig, tick:
     images = held.images(known.ref, {int(index[picks[i]]) for i in used}, tick) if config.frames else {}
     frames = tuple(_keyframe(track, picks[i], int(shot[picks[i]]), motion, images) for i in used)
     renumber = {old: new for new, old in enumerate(used)}
-    return _replace(known, keyframes=frames, pairs=tuple((renumber[a], renumber[b]) for a, b in pairs))
+    return replace(known, keyframes=frames, pairs=tuple((renumber[a], renumber[b]) for a, b in pairs))
 
 
 def _shots(track: Track, config: MineConfig) -> tuple[rules.Ints, rules.Floats]:
@@ -104,25 +110,18 @@ def _shots(track: Track, config: MineConfig) -> tuple[rules.Ints, rules.Floats]:
     return shot, motion
 
 
-def _select(
-    position: rules.Floats,
-    times: rules.Floats,
-    motion: rules.Floats,
-    sharp: rules.Floats,
-    shot: rules.Ints,
-    gap: float,
-    config: MineConfig,
-) -> list[int]:
+def _select(lane: Lane, motion: rules.Floats, gap: float, config: MineConfig) -> list[int]:
+    position, shot = lane.position, lane.shot
     if config.selection == "paper":
         usable = np.flatnonzero(shot >= 0)
         found = rules.paper(position[usable], motion[usable], k=config.frames_per_clip, gap=gap)
         return [int(usable[i]) for i in found]
     moving = motion >= max(config.min_motion, _STILL * float(np.percentile(motion, 95)))
+    moving &= lane.change >= _STILL * float(np.percentile(lane.change, 95))  # flow sees motion in codec noise
     moving[np.diff(shot, prepend=shot[0] - 1) != 0] = True  # how a shot begins: what its first action starts from
     usable = np.flatnonzero(moving & (shot >= 0))
     found = rules.exact(position[usable], motion[usable], shot[usable], k=config.frames_per_clip, gap=gap)
-    picks = [int(usable[i]) for i in found]
-    return rules.snap(picks, position, times, motion, sharp, shot, gap=gap, reach=seconds(config.snap, "snap"))
+    return snap([int(usable[i]) for i in found], lane, gap=gap, reach=seconds(config.snap, "snap"))
 
 
 def _keyframe(track: Track, i: int, shot: int, motion: rules.Floats, images: dict[int, bytes]) -> Keyframe:
@@ -190,11 +189,7 @@ def decode_jpegs(ref: ClipRef, wanted: set[int], quality: int, tick: Tick = lamb
 
 
 def _without_pairs(known: ClipResult, reason: str, detail: str) -> ClipResult:
-    return _replace(known, reason=reason, detail=detail)
-
-
-def _replace(known: ClipResult, **changes: object) -> ClipResult:
-    return ClipResult(**{**known.__dict__, **changes})  # type: ignore[arg-type]
+    return replace(known, reason=reason, detail=detail)
 
 
 @lru_cache(maxsize=16)

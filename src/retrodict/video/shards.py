@@ -41,7 +41,7 @@ class Shard:
 
 
 def plan(refs: Sequence[ClipRef], done: set[str], size: int) -> list[Shard]:
-    """Shards of `size` clips for those that are not done, in order of name: the same whoever runs them, and how often."""
+    """Shards of `size` clips, in order of name, for the clips that are not done: the same whoever mines them."""
     ordered = sorted(refs, key=lambda ref: ref.name)
     todo = [(place, ref) for place, ref in enumerate(ordered) if ref.name not in done]
     parts = [todo[i : i + size] for i in range(0, len(todo), size)]

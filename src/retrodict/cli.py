@@ -385,15 +385,20 @@ def bench(
 @verb
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that demo, bootstrap or bench wrote.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Page to write; report.html in the first folder by default.")
+    ] = None,
 ) -> None:
-    """Write the page of a run again from its numbers: report.html in its folder.
+    """Put the results of one or several runs on one self-contained page.
 
-    Example: retrodict report demo
+    Example: retrodict report runs/seed0 runs/seed1 --out report.html
     """
+    if out is not None:
+        check_output_file(out)
+
     from retrodict.evaluation.report import write_report
 
-    for run in runs:
-        typer.echo(f"Report: {write_report(run)}")
+    typer.echo(f"Report: {write_report(runs, out)}")
 
 
 @verb

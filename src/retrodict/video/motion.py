@@ -96,7 +96,7 @@ class Meter:
 
     def _flow(self, small: Gray, _: Gray | None) -> float:
         flow: NDArray[Any] = self._dis.calc(self._last, small, None)
-        return mean_length(without_camera(flow) if self._compensate else flow[::2, ::2]) / max(small.shape)
+        return mean_length(without_camera(flow) if self._compensate else flow[::2, ::2]) / float(max(small.shape))
 
     def _difference(self, small: Gray, _: Gray | None) -> float:
         assert self._last is not None
@@ -105,7 +105,7 @@ class Meter:
     def _farneback(self, _: Gray, full: Gray | None) -> float:
         assert full is not None and self._last_full is not None
         flow = cv2.calcOpticalFlowFarneback(self._last_full, full, cast(Any, None), 0.5, 3, 15, 3, 5, 1.2, 0)
-        return mean_length(flow) / max(full.shape)
+        return mean_length(flow) / float(max(full.shape))
 
 
 def _dis() -> Any:

@@ -89,7 +89,7 @@ class Worker:
         return pickle.loads(self._read(process, length))
 
     def _read(self, process: subprocess.Popen[bytes], length: int) -> bytes:
-        """Exactly `length` bytes, or `WorkerLostError`: a worker that stops half-way through an answer is noticed too."""
+        """Exactly `length` bytes, or `WorkerLostError`, also when the worker stops half-way through an answer."""
         assert process.stdout is not None
         descriptor = process.stdout.fileno()
         while len(self._buffer) < length:

@@ -74,7 +74,7 @@ def sprite(colour: str, shape: str) -> tuple[Image.Image, Image.Image]:
     image, mask = Image.new("RGB", (side, side)), Image.new("L", (side, side))
     pen, cut = ImageDraw.Draw(image), ImageDraw.Draw(mask)
     fill = RGB[colour]
-    edge, light = _mix(fill, (20, 20, 40), 0.38), _mix(fill, (255, 255, 255), 0.45)
+    edge, light = _mix(fill, (20, 20, 40), 0.38), lit(fill)
     image.paste(edge, (0, 0, side, side))
     unit = _SCALE
     match shape:
@@ -93,6 +93,11 @@ def sprite(colour: str, shape: str) -> tuple[Image.Image, Image.Image]:
             pen.polygon([inner[0], (5.5 * unit, side - unit), inner[2]], fill=light)
     size = (CELL, CELL)
     return image.resize(size, Image.Resampling.BOX), mask.resize(size, Image.Resampling.BOX)
+
+
+def lit(fill: Colour) -> Colour:
+    """The colour of a thing's lit side."""
+    return _mix(fill, (255, 255, 255), 0.45)
 
 
 def _mix(a: Colour, b: Colour, share: float) -> Colour:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from retrodict.worlds.tabletop.cells import apply_cells
+from retrodict.worlds.tabletop.cells import CellsBoard
+from retrodict.worlds.tabletop.continuous import ContinuousBoard
 from retrodict.worlds.tabletop.language import Action
-from retrodict.worlds.tabletop.scene import COLOURS, SHAPES, State, Thing, changed_colours, same_scene
+from retrodict.worlds.tabletop.rules import Board, apply_rules
+from retrodict.worlds.tabletop.scene import COLOURS, SHAPES, Size, State, Thing, changed_colours, same_scene
 
 SIDES = ("left", "right")
+_BOARDS: dict[Size, type[Board]] = {"cells": CellsBoard, "continuous": ContinuousBoard}
+
+
+def board(state: State) -> Board:
+    """The room in a scene."""
+    return _BOARDS[state.size](state)
 
 
 def apply(state: State, action: Action) -> State | None:
     """The scene after the action has come to rest; None when the action is not valid in `state`."""
-    return apply_cells(state, action)
+    return apply_rules(_BOARDS[state.size], state, action)
 
 
 def actions(state: State) -> list[Action]:

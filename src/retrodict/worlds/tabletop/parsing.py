@@ -11,6 +11,7 @@ from PIL import Image
 
 from retrodict.worlds.tabletop.drawing import paint
 from retrodict.worlds.tabletop.scene import CELL, COLOURS, GRID, PIXELS, SHAPES, SHELF_ROW, Size, State, Thing
+from retrodict.worlds.tabletop.segmentation import parse_continuous
 
 Floats = npt.NDArray[np.float32]
 Content = tuple[str, str] | None  # what a cell shows: a thing's colour and shape, ("", "plank"), or nothing
@@ -19,10 +20,12 @@ Content = tuple[str, str] | None  # what a cell shows: a thing's colour and shap
 def parse(image: Image.Image, size: Size = "cells") -> State:
     """The scene that a picture shows, also a blurred or noisy one; a picture of another size is resized to 96 x 96.
 
-    In "cells" every cell is read as the nearest of the patches that a still picture can hold there. The scene need
-    not be one that could occur: things may float, and two may have the same colour.
+    In "cells" every cell is read as the nearest of the patches that a still picture can hold there; in "continuous"
+    things are found by colour and fitted to the pixel. The scene need not be one that could occur: things may float,
+    and two may have the same colour.
     """
-    return _parse_cells(pixels(image))
+    picture = pixels(image)
+    return _parse_cells(picture) if size == "cells" else parse_continuous(picture)
 
 
 def pixels(image: Image.Image) -> Floats:

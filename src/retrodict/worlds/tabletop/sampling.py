@@ -8,8 +8,21 @@ from dataclasses import dataclass
 from retrodict.transitions import Transition, encode_png
 from retrodict.worlds.tabletop.drawing import draw
 from retrodict.worlds.tabletop.language import SUITE_KINDS, SUITES, Action, Kind, templates
-from retrodict.worlds.tabletop.outcomes import SIDES, apply, true_action
-from retrodict.worlds.tabletop.scene import COLOURS, FEWEST, GRID, MOST, SHAPES, SHELF_ROW, SIZES, Size, State, Thing
+from retrodict.worlds.tabletop.outcomes import SIDES, apply, board, true_action
+from retrodict.worlds.tabletop.rules import Place
+from retrodict.worlds.tabletop.scene import (
+    CELL,
+    COLOURS,
+    FEWEST,
+    GRID,
+    MOST,
+    SHAPES,
+    SHELF_ROW,
+    SIZES,
+    Size,
+    State,
+    Thing,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +104,21 @@ def _draw_pair(
 def random_state(rng: random.Random, size: Size, kind: Kind | None = None) -> State:
     """A scene at rest; `kind` keeps the number of things such that an action of this kind can be valid."""
     count = rng.randint(FEWEST + (kind == "remove"), MOST - (kind == "add"))
-    shelf = _random_shelf(rng)
+    while (state := _random_things(rng, count, State.of([], _random_shelf(rng), size))) is None:
+        pass
+    return state
+
+
+def _random_things(rng: random.Random, count: int, state: State) -> State | None:
+    """`state` and `count` things more; None when there seems to be no room left."""
     # Boxes are a little more frequent, as only they carry something.
-    things: list[Thing] = []
     for colour in rng.sample(COLOURS, count):
-        shape = rng.choice((*SHAPES, "box"))
-        place = _random_place(rng, things, shelf)
-        things.append(Thing(colour, shape, *place))
-    return State.of(things, shelf, size)
+        thing = Thing(colour, rng.choice((*SHAPES, "box")), 0, 0)
+        place = _random_place(rng, state)
+        if place is None:
+            return None
+        state = state.having(plus=[thing.at(*place)])
+    return state
 
 
 def _random_shelf(rng: random.Random) -> tuple[int, ...]:
@@ -109,16 +129,28 @@ def _random_shelf(rng: random.Random) -> tuple[int, ...]:
     return tuple(range(first, first + length))
 
 
-def _random_place(rng: random.Random, things: list[Thing], shelf: tuple[int, ...]) -> tuple[int, int]:
+def _random_place(rng: random.Random, state: State) -> Place | None:
     """A free place at rest: on a box or on the shelf more often than their share of the width."""
-    taken = {(t.x, t.y) for t in things}
-    tops = [(int(t.x), int(t.y) + 1) for t in things if t.shape == "box"]
-    blocked = {(x, SHELF_ROW) for x in shelf}
-    tops = [p for p in tops if p not in taken and p not in blocked and p[1] < GRID]
-    planks = [(x, SHELF_ROW + 1) for x in shelf if (x, SHELF_ROW + 1) not in taken]
-    floor = [(x, 0) for x in range(GRID) if (x, 0) not in taken]
-    options = [places for places in (tops, planks, floor, floor) if places]
-    return rng.choice(rng.choice(options))
+    room = board(state)
+    floor = range(GRID)
+    for _ in range(30):
+        surface = rng.choice(("floor", "floor", "box", "shelf"))
+        boxes = [t for t in state.things if t.shape == "box"]
+        if surface == "box" and boxes:
+            box = rng.choice(boxes)
+            place = _shifted(rng, state, box.x, box.y + 1, 0.2)
+        elif surface == "shelf" and state.shelf:
+            place = _shifted(rng, state, rng.choice(state.shelf), SHELF_ROW + 1, 0.5)
+        else:
+            place = _shifted(rng, state, rng.choice(floor), 0, 0.5)
+        if room.free(place) and room.supported(place):
+            return place
+    return None
+
+
+def _shifted(rng: random.Random, state: State, x: float, y: float, most: float) -> Place:
+    """In "continuous", up to `most` cells to the left or right, by whole pixels."""
+    return (x, y) if state.size == "cells" else (x + round(rng.uniform(-most, most) * CELL) / CELL, y)
 
 
 def random_action(rng: random.Random, state: State, kind: Kind) -> Action | None:

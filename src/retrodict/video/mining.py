@@ -18,12 +18,13 @@ from retrodict.video.clips import ClipRef, ClipResult
 from retrodict.video.config import MineConfig
 from retrodict.video.executors import ExecutorName, executor
 from retrodict.video.folder import folder_clips
+from retrodict.video.page import PAGE, write_page
 from retrodict.video.shards import plan, read_ledgers, record, remove_leftovers, take, write_shard
 
 CLIPS = "clips.jsonl"
 _LOCK = ".lock"
 
-# Called with the ledger record of each clip as it is finished.
+# Called with the ledger record of each clip as it is finished, and with `done` of `total` clips; see `tally`.
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -81,7 +82,7 @@ def mine(
         done = read_ledgers(out, config.digest())
         resumed = len(done)
         shards = plan(refs, set(done), shard_clips)
-        results = _watched(engine.map(ref for shard in shards for ref in shard.refs), progress)
+        results = _watched(engine.map(ref for shard in shards for ref in shard.refs), progress, len(done), len(refs))
         for shard in shards:
             done |= {clip["clip"]: clip for clip in write_shard(out, shard, take(results, shard), config)}
         result = _summary(out, list(done.values()), resumed, begun)
@@ -122,18 +123,18 @@ def _held(out: Path) -> Iterator[None]:
 def _check_ours(out: Path) -> None:
     strangers = [p.name for p in out.iterdir() if not p.name.startswith(".") and not p.match("pairs-*.parquet")]
     manifest = out / MANIFEST
-    ours = {MANIFEST, CLIPS, "index.html"}
+    ours = {MANIFEST, CLIPS, PAGE}
     if manifest.exists() and json.loads(manifest.read_text()).get("kind") != "frame-pairs":
         raise ValueError(f"{out} holds the output of another stage: give another directory.")
     if unknown := sorted(set(strangers) - ours):
         raise ValueError(f"{out} is not empty (it holds {unknown[0]}): give a new one, or that of an earlier run.")
 
 
-def _watched(results: Iterator[ClipResult], progress: Progress | None) -> Iterator[ClipResult]:
-    for result in results:
+def _watched(results: Iterator[ClipResult], progress: Progress | None, done: int, total: int) -> Iterator[ClipResult]:
+    for count, result in enumerate(results, done + 1):
         yield result
         if progress is not None:
-            progress(record(result, len(result.pairs)))
+            progress({**record(result, len(result.pairs)), "done": count, "total": total})
 
 
 def _summary(out: Path, clips: list[dict[str, Any]], resumed: int, begun: float) -> MineResult:
@@ -157,6 +158,7 @@ def _publish(out: Path, config: MineConfig, clips: list[dict[str, Any]], result:
         temporary.write_text(lines)
 
     write_atomic(out / CLIPS, write)
+    write_page(out, clips, config.digest())
     write_manifest(
         out,
         kind="frame-pairs",

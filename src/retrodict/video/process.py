@@ -45,8 +45,7 @@ def process_clip(ref: ClipRef, config: MineConfig, tick: Tick = lambda: None) ->
 def _mine(ref: ClipRef, config: MineConfig, tick: Tick) -> ClipResult:
     if not ref.path.is_file():
         raise ClipError("missing", f"{ref.path.name} is not a file")
-    stat = ref.path.stat()
-    if not stat.st_size:
+    if not ref.path.stat().st_size:
         raise ClipError("empty", "the file has no bytes")
     held = Held(config)
     meter = Meter(config)
@@ -60,7 +59,7 @@ def _mine(ref: ClipRef, config: MineConfig, tick: Tick) -> ClipResult:
         track = meter.track
         known = ClipResult(
             ref=ref,
-            sha256=_sha256(str(ref.path), stat.st_size, stat.st_mtime_ns),
+            sha256=file_sha256(ref.path),
             frames=decoded,
             duplicates=track.duplicates,
             corrupt_packets=video.corrupt_packets,
@@ -190,6 +189,11 @@ def decode_jpegs(ref: ClipRef, wanted: set[int], quality: int, tick: Tick = lamb
 
 def _without_pairs(known: ClipResult, reason: str, detail: str) -> ClipResult:
     return replace(known, reason=reason, detail=detail)
+
+
+def file_sha256(path: Path) -> str:
+    stat = path.stat()
+    return _sha256(str(path), stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=16)

@@ -1,0 +1,74 @@
+"""Clips that come with an action in words, and the transitions they give: first frame, last frame, action."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from retrodict.transitions import Transition
+from retrodict.video.clips import ClipError, ClipRef
+from retrodict.video.decode import Decoded, open_video, to_jpeg
+from retrodict.video.process import file_sha256
+
+_TAIL = 1.0  # seconds before the end of a long segment in which its last frame is looked for
+_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class LabelledClip:
+    """A clip during which the action happens, from its first frame to its last."""
+
+    ref: ClipRef
+    action: str
+
+
+def transitions_of(clips: Iterable[LabelledClip], dropped: Counter[str]) -> Iterator[Transition]:
+    """A transition per labelled clip. Clips that cannot be read are counted in `dropped` by reason, not raised."""
+    for clip in clips:
+        if not clip.action.strip():
+            dropped["no_action"] += 1
+            continue
+        try:
+            yield _transition(clip)
+        except ClipError as error:
+            dropped[error.reason] += 1
+
+
+def _transition(clip: LabelledClip) -> Transition:
+    ref = clip.ref
+    source, target = first_and_last(ref)
+    return Transition(
+        id=ref.name,
+        clip=ref.name,
+        clip_sha256=file_sha256(ref.path),
+        category=ref.category,
+        group=ref.group or ref.name,
+        frame_source=source.index,
+        frame_target=target.index,
+        t_source=source.seconds,
+        t_target=target.seconds,
+        source=to_jpeg(source.frame, _QUALITY),
+        target=to_jpeg(target.frame, _QUALITY),
+        provenance={**ref.meta, "pts": [source.pts, target.pts]},
+        action=clip.action.strip(),
+        action_source="human",
+    )
+
+
+def first_and_last(ref: ClipRef) -> tuple[Decoded, Decoded]:
+    """The first and the last frame of a clip. Raises `ClipError` when it has fewer than two."""
+    first = last = None
+    with open_video(ref.path) as video:
+        for last in video.decode(ref.start, ref.stop):
+            first = first or last
+            if ref.stop is not None and ref.stop - ref.start > 2 * _TAIL:
+                break  # long: its end is sought, not played
+    if first is None or last is None:
+        raise ClipError("undecodable", f"{ref.name} has no frame")
+    if first is last and ref.stop is not None:
+        with open_video(ref.path) as video:
+            *_, last = [first, *video.decode(ref.stop - _TAIL, ref.stop)]
+    if last.index <= first.index:
+        raise ClipError("too_short", f"{ref.name} has a single frame")
+    return first, last

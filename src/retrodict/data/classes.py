@@ -1,0 +1,78 @@
+"""Collections of clips with a class each: UCF-101, Kinetics-700, Moments in Time. They name no actions."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+from retrodict.data.files import annotation, folder, inside, read_csv, shown_name, video_index
+from retrodict.video.clips import ClipRef
+from retrodict.video.folder import folder_clips
+
+_UCF_NAME = re.compile(r"v_(?P<name>.+)_g(?P<group>\d+)_c\d+$")
+_KINETICS_COLUMNS = ("youtube_id", "time_start", "time_end")
+_KINETICS_NAME = re.compile(r"(?P<id>.{11})_\d{6}_\d{6}$")
+_MOMENTS_NAME = re.compile(r"(?P<source>.+?)_\d+$")
+
+
+def ucf101(root: Path, annotations: Path | None = None) -> list[ClipRef]:
+    """UCF-101: `Class/v_Class_g08_c01.avi`; clips of one `gNN` come from one video and share a group.
+
+    `annotations` is a `trainlist01.txt` or `testlist01.txt` that limits the clips.
+    """
+    if annotations is None:
+        return [_ucf_clip(ref.path, ref.name) for ref in folder_clips(folder(root))]
+    names = [line.split()[0] for line in annotations.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [_ucf_clip(inside(root, name), name) for name in names]
+
+
+def _ucf_clip(path: Path, name: str) -> ClipRef:
+    match = _UCF_NAME.match(path.stem)
+    category = match["name"] if match else path.parent.name
+    group = f"{category}_g{match['group']}" if match else name
+    return ClipRef(path=path, name=name, category=category, group=group)
+
+
+def kinetics700(root: Path, annotations: Path | None = None) -> list[ClipRef]:
+    """Kinetics: `ID_000084_000094.mp4` anywhere below `root`, its label in a CSV file or the name of its folder.
+
+    A clip of the CSV file that is not there is yielded all the same, and so shows among the dropped as `missing`.
+    """
+    files = video_index(root)
+    if annotations is None:
+        return [_kinetics_clip(path, root, path.parent.name if path.parent != root else "") for path in files.values()]
+    clips = []
+    for row in read_csv(annotation(annotations, root, ["*.csv"]), _KINETICS_COLUMNS):
+        start, stop = (int(float(row[key])) for key in _KINETICS_COLUMNS[1:])
+        stem = f"{row['youtube_id']}_{start:06d}_{stop:06d}"
+        path = files.get(stem) or inside(root, f"{stem}.mp4")
+        clips.append(_kinetics_clip(path, root, row.get("label", "")))
+    return clips
+
+
+def _kinetics_clip(path: Path, root: Path, label: str) -> ClipRef:
+    match = _KINETICS_NAME.match(path.stem)
+    return ClipRef(
+        path=path, name=shown_name(path, root), category=label.replace("_", " "), group=match["id"] if match else ""
+    )
+
+
+def moments(root: Path, annotations: Path | None = None) -> list[ClipRef]:
+    """Moments in Time: headerless `category/file.mp4,label,...`, or the folders `category/` themselves."""
+    if annotations is None:
+        found = [(ref.path, ref.name, ref.path.parent.name) for ref in folder_clips(folder(root))]
+    else:
+        with annotations.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.reader(file) if len(row) > 1]
+        found = [(inside(root, row[0]), row[0], row[1]) for row in rows]
+    return [
+        ClipRef(path=path, name=name, category=label.replace("+", " "), group=_moments_source(path))
+        for path, name, label in found
+    ]
+
+
+def _moments_source(path: Path) -> str:
+    """The video a clip was cut from: `yt-ID_12.mp4` comes from `yt-ID`."""
+    match = _MOMENTS_NAME.match(path.stem)
+    return match["source"] if match else path.stem

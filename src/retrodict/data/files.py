@@ -1,0 +1,72 @@
+"""Files that a manifest names: found by name, and never outside their folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from retrodict.video.folder import SUFFIXES
+
+
+def inside(root: Path, name: str) -> Path:
+    """`root / name`. Raises `ValueError` when that would leave `root`: manifests come from strangers."""
+    relative = PurePosixPath(name.replace("\\", "/"))
+    if not name or relative.is_absolute() or ".." in relative.parts or "\0" in name or relative.parts[0].endswith(":"):
+        raise ValueError(f"A manifest names {name!r}, which is not a path inside {root}: correct or remove that entry.")
+    path = root / relative
+    if path.exists() and not path.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"A manifest names {name!r}, which links to a place outside {root}: copy the file there.")
+    return path
+
+
+def folder(root: Path) -> Path:
+    if not root.is_dir():
+        raise ValueError(f"{root} is not a folder: give the folder that holds the videos.")
+    return root
+
+
+def video_index(root: Path) -> dict[str, Path]:
+    """Video files below a folder by stem, the first in order of path where a stem repeats."""
+    found: dict[str, Path] = {}
+    for path in sorted(Path(where, name) for where, _, names in os.walk(folder(root)) for name in names):
+        if path.suffix.lower() in SUFFIXES:
+            found.setdefault(path.stem, path)
+    return found
+
+
+def annotation(given: Path | None, root: Path, names: Sequence[str]) -> Path:
+    """The annotation file given, or else the first of the usual names that lies in `root`, or in `given`, a folder."""
+    if given is not None and given.is_file():
+        return given
+    for place in [given] if given is not None else [root, root / "annotations"]:
+        for pattern in names:
+            if matches := sorted(place.glob(pattern)):
+                return matches[0]
+    looked = ", ".join(names)
+    raise ValueError(f"No annotation file in {given or root}: looked for {looked}. Name it with --annotations.")
+
+
+def read_csv(path: Path, needed: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Rows of a CSV file with a header. Raises `ValueError` when a needed column is missing."""
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in needed if name not in (reader.fieldnames or [])]
+        if missing:
+            raise ValueError(f"{path} has no column {missing[0]!r}: it should have {', '.join(needed)}.")
+        for row in reader:
+            yield {key: value or "" for key, value in row.items() if isinstance(value, str) or value is None}
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a JSON file: {error}.") from None
+
+
+def shown_name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name

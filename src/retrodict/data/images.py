@@ -1,0 +1,168 @@
+"""Labelled picture pairs in a JSON, JSON Lines or Parquet file, with a map from its columns to ours.
+
+Covers AURORA's JSON and Parquet, MagicBrush, Action-Genome-Edit and Kubric-Edit.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from retrodict.data.files import inside, read_json
+from retrodict.transitions import Transition
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Which column holds what. An empty name: the file has no such column."""
+
+    source: str = "input"
+    target: str = "output"
+    action: str = "instruction"
+    category: str = ""
+    group: str = ""  # column whose value is the group
+    group_pattern: str = ""  # else: what this regular expression finds in the source's path (its first bracket)
+    id: str = ""
+
+
+AURORA = Columns(category="task")
+MAGICBRUSH = Columns(source="source_img", target="target_img", group="img_id")
+AURORA_MAGICBRUSH = Columns(group="img_id")
+ACTION_GENOME = Columns(group_pattern=r"([^/]+)\.mp4_\d+_(?:left|right)\.\w+$")
+KUBRIC = Columns(group_pattern=r"(.*)/[^/]+$")  # pairs of one folder are used in both directions
+PRESETS = {
+    "aurora": AURORA,
+    "magicbrush": MAGICBRUSH,
+    "aurora-magicbrush": AURORA_MAGICBRUSH,
+    "action-genome": ACTION_GENOME,
+    "kubric": KUBRIC,
+}
+
+
+def image_pairs(
+    file: Path, columns: Columns = AURORA, *, root: Path | None = None, dropped: Counter[str] | None = None
+) -> Iterator[Transition]:
+    """Transitions of a file of labelled picture pairs.
+
+    Args:
+        file: `.json` (a list), `.jsonl` or `.parquet`; or a folder of Parquet files.
+        columns: which column holds what; see `PRESETS`.
+        root: folder that picture paths start from; by default that of `file`.
+        dropped: counts rows without a target, picture or action, by reason.
+
+    Raises:
+        ValueError: the file cannot be read, lacks a column in every row, or names a picture outside `root`.
+    """
+    dropped = dropped if dropped is not None else Counter()
+    root = root or (file if file.is_dir() else file.parent)
+    for number, row in enumerate(_checked(_rows(file), columns, file)):
+        action = str(row.get(columns.action) or "").strip()
+        pictures = [_picture(row.get(name), root) for name in (columns.source, columns.target)]
+        reason = "no_action" if not action else next((reason for _, reason in pictures if reason), "")
+        if reason:
+            dropped[reason] += 1
+            continue
+        yield _transition(row, number, file, columns, action, pictures[0][0], pictures[1][0])
+
+
+def _transition(
+    row: dict[str, Any], number: int, file: Path, columns: Columns, action: str, source: bytes, target: bytes
+) -> Transition:
+    name = str(row[columns.id]) if columns.id and row.get(columns.id) is not None else str(number)
+    identity = f"{file.stem}/{name}"
+    path = _path(row.get(columns.source))
+    found = re.search(columns.group_pattern, path) if columns.group_pattern else None
+    group = str(row.get(columns.group) or "") if columns.group else (found[1] if found else path)
+    return Transition(
+        id=identity,
+        clip=path or identity,
+        category=str(row.get(columns.category) or "") if columns.category else "",
+        group=group or identity,
+        frame_target=1,
+        source=source,
+        target=target,
+        provenance={"file": file.name, "row": number},
+        action=action,
+        action_source="human",
+    )
+
+
+def _path(value: Any) -> str:
+    if isinstance(value, dict):
+        value = value.get("path")
+    return value if isinstance(value, str) else ""
+
+
+def _picture(value: Any, root: Path) -> tuple[bytes, str]:
+    """Encoded bytes of a picture, or why there are none."""
+    if isinstance(value, dict) and value.get("bytes"):
+        data = bytes(value["bytes"])
+    elif isinstance(value, bytes):
+        data = value
+    elif path := _path(value):
+        try:
+            data = inside(root, path).read_bytes()
+        except FileNotFoundError:
+            return b"", "missing_picture"
+    else:
+        return b"", "no_picture"
+    try:
+        Image.open(io.BytesIO(data)).verify()
+    except Exception as error:  # Pillow raises whatever its format plug-in raises
+        return b"", f"broken_picture ({type(error).__name__})"
+    return data, ""
+
+
+def _checked(rows: Iterable[dict[str, Any]], columns: Columns, file: Path) -> Iterator[dict[str, Any]]:
+    """The rows as they come; at their end, an error when not one had the columns that are needed."""
+    seen: set[str] = set()
+    for row in rows:
+        if not isinstance(row, dict):
+            raise ValueError(f"{file} is not a list of objects with named columns.")
+        seen |= row.keys()
+        yield row
+    for name in (columns.source, columns.target, columns.action):
+        if name not in seen:
+            has = ", ".join(sorted(seen)) or "no rows"
+            raise ValueError(f"{file} has no column {name!r}: map the columns to those it has ({has}).")
+
+
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    files = sorted(file.glob("*.parquet")) if file.is_dir() else [file]
+    if not files or not files[0].is_file():
+        raise ValueError(f"{file} does not exist, or is a folder without .parquet files.")
+    for part in files:
+        if part.suffix == ".parquet":
+            yield from _parquet_rows(part)
+        elif part.suffix == ".jsonl":
+            yield from _json_lines(part)
+        else:
+            yield from read_json(part)
+
+
+def _parquet_rows(file: Path) -> Iterator[dict[str, Any]]:
+    try:
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=64):
+            yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{file} is not a readable Parquet file: {error}.") from None
+
+
+def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise ValueError(f"{file}, line {number} is not JSON: {error}.") from None

@@ -1,0 +1,138 @@
+"""LeRobotDataset v3, read with pyarrow and PyAV alone: episodes in shared video files, with tasks in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retrodict.data.actions import LabelledClip
+from retrodict.data.files import inside, read_json, shown_name
+from retrodict.video.clips import ClipRef
+
+_LANGUAGE = "language_persistent"
+
+
+@dataclass(frozen=True)
+class _Dataset:
+    root: Path
+    info: dict[str, Any]
+
+    @property
+    def cameras(self) -> list[str]:
+        return sorted(key for key, feature in self.info["features"].items() if _is_colour_video(feature))
+
+    def file(self, template: str, **fields: Any) -> Path:
+        """A file of the data set by one of the path templates in its `info.json`."""
+        try:
+            name = str(self.info[template]).format(**fields)
+        except (KeyError, IndexError, AttributeError, ValueError) as error:
+            raise ValueError(f"{self.root}/meta/info.json: {template} cannot be filled in ({error!r}).") from None
+        return inside(self.root, name)
+
+
+def lerobot(root: Path, annotations: Path | None = None, camera: str = "") -> list[LabelledClip]:
+    """Clips of one camera (the first by name, unless given), with the action in words.
+
+    An episode whose data holds subtask spans (`language_persistent` rows of style `subtask`) gives a clip per span;
+    any other gives one clip with its task. Class is the task, group the episode.
+    """
+    if annotations is not None:
+        raise ValueError("The layout lerobot has its annotations inside: leave out --annotations.")
+    data = _open(root)
+    if not data.cameras:
+        raise ValueError(f"{root} has no video feature: only data sets with videos can be read.")
+    camera = camera or data.cameras[0]
+    if camera not in data.cameras:
+        raise ValueError(f"{root} has no camera {camera!r}: choose one of {', '.join(data.cameras)}.")
+    spans = _Subtasks(data)
+    return [clip for episode in _episodes(data) for clip in _clips(data, episode, camera, spans)]
+
+
+def _open(root: Path) -> _Dataset:
+    if not (root / "meta" / "info.json").is_file():
+        raise ValueError(f"{root} has no meta/info.json: give the folder of a LeRobot data set.")
+    info = read_json(root / "meta" / "info.json")
+    version = str(info.get("codebase_version", ""))
+    if not version.startswith("v3"):
+        raise ValueError(f"{root} is a LeRobot data set of version {version or '?'}: convert it to v3 with lerobot.")
+    return _Dataset(root, info)
+
+
+def _is_colour_video(feature: dict[str, Any]) -> bool:
+    details = feature.get("info") or {}
+    depth = details.get("is_depth_map") or details.get("video.is_depth_map")
+    return feature.get("dtype") == "video" and not depth
+
+
+def _episodes(data: _Dataset) -> list[dict[str, Any]]:
+    files = sorted((data.root / "meta" / "episodes").glob("**/*.parquet"))
+    if not files:
+        raise ValueError(f"{data.root}/meta/episodes holds no .parquet file.")
+    rows = [row for file in files for row in _read(file, None).to_pylist()]
+    return sorted(rows, key=lambda row: int(row["episode_index"]))
+
+
+def _read(file: Path, columns: list[str] | None) -> pa.Table:
+    try:
+        return pq.read_table(file, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{file} is not a readable Parquet file: {error}.") from None
+
+
+def _clips(data: _Dataset, episode: dict[str, Any], camera: str, spans: _Subtasks) -> Iterator[LabelledClip]:
+    number = int(episode["episode_index"])
+    where = {key: episode[f"videos/{camera}/{key}"] for key in ("chunk_index", "file_index")}
+    begin, end = (float(episode[f"videos/{camera}/{key}"]) for key in ("from_timestamp", "to_timestamp"))
+    path = data.file("video_path", video_key=camera, **where)
+    task = _first(episode.get("tasks"))
+    parts = spans.of(episode, end - begin) or [(0.0, end - begin, task)]
+    for place, (start, stop, action) in enumerate(parts):
+        name = f"episode-{number:06d}" + (f"/{place:03d}" if len(parts) > 1 else "")
+        ref = ClipRef(
+            path=path,
+            name=name,
+            category=task,
+            group=f"episode-{number:06d}",
+            start=begin + start,
+            stop=begin + stop,
+            meta={"file": shown_name(path, data.root), "camera": camera, "episode": number},
+        )
+        yield LabelledClip(ref, action)
+
+
+def _first(tasks: Any) -> str:
+    return tasks if isinstance(tasks, str) else next(iter(tasks or []), "")
+
+
+class _Subtasks:
+    """Subtask spans of episodes, from the data files, each of which is read once."""
+
+    def __init__(self, data: _Dataset) -> None:
+        self._data = data
+        self._known: dict[Path, dict[int, list[dict[str, Any]]]] = {}
+
+    def of(self, episode: dict[str, Any], length: float) -> list[tuple[float, float, str]]:
+        """(start, stop, text) in seconds from the start of the episode; empty where the data set has none."""
+        if _LANGUAGE not in self._data.info["features"]:
+            return []
+        where = {key: episode[f"data/{key}"] for key in ("chunk_index", "file_index")}
+        file = self._data.file("data_path", **where)
+        if file not in self._known:
+            self._known = {file: self._load(file)}
+        rows = [row for row in self._known[file].get(int(episode["episode_index"]), []) if row["style"] == "subtask"]
+        begins = sorted({(float(row["timestamp"] or 0), str(row["content"] or "")) for row in rows})
+        ends = [start for start, _ in begins[1:]] + [length]
+        return [(start, stop, text) for (start, text), stop in zip(begins, ends, strict=True) if stop > start]
+
+    @staticmethod
+    def _load(file: Path) -> dict[int, list[dict[str, Any]]]:
+        """The rows stand on every frame of an episode; one frame's worth is kept."""
+        table = _read(file, ["episode_index", _LANGUAGE])
+        numbers = table["episode_index"].to_pylist()
+        firsts = {number: place for place, number in reversed(list(enumerate(numbers)))}
+        return {number: table[_LANGUAGE][place].as_py() or [] for number, place in firsts.items()}

@@ -1,0 +1,54 @@
+"""Something-Something v2: short clips of one action each, with a label in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retrodict.data.actions import LabelledClip
+from retrodict.data.files import annotation, inside, read_json, shown_name, video_index
+from retrodict.video.clips import ClipRef
+
+# Labels whose first and last frame do not show the action; McGill-NLP/AURORA, data/something/filter_keywords.py.
+_UNSEEN = (
+    "pretend",
+    "holding",
+    "fail",
+    "roll",
+    "then letting it",
+    "until it falls down",
+    "spin",
+    "nothing happens",
+    "show",
+    "falling like",
+    "squeezing",
+    "throwing",
+    "slightly",
+)
+
+
+def ssv2(root: Path, annotations: Path | None = None) -> list[LabelledClip]:
+    """Clips of the label JSON (`id`, `label`, `template`); class is the template without its brackets.
+
+    Videos are `ID.webm` (or another video suffix) anywhere below `root`. All clips are yielded; see `shows_action`.
+    """
+    labels = annotation(annotations, root, ["*train.json", "*labels*.json", "*validation.json"])
+    videos = video_index(root)
+    return [_clip(item, root, videos) for item in read_json(labels)]
+
+
+def _clip(item: dict[str, str], root: Path, videos: dict[str, Path]) -> LabelledClip:
+    if not isinstance(item, dict) or "id" not in item:
+        raise ValueError("The label file is not a list of {id, label, template}: give Something-Something v2's own.")
+    name = str(item["id"])
+    category = item.get("template", "").replace("[", "").replace("]", "")
+    path = videos.get(name) or inside(root, f"{name}.webm")
+    ref = ClipRef(path=path, name=name, category=category, group=name, meta={"file": shown_name(path, root)})
+    return LabelledClip(ref, item.get("label", ""))
+
+
+def shows_action(label: str) -> bool:
+    """Whether AURORA keeps clips of this label: what changed is to be seen by comparing first and last frame."""
+    label = label.lower()
+    if any(word in label for word in _UNSEEN):
+        return False
+    return "falls off" not in label or "but" in label

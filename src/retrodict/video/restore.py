@@ -1,0 +1,40 @@
+"""Pictures of pairs that were mined without them, decoded from the videos on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+
+from retrodict.transitions import FramePair
+from retrodict.video.clips import ClipError, ClipRef
+from retrodict.video.process import decode_jpegs, file_sha256
+
+
+def with_pictures(rows: Iterable[FramePair], root: Path, quality: int = 95) -> Iterator[FramePair]:
+    """The rows with their pictures, in order; each run of rows of one clip decodes that clip once.
+
+    Args:
+        rows: pairs mined from `root` with `frames=False`.
+        root: the folder that was mined.
+
+    Raises:
+        ValueError: a video is missing, or is not the file that was mined.
+    """
+    for clip, group in groupby(rows, key=lambda row: row.clip):
+        pairs = list(group)
+        segment = pairs[0].provenance.get("segment") or [0.0, None]
+        path = Path(root, pairs[0].provenance.get("file", clip))
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: give the folder that was mined.")
+        if file_sha256(path) != pairs[0].clip_sha256:
+            raise ValueError(f"{path} has changed since it was mined: mine it again.")
+        wanted = {frame for pair in pairs for frame in (pair.frame_source, pair.frame_target)}
+        ref = ClipRef(path=path, name=clip, start=segment[0], stop=segment[1])
+        try:
+            images = decode_jpegs(ref, wanted, quality)
+        except ClipError as error:
+            raise ValueError(f"{path}: {error}.") from None
+        for pair in pairs:
+            yield replace(pair, source=images[pair.frame_source], target=images[pair.frame_target])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -68,7 +68,7 @@ def first_and_last(ref: ClipRef) -> tuple[Decoded, Decoded]:
         raise ClipError("undecodable", f"{ref.name} has no frame")
     if first is last and ref.stop is not None:
         with open_video(ref.path) as video:
-            *_, last = [first, *video.decode(ref.stop - _TAIL, ref.stop)]
+            last = next(iter(deque(video.decode(ref.stop - _TAIL, ref.stop), maxlen=1)), last)
     if last.index <= first.index:
         raise ClipError("too_short", f"{ref.name} has a single frame")
     return first, last

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from retrodict.transitions import FramePair
 from retrodict.video.clips import ClipError, ClipRef
@@ -25,7 +25,10 @@ def with_pictures(rows: Iterable[FramePair], root: Path, quality: int = 95) -> I
     for clip, group in groupby(rows, key=lambda row: row.clip):
         pairs = list(group)
         segment = pairs[0].provenance.get("segment") or [0.0, None]
-        path = Path(root, pairs[0].provenance.get("file", clip))
+        name = PurePosixPath(pairs[0].provenance.get("file", clip))
+        if name.is_absolute() or ".." in name.parts:
+            raise ValueError(f"The pairs name {name}, which is not a path inside {root}.")
+        path = root / name
         if not path.is_file():
             raise ValueError(f"{path} is missing: give the folder that was mined.")
         if file_sha256(path) != pairs[0].clip_sha256:

@@ -22,9 +22,7 @@ def tally(progress: Progress, now: Callable[[], float] = time.monotonic) -> Call
         failed += bool(clip["reason"])
         video += clip["duration"]
         elapsed = max(now() - began, 1e-3)
-        note = (
-            f"{clips / elapsed:.1f} clips/s · {video / elapsed:.0f} s of video/s · {pairs:,} pairs · {failed} without"
-        )
-        progress.advance(clip["done"], clip["total"], note)
+        speed = f"{clips / elapsed:.1f} clips/s · {video / elapsed:.0f} video-s/s"
+        progress.advance(clip["done"], clip["total"], f"{speed} · {pairs:,} pairs · {failed} clips without")
 
     return finished

@@ -194,13 +194,14 @@ def _comparisons(system: str, results: Sequence[ItemResult], verifiers: Sequence
     size = min(len(item.pool) for item in results)
     if not verifiers or size < 2:
         return {}
-    best, name = verifiers[-1], f"{system}, best of {size} by {verifiers[-1]}"
+    best = verifiers[-1]
+    name = f"{system}.k{size}.{best}"
     return {
         "verified_vs_greedy": compare(
-            results, results, names=(name, f"{system}, greedy"), selectors=(best, "greedy"), ks=(size, 1)
+            results, results, names=(name, f"{system}.greedy"), selectors=(best, "greedy"), ks=(size, 1)
         ),
         "verified_vs_k1": compare(
-            results, results, names=(name, f"{system}, one sample"), selectors=(best, "random"), ks=(size, 1)
+            results, results, names=(name, f"{system}.k1"), selectors=(best, "random"), ks=(size, 1)
         ),
     }
 

@@ -1,0 +1,99 @@
+"""One self-contained page that tells what a run did and what it was worth, made from the run's files alone.
+
+Nothing is measured here: numbers come from `results.json`, pictures from the Parquet files beside it, so that the page
+of an old run can be made again anywhere. Every claim in words is computed from its interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from retrodict.evaluation.report import charts, figures, tables, words
+from retrodict.evaluation.report.run import Run
+from retrodict.transitions import write_atomic
+
+PAGE, SUMMARY = "report.html", "report.md"
+
+
+def write_report(runs: Path | Sequence[Path], out: Path | None = None) -> Path:
+    """Write the page of one run folder, or of several on one page, and a markdown summary beside it.
+
+    `out` names the page; by default it is `report.html` in the (first) run's folder. Raises `ValueError` for a folder
+    without a readable `results.json`.
+    """
+    folders = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
+    if not folders:
+        raise ValueError("Name at least one folder that holds a results.json.")
+    loaded = [Run.open(folder) for folder in folders]
+    page = Path(out) if out is not None else folders[0] / PAGE
+    _write(page, render(loaded))
+    _write(page.with_name(SUMMARY) if out is None else page.with_suffix(".md"), tables.markdown(loaded))
+    return page
+
+
+def render(runs: Sequence[Run]) -> str:
+    """The page as HTML. All text that comes from a run is escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("retrodict.evaluation.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "num": words.number,
+        "count": words.count,
+        "pct": words.percent,
+        "span": words.span,
+        "pspan": words.percent_span,
+        "clock": words.duration,
+    }
+    stories = [_story(run) for run in runs]
+    return environment.get_template("page.html").render(
+        stories=stories, across=tables.across(runs) if len(runs) > 1 else None, title=words.title(runs)
+    )
+
+
+def _story(run: Run) -> dict[str, Any]:
+    """What the templates show of one run; parts that it did not measure are None or empty."""
+    confidence, weighting = charts.confidence(run), charts.weighting(run)
+    return {
+        "run": run,
+        "results": run.results,
+        "items": run.get("systems", run.main or "copy", "greedy", "n"),
+        "ladder": charts.ladder(run),
+        "claims": words.claims(run),
+        "world": figures.world(run),
+        "checks": tables.checks(run),
+        "labels": figures.labels(run),
+        "confidence": confidence,
+        "confidence_title": words.confidence_title(confidence),
+        "funnel": charts.funnel(run),
+        "heatmaps": figures.heatmaps(run),
+        "weighting": weighting,
+        "weighting_verdict": words.weighting_verdict(weighting),
+        "columns": figures.columns(run),
+        "sample": figures.sample(run),
+        "worst": figures.worst(run),
+        "table": tables.score_table(run),
+        "selector": tables.default_selector(run),
+        "suites": tables.suite_table(run),
+        "curves": charts.curves(run),
+        "asymmetry": tables.asymmetry(run),
+        "asymmetry_verdict": tables.asymmetry_verdict(run),
+        "probe": charts.probe(run),
+        "aurora": tables.aurora_table(run),
+        "seconds": charts.seconds(run),
+        "settings": words.settings(run),
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    write_atomic(path, write)

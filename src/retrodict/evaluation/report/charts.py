@@ -1,0 +1,277 @@
+"""Geometry of the charts. The templates draw them as HTML and SVG, so that their text stays text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from retrodict.evaluation.report.run import SELECTORS, Run, finite, system_name
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A value with its interval on a track from 0 to `scale`; positions in percent of the track."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    n: int
+    kind: str = "other"  # colour
+    note: str = ""
+    scale: float = 1.0
+
+    @property
+    def width(self) -> float:
+        return _percent(self.value, self.scale)
+
+    @property
+    def left(self) -> float:
+        return _percent(self.low, self.scale)
+
+    @property
+    def reach(self) -> float:
+        return max(_percent(self.high, self.scale) - self.left, 0.4)
+
+    @property
+    def has_interval(self) -> bool:
+        return finite(self.low) and finite(self.high)
+
+
+def _percent(value: float, scale: float) -> float:
+    return round(100 * min(max(value / scale, 0), 1), 2) if finite(value) and scale else 0.0
+
+
+def bar(label: str, entry: Any, value: str, kind: str = "other", note: str = "", scale: float = 1.0) -> Bar | None:
+    """A bar of `{value, "ci95", "n"}`, or None where that was not measured."""
+    if not isinstance(entry, Mapping) or not finite(entry.get(value)):
+        return None
+    low, high = entry.get("ci95") or (math.nan, math.nan)
+    return Bar(label, entry[value], low, high, int(entry.get("n") or 0), kind, note, scale)
+
+
+def _bars(found: Iterable[Bar | None]) -> list[Bar]:
+    return [one for one in found if one is not None]
+
+
+def ladder(run: Run) -> list[Bar]:
+    """What each step of the loop added: every system's greedy score, and the main one's best verified score."""
+    notes = {
+        "copy": "nothing happens",
+        "ft": "labelled data only",
+        "fdm": "labelled data and annotated video",
+        "fdm_true_labels": "the same video with its true labels",
+    }
+    found: list[Bar | None] = []
+    for name, entry in run.systems.items():
+        if name == "fdm_weighted":  # an ablation, not a step: it has its own chart
+            continue
+        kind = "fdm" if name == run.main else name if name in ("copy", "ft") else "other"
+        found.append(bar(system_name(name), entry.get("greedy"), "score", kind, notes.get(name, "greedy")))
+        if name == run.main and run.ks:
+            best = entry.get(f"k{run.ks[-1]}") or {}
+            chosen = best.get("selector", "")
+            if chosen not in ("", "random"):
+                note = f"best of {run.ks[-1]} by {SELECTORS.get(chosen, chosen)}"
+                found.append(bar(f"{system_name(name)}, verified", best, "score", "verified", note))
+    return _bars(found)
+
+
+def weighting(run: Run) -> list[Bar]:
+    found = run.get("weighting") or {}
+    return _bars(
+        bar(str(name), _greedy(entry), "score", "fdm" if name == "none" else "other") for name, entry in found.items()
+    )
+
+
+def _greedy(entry: Any) -> Any:
+    return entry.get("greedy", entry) if isinstance(entry, Mapping) else None
+
+
+def confidence(run: Run) -> list[Bar]:
+    """Share of right labels by the inverse model's log-probability, the surest first."""
+    rows = sorted(run.get("annotation", "by_confidence") or [], key=lambda row: -row["high"])
+    return _bars(bar(_between(row["low"], row["high"]), row, "exact", "idm", f"{row['n']:,} labels") for row in rows)
+
+
+def _between(low: float, high: float) -> str:
+    return f"{low:.2f} to {high:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def funnel(run: Run) -> list[Bar]:
+    """From mined pairs to what the forward model learnt from; widths are counts."""
+    steps = [
+        (
+            "Pairs mined",
+            run.get("annotation", "mined") or run.get("mining", "pairs"),
+            "moments between which something moved",
+        ),
+        (
+            "With a single action",
+            run.get("annotation", "single_action"),
+            "between the others, several things happened or none",
+        ),
+        ("Selected", run.get("annotation", "selected"), "the surest labels, every kind of action in turn"),
+    ]
+    counts = [(name, count, note) for name, count, note in steps if finite(count)]
+    scale = max((count for _, count, _ in counts), default=0)
+    return [
+        Bar(name, count, math.nan, math.nan, int(count), "other", note, scale) for name, count, note in counts if scale
+    ]
+
+
+NEGATIVES = {
+    "action": ("another action", "The model sees the true frames; the sentence is another item's."),
+    "action_blind": (
+        "another action (outcome hidden)",
+        "Control: what the model prefers while it cannot see what happened. Only the rest was read off the outcome.",
+    ),
+    "observation": ("another outcome", "The sentence is true; the second frame is another item's."),
+    "copy": ("nothing happens", "The second frame is the first one again."),
+    "inverse": ("the reverse", "The two frames are swapped."),
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    title: str
+    note: str
+    bars: list[Bar]
+
+
+def probe(run: Run) -> list[Group]:
+    found = run.get("probe") or {}
+    groups = []
+    for key, (title, note) in NEGATIVES.items():
+        rows = [
+            bar(
+                "IDM, not told" if model == "idm_plain" else system_name(model),
+                entry.get(key),
+                "share",
+                model if model in ("idm", "ft", "fdm") else "other",
+            )
+            for model, entry in found.items()
+            if isinstance(entry, Mapping)
+        ]
+        if any(rows):
+            groups.append(Group(title, note, _bars(rows)))
+    return groups
+
+
+def seconds(run: Run) -> list[Bar]:
+    found = {name: s for name, s in (run.get("seconds") or {}).items() if finite(s)}
+    scale = max(found.values(), default=0.0)
+    return [Bar(name, s, math.nan, math.nan, 0, "other", "", scale) for name, s in found.items() if scale]
+
+
+@dataclass(frozen=True)
+class Line:
+    name: str
+    kind: str
+    path: str
+    band: str
+    dots: list[tuple[float, float, str]]  # x, y, what it says
+    label_y: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Score against the number of candidates. Coordinates in the units of the SVG's view box."""
+
+    title: str
+    lines: list[Line]
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    greedy: float | None
+    greedy_label: float
+    greedy_score: float
+
+
+WIDTH, HEIGHT = 460.0, 300.0
+LEFT, RIGHT, TOP, BOTTOM = 38.0, 372.0, 12.0, 262.0
+CURVES = ("oracle", "idm_fdm", "idm", "random")
+
+
+def curves(run: Run) -> list[Curve]:
+    """K-curves of the baseline and of the main system, on one scale."""
+    names = [name for name in dict.fromkeys(["ft", run.main]) if name in run.systems]
+    names = [name for name in names if len(run.ks) > 1 and f"k{run.ks[-1]}" in run.systems[name]]
+    spans = [value for name in names for value in _extent(run, run.systems[name])]
+    if not spans:
+        return []
+    low, high = math.floor(min(spans) * 10) / 10, math.ceil(max(spans) * 10) / 10
+    return [_curve(run, name, low, max(high, low + 0.1)) for name in names]
+
+
+def _extent(run: Run, entry: Mapping[str, Any]) -> list[float]:
+    rows = [entry.get("greedy") or {}] + [(entry.get(f"k{k}") or {}).get(s) or {} for k in run.ks for s in CURVES]
+    return [v for row in rows for v in (row.get("score"), *(row.get("ci95") or ())) if finite(v)]
+
+
+def _curve(run: Run, name: str, low: float, high: float) -> Curve:
+    entry, top = run.systems[name], math.log2(run.ks[-1])
+
+    def x(k: int) -> float:
+        return round(LEFT + (RIGHT - LEFT) * (math.log2(k) / top if top else 0), 1)
+
+    def y(score: float) -> float:
+        return round(BOTTOM - (BOTTOM - TOP) * (score - low) / (high - low), 1)
+
+    found = {}
+    for selector in CURVES:
+        rows = {k: (entry.get(f"k{k}") or {}).get(selector) or {} for k in run.ks}
+        rows = {k: row for k, row in rows.items() if finite(row.get("score"))}
+        if rows:
+            found[selector] = rows
+    greedy = (entry.get("greedy") or {}).get("score")
+    wanted = {s: y(rows[max(rows)]["score"]) for s, rows in found.items()}
+    if finite(greedy):
+        wanted["greedy"] = y(greedy)
+    labels = spread(wanted, 17)
+    lines = [
+        Line(
+            SELECTORS[s],
+            s,
+            _path((x(k), y(row["score"])) for k, row in rows.items()),
+            _band([(x(k), y(row["ci95"][0]), y(row["ci95"][1])) for k, row in rows.items()]) if s == "idm_fdm" else "",
+            [(x(k), y(row["score"]), f"best of {k} by {SELECTORS[s]}: {row['score']:.3f}") for k, row in rows.items()],
+            labels[s],
+        )
+        for s, rows in found.items()
+    ]
+    step = 0.1 if high - low > 0.25 else 0.05
+    ticks = [low + i * step for i in range(round((high - low) / step) + 1)]
+    return Curve(
+        system_name(name),
+        lines,
+        [(x(k), str(k)) for k in run.ks],
+        [(y(tick), f"{tick:.{1 if step == 0.1 else 2}f}") for tick in ticks],
+        y(greedy) if finite(greedy) else None,
+        labels.get("greedy", 0.0),
+        greedy if finite(greedy) else math.nan,
+    )
+
+
+def spread(wanted: Mapping[str, float], gap: float) -> dict[str, float]:
+    """Positions near the wanted ones that keep `gap` between neighbours, in the same order."""
+    placed: list[tuple[str, float]] = []
+    for name, position in sorted(wanted.items(), key=lambda pair: pair[1]):
+        placed.append((name, max(position, placed[-1][1] + gap) if placed else position))
+    # Pushed down all the way from the top, the last may have left the chart: push back up from the bottom.
+    limit, settled = BOTTOM + 4, {}
+    for name, position in reversed(placed):
+        settled[name] = round(min(position, limit), 1)
+        limit = settled[name] - gap
+    return settled
+
+
+def _path(points: Iterable[tuple[float, float]]) -> str:
+    return "M" + " L".join(f"{x},{y}" for x, y in points)
+
+
+def _band(points: Sequence[tuple[float, float, float]]) -> str:
+    upper = [(x, high) for x, _, high in points]
+    lower = [(x, low) for x, low, _ in reversed(points)]
+    return _path([*upper, *lower]) + " Z"

@@ -1,0 +1,114 @@
+"""A run's folder as the report reads it: every file but `results.json` may be missing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from retrodict.evaluation.pool import ItemResult
+from retrodict.evaluation.predictions import read_predictions
+from retrodict.transitions import Transition, iter_rows, read_transitions
+
+SYSTEMS = {
+    "copy": "Copy",
+    "ft": "FT",
+    "fdm": "FDM",
+    "fdm_weighted": "FDM, recognition-weighted",
+    "fdm_true_labels": "FDM on true labels",
+    "idm": "IDM",
+    "idm_plain": "IDM, not told what changed",
+}
+SELECTORS = {"idm": "IDM", "idm_fdm": "IDM + FDM", "random": "random", "oracle": "oracle", "greedy": "greedy"}
+
+
+def hashed(name: str) -> str:
+    """The order in which examples are shown: nobody's taste, and the same in every run."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def system_name(key: str) -> str:
+    return SYSTEMS.get(key, key)
+
+
+def finite(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    folder: Path
+    results: dict[str, Any]
+    _read: dict[str, dict[str, ItemResult]] = field(default_factory=dict)
+
+    @staticmethod
+    def open(folder: Path) -> Run:
+        path = folder / "results.json"
+        try:
+            results = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ValueError(
+                f"{folder} holds no results.json: name a folder that demo, bootstrap or bench wrote."
+            ) from None
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read: {error}") from None
+        if not isinstance(results, dict):
+            raise ValueError(f"{path} is not a results file.")
+        return Run(folder, results)
+
+    def get(self, *keys: str) -> Any:
+        """A value of `results.json`, or None where any of the keys is missing."""
+        value: Any = self.results
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    @property
+    def is_bench(self) -> bool:
+        return self.results.get("kind") == "bench"
+
+    @cached_property
+    def systems(self) -> dict[str, dict[str, Any]]:
+        return {name: entry for name, entry in (self.get("systems") or {}).items() if isinstance(entry, dict)}
+
+    @cached_property
+    def main(self) -> str | None:
+        """The system that the run is about."""
+        return "fdm" if "fdm" in self.systems else next((name for name in self.systems if name != "copy"), None)
+
+    @cached_property
+    def ks(self) -> list[int]:
+        found = {int(k[1:]) for entry in self.systems.values() for k in entry if k[:1] == "k" and k[1:].isdigit()}
+        return sorted(found)
+
+    @cached_property
+    def test(self) -> dict[str, Transition]:
+        folder = self.folder / "test"
+        return {t.id: t for t in read_transitions(folder)} if any(folder.glob("*.parquet")) else {}
+
+    @cached_property
+    def is_tabletop(self) -> bool:
+        return any("tabletop" in t.provenance for t in self.test.values())
+
+    def predictions(self, system: str) -> dict[str, ItemResult]:
+        """Scored predictions by item id; empty where the run stored none."""
+        if system not in self._read:
+            path = self.folder / "predictions" / f"{system}.parquet"
+            self._read[system] = {item.id: item for item in read_predictions(path)} if path.is_file() else {}
+        return self._read[system]
+
+    def annotated(self, count: int) -> list[Transition]:
+        """The first `count` labelled pairs by hash of their ids, those with pictures."""
+        folder = self.folder / "annotated"
+        if not any(folder.glob("*.parquet")):
+            return []
+        chosen = sorted((row.id for row in iter_rows(folder, ["id"])), key=hashed)[:count]
+        wanted, found = set(chosen), dict[str, Transition]()
+        for row in iter_rows(folder):
+            if row.id in wanted and isinstance(row, Transition) and row.source and row.target:
+                found[row.id] = row
+        return [found[name] for name in chosen if name in found]

@@ -198,7 +198,7 @@ def encode_png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary)` and rename the result to `path`, so that no reader and no crash sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -217,7 +217,7 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=1, sort_keys=False, allow_nan=True) + "\n"
-    write_atomic(path, lambda tmp: tmp.write_text(text) and None)
+    write_atomic(path, lambda tmp: tmp.write_text(text))
 
 
 def write_manifest(
@@ -231,4 +231,3 @@ def write_manifest(
         directory / MANIFEST,
         {"kind": kind, "counts": counts, "config": dict(config), "versions": versions(), **more},
     )
-

@@ -5,7 +5,17 @@ from __future__ import annotations
 import platform
 from importlib import metadata
 
-_RECORDED = ("retrodict", "torch", "transformers", "accelerate", "av", "numpy", "opencv-python-headless", "pillow", "pyarrow")
+_RECORDED = (
+    "retrodict",
+    "torch",
+    "transformers",
+    "accelerate",
+    "av",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "pyarrow",
+)
 
 
 def versions() -> dict[str, str]:

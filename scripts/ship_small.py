@@ -1,0 +1,117 @@
+"""Train the *small* weights that ship inside the wheel: an image tokenizer, an inverse and a forward model.
+
+    python scripts/ship_small.py --out build/small            # then copy the three folders to src/retrodict/weights/small
+
+Every stage is skipped when its output exists and training continues from its newest checkpoint, so the same command
+resumes. Labels are the simulator's own: these are the models to try things with, not a result about bootstrapping.
+One core, about 70 minutes in all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from PIL import Image
+
+from retrodict.dynamics.sequences import build
+from retrodict.models.protocol import Direction
+from retrodict.models.small.family import SmallFamily
+from retrodict.models.small.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
+from retrodict.models.small.words import Words
+from retrodict.training.batches import example
+from retrodict.training.image_tokenizer import ImageTokenizerTraining, train_image_tokenizer
+from retrodict.training.trainer import TrainConfig, train
+from retrodict.worlds import tabletop
+
+NAMESPACE = "shipped"  # no bench, demo or test draws from this stream
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--examples", type=int, default=60_000)
+    parser.add_argument("--forward-steps", type=int, default=9_000)
+    parser.add_argument("--inverse-steps", type=int, default=5_000)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--hidden", type=int, default=192)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--heads", type=int, default=6)
+    parser.add_argument("--size", choices=tabletop.SIZES, default="cells")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    tokenizer = _tokenizer(arguments)
+    words = Words.from_texts(text for e in tabletop.sample(20_000, 0, namespace=NAMESPACE) for text in (e.text,))
+    codes_N2L, texts = _codes(arguments, tokenizer)
+    directions: Sequence[Direction] = ("forward", "inverse")
+    for direction in directions:
+        _train(arguments, direction, tokenizer, words, codes_N2L, texts)
+
+
+def _tokenizer(arguments: argparse.Namespace) -> ImageTokenizer:
+    folder = arguments.out / "image_tokenizer"
+    if folder.is_dir():
+        return ImageTokenizer.load(folder)
+    examples = tabletop.sample(3_000, 0, size=arguments.size, namespace=NAMESPACE)
+    images = [image for e in examples for image in (tabletop.draw(e.source), _as_jpeg(tabletop.draw(e.target)))]
+    config = ImageTokenizerConfig()
+    training = ImageTokenizerTraining(warm_steps=600, steps=600)
+    tokenizer = train_image_tokenizer(images, config, training, _print)
+    tokenizer.save(folder)
+    return tokenizer
+
+
+def _as_jpeg(image: Image.Image) -> Image.Image:
+    """As people send pictures: the tokenizer must see through compression."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return Image.open(buffer).convert("RGB")
+
+
+def _codes(arguments: argparse.Namespace, tokenizer: ImageTokenizer) -> tuple[np.ndarray, list[str]]:
+    examples = tabletop.sample(arguments.examples, 1, size=arguments.size, namespace=NAMESPACE)
+    file = arguments.out / f"codes-{arguments.examples}.npy"
+    if not file.is_file():
+        chunks = []
+        for start in range(0, len(examples), 1000):
+            images = [tabletop.draw(s) for e in examples[start : start + 1000] for s in (e.source, e.target)]
+            chunks.append(tokenizer.encode(images).codes_NL.reshape(-1, 2, tokenizer.config.grid[0] ** 2))
+        np.save(file, np.concatenate(chunks))
+    return np.load(file), [e.text for e in examples]
+
+
+def _train(
+    arguments: argparse.Namespace,
+    direction: Direction,
+    tokenizer: ImageTokenizer,
+    words: Words,
+    codes_N2L: np.ndarray,
+    texts: list[str],
+) -> None:
+    folder = arguments.out / direction
+    if folder.is_dir():
+        return
+    torch.manual_seed(0)
+    family = SmallFamily.new(tokenizer, words, hidden=arguments.hidden, layers=arguments.layers, heads=arguments.heads)
+    rows = zip(codes_N2L, texts, strict=True)
+    examples = [example(family, build(family, direction, source_L=s, target_L=t, action=a)) for (s, t), a in rows]
+    steps = arguments.forward_steps if direction == "forward" else arguments.inverse_steps
+    config = TrainConfig(steps=steps, batch=arguments.batch, lr=3e-3, warmup=100, checkpoint_every=500)
+    train(family, direction, examples, config, arguments.out / f"{direction}.training", _print)
+    family.save(folder)
+
+
+def _print(step: int, total: int, loss: float) -> None:
+    if step % 100 == 0:
+        print(f"{step}/{total} loss {loss:.4f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The one place where token sequences are built.
+
+Training, annotation, verification and probing all call `build`. A model that is trained on one layout and scored on
+another is wrong in a way that no error message shows; with one builder it cannot happen.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from retrodict.models.protocol import Direction, IntArray, Segments, TokenFamily, TokenSequence
+from retrodict.prompts import DEFAULT, PROMPTS, Slot
+
+_COMPLETION: dict[Direction, Slot] = {"forward": Slot.TARGET, "inverse": Slot.ACTION}
+
+
+def build(
+    family: TokenFamily,
+    direction: Direction,
+    *,
+    source_L: IntArray,
+    target_L: IntArray | None = None,
+    action: str | None = None,
+    prompt: str | None = None,
+) -> TokenSequence:
+    """Render one example.
+
+    Without its completion (`target_L` for "forward", `action` for "inverse") the result is the prefix that generation
+    continues: it ends with the begin-of-image token for "forward" and with the last prompt token for "inverse".
+    `segments.completion` is the range of tokens that are predicted: the image codes, or the action and the end token.
+    Raises `ValueError` when the action is empty or cannot be expressed in the family's vocabulary.
+    """
+    chosen = PROMPTS[prompt or DEFAULT[direction]]
+    assert chosen.direction == direction, f"prompt {chosen.id} is for the {chosen.direction} direction"
+    if action is not None and not action.strip():
+        raise ValueError('The action is empty: say in words what happens, for example "push the red ball to the left".')
+    ids: list[int] = [family.bos]
+    spans: dict[Slot, tuple[int, int]] = {}
+    for part in chosen.parts:
+        if isinstance(part, str):
+            ids += family.text_ids(part)
+        elif part is Slot.ACTION:
+            if action is not None:
+                spans[part] = _append(ids, family.text_ids(action))
+        else:
+            codes_L = source_L if part is Slot.SOURCE else target_L
+            ids.append(family.spec.boi)
+            if codes_L is not None:
+                spans[part] = _append(ids, (codes_L + family.spec.first_id).tolist())
+                ids.append(family.spec.eoi)
+    completion = spans.get(_COMPLETION[direction])
+    if completion is not None and direction == "inverse":
+        ids.append(family.eos)
+        completion = (completion[0], completion[1] + 1)
+    return TokenSequence(
+        ids_T=np.asarray(ids, dtype=np.int64),
+        segments=Segments(spans[Slot.SOURCE], spans.get(Slot.TARGET), completion),
+        direction=direction,
+        prompt=chosen.id,
+    )
+
+
+def _append(ids: list[int], more: list[int]) -> tuple[int, int]:
+    start = len(ids)
+    ids += more
+    return start, len(ids)

@@ -1,0 +1,94 @@
+"""A token family as an inverse and a forward model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from retrodict.dynamics.likelihood import score
+from retrodict.dynamics.sampler import sample_images, write_actions
+from retrodict.dynamics.sequences import build
+from retrodict.models.protocol import (
+    Candidate,
+    Explanation,
+    Frame,
+    IntArray,
+    LogProb,
+    Pair,
+    TokenFamily,
+)
+
+
+class UnifiedModel:
+    """`InverseModel` and `ScoringForwardModel` over one `TokenFamily`.
+
+    Frames are pictures, or candidates whose codes are used as they are when they come from the same image tokenizer.
+    """
+
+    def __init__(self, family: TokenFamily) -> None:
+        self.family = family
+
+    def codes(self, frames: Sequence[Frame]) -> IntArray:
+        """Image codes [N, L]. Frames that are the same object are encoded once."""
+        places: dict[int, int] = {}
+        fresh: list[Image.Image] = []
+        for frame in frames:
+            if self._own_codes(frame) is None and id(frame) not in places:
+                places[id(frame)] = len(fresh)
+                fresh.append(frame.image if isinstance(frame, Candidate) else frame)
+        encoded_NL = self.family.encode(fresh).codes_NL if fresh else np.zeros((0, self.family.spec.tokens), np.int64)
+        rows = []
+        for frame in frames:
+            own_L = self._own_codes(frame)
+            rows.append(encoded_NL[places[id(frame)]] if own_L is None else own_L)
+        return np.stack(rows) if rows else encoded_NL
+
+    def _own_codes(self, frame: Frame) -> IntArray | None:
+        same = isinstance(frame, Candidate) and frame.tokenizer == self.family.tokenizer
+        return frame.codes_L if same and isinstance(frame, Candidate) else None
+
+    def explain(self, pairs: Sequence[Pair]) -> list[Explanation]:
+        sources_NL, targets_NL = self.codes([s for s, _ in pairs]), self.codes([t for _, t in pairs])
+        return self.explain_codes(sources_NL, targets_NL)
+
+    def explain_codes(self, sources_NL: IntArray, targets_NL: IntArray) -> list[Explanation]:
+        sequences = [
+            build(self.family, "inverse", source_L=s, target_L=t) for s, t in zip(sources_NL, targets_NL, strict=True)
+        ]
+        return write_actions(self.family, sequences)
+
+    def score(self, pairs: Sequence[Pair], actions: Sequence[str]) -> list[LogProb]:
+        sources_NL, targets_NL = self.codes([s for s, _ in pairs]), self.codes([t for _, t in pairs])
+        rows = zip(sources_NL, targets_NL, actions, strict=True)
+        sequences = [build(self.family, "inverse", source_L=s, target_L=t, action=a) for s, t, a in rows]
+        return score(self.family, sequences)
+
+    def score_targets(
+        self, sources: Sequence[Frame], actions: Sequence[str], targets: Sequence[Frame]
+    ) -> list[LogProb]:
+        rows = zip(self.codes(sources), self.codes(targets), actions, strict=True)
+        sequences = [build(self.family, "forward", source_L=s, target_L=t, action=a) for s, t, a in rows]
+        return score(self.family, sequences)
+
+    def sample(
+        self, sources: Sequence[Frame], actions: Sequence[str], n: int, seed: int, temperature: float = 1.0
+    ) -> list[list[Candidate]]:
+        drawn = 1 if temperature == 0 else n
+        codes_PNL, logprobs_PN = sample_images(self.family, self.codes(sources), actions, drawn, seed, temperature)
+        images = self.family.decode(codes_PNL.reshape(-1, codes_PNL.shape[-1]))
+        tokens = self.family.spec.tokens
+        candidates = [
+            [
+                Candidate(
+                    images[p * drawn + i],
+                    codes_PNL[p, i],
+                    self.family.tokenizer,
+                    LogProb(float(logprobs_PN[p, i]), tokens),
+                )
+                for i in range(drawn)
+            ]
+            for p in range(len(sources))
+        ]
+        return [row * n for row in candidates] if drawn < n else candidates

@@ -1,0 +1,151 @@
+"""Inference-time verification (arXiv 2506.06006, section 3.3): sample N candidates, score each, keep the best.
+
+A verifier gives every candidate of every prompt a score. All scores of all candidates are kept, so that one pool of N
+answers the question for every n <= N and every verifier, on the same candidates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from retrodict.models.protocol import Candidate, Frame, InverseModel, LogProb, ScoringForwardModel
+
+FORWARD_SHARE = 0.25  # weight of the forward likelihood beside the inverse one
+
+
+class Verifier(Protocol):
+    """Scores candidates; higher is better, NaN where no score could be computed."""
+
+    name: str
+
+    def scores(
+        self, sources: Sequence[Frame], actions: Sequence[str], pools: Sequence[Sequence[Candidate]]
+    ) -> list[list[float]]: ...
+
+
+class InverseLikelihood:
+    """The paper's verifier: log p(action | source, candidate) under an inverse model."""
+
+    name = "idm"
+
+    def __init__(self, model: InverseModel) -> None:
+        self.model = model
+
+    def scores(
+        self, sources: Sequence[Frame], actions: Sequence[str], pools: Sequence[Sequence[Candidate]]
+    ) -> list[list[float]]:
+        rows = _flat(sources, actions, pools)
+        found = self.model.score([(source, candidate) for source, _, candidate in rows], [a for _, a, _ in rows])
+        return _regroup([logprob.sum for logprob in found], pools)
+
+
+class InverseAndForwardLikelihood:
+    """log p_IDM(action | source, candidate) + 0.25 log p_FDM(candidate | source, action).
+
+    The inverse likelihood alone can be fooled by unlikely frames in which the action is easy to read; the forward
+    model's own likelihood holds it to plausible ones. Candidates that carry their likelihood are not scored again.
+    """
+
+    name = "idm_fdm"
+
+    def __init__(self, inverse: InverseModel, forward: ScoringForwardModel | None = None) -> None:
+        self._inverse = InverseLikelihood(inverse)
+        self._forward = forward
+
+    def scores(
+        self, sources: Sequence[Frame], actions: Sequence[str], pools: Sequence[Sequence[Candidate]]
+    ) -> list[list[float]]:
+        inverse = self._inverse.scores(sources, actions, pools)
+        forward = _regroup(self._forward_logprobs(sources, actions, pools), pools)
+        return [
+            [i + FORWARD_SHARE * f for i, f in zip(row_i, row_f, strict=True)]
+            for row_i, row_f in zip(inverse, forward, strict=True)
+        ]
+
+    def _forward_logprobs(
+        self, sources: Sequence[Frame], actions: Sequence[str], pools: Sequence[Sequence[Candidate]]
+    ) -> list[float]:
+        rows = _flat(sources, actions, pools)
+        if self._forward is None:
+            return [candidate.logprob.sum for _, _, candidate in rows]
+        sides = ([s for s, _, _ in rows], [a for _, a, _ in rows], [c for _, _, c in rows])
+        found: list[LogProb] = self._forward.score_targets(*sides)
+        return [logprob.sum for logprob in found]
+
+
+class Random:
+    """Picks without looking: what any verifier must beat."""
+
+    name = "random"
+
+    def __init__(self, seed: int = 0) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def scores(
+        self, sources: Sequence[Frame], actions: Sequence[str], pools: Sequence[Sequence[Candidate]]
+    ) -> list[list[float]]:
+        return [self._rng.random(len(pool)).tolist() for pool in pools]
+
+
+class Scored:
+    """Any function of (source, action, candidate picture): an exact state check, a reward model, a person."""
+
+    def __init__(self, name: str, function: Callable[[Image.Image, str, Image.Image], float]) -> None:
+        self.name = name
+        self._function = function
+
+    def scores(
+        self, sources: Sequence[Frame], actions: Sequence[str], pools: Sequence[Sequence[Candidate]]
+    ) -> list[list[float]]:
+        found = [
+            self._function(s.image if isinstance(s, Candidate) else s, a, c.image)
+            for s, a, c in _flat(sources, actions, pools)
+        ]
+        return _regroup(found, pools)
+
+
+def _flat(
+    sources: Sequence[Frame], actions: Sequence[str], pools: Sequence[Sequence[Candidate]]
+) -> list[tuple[Frame, str, Candidate]]:
+    return [(s, a, c) for s, a, pool in zip(sources, actions, pools, strict=True) for c in pool]
+
+
+def _regroup(values: Sequence[float], pools: Sequence[Sequence[Candidate]]) -> list[list[float]]:
+    rest = iter(values)
+    return [[next(rest) for _ in pool] for pool in pools]
+
+
+def choose(scores: Sequence[float]) -> int:
+    """Index of the best score, the first of equals; NaN loses to any number. All NaN is an error."""
+    best = max(range(len(scores)), key=lambda i: (-math.inf if math.isnan(scores[i]) else scores[i], -i))
+    if math.isnan(scores[best]):
+        raise ValueError("No candidate could be scored, so none can be chosen.")
+    return best
+
+
+def expected_best(scores: Sequence[float], values: Sequence[float], k: int) -> float:
+    """Mean of `values` over the best-scored of `k` candidates, over all subsets of size k of the pool (unbiased).
+
+    With candidates ordered by score, the one of rank r (0 = worst) is the best of C(r, k-1) of the C(n, k) subsets.
+    Equal scores share their ranks' weights, so that the order of the pool does not matter.
+    """
+    n = len(scores)
+    if not 1 <= k <= n:
+        raise ValueError(f"k must lie between 1 and the pool's size {n}, not {k}.")
+    filled = [-math.inf if math.isnan(s) else s for s in scores]
+    order = sorted(range(n), key=lambda i: filled[i])
+    total, start = 0.0, 0
+    while start < n:
+        stop = start
+        while stop < n and filled[order[stop]] == filled[order[start]]:
+            stop += 1
+        # Subsets whose maximum lies in this run of equals: C(stop, k) - C(start, k).
+        share = (math.comb(stop, k) - math.comb(start, k)) / math.comb(n, k)
+        total += share * float(np.mean([values[i] for i in order[start:stop]]))
+        start = stop
+    return total

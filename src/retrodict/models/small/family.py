@@ -1,0 +1,130 @@
+"""The small family behind the adapter protocol: a Liquid in miniature (one vocabulary of words and image codes)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from retrodict.models.protocol import Codes, ImageSpec, IntArray, TokenSequence
+from retrodict.models.small.image_tokenizer import ImageTokenizer
+from retrodict.models.small.modeling import SmallConfig, SmallModel
+from retrodict.models.small.words import Words
+
+
+class SmallFamily:
+    """`TokenFamily` of the small model. `told_changes` lets the inverse direction see which tokens differ between its
+    two frames: an input that only this direction can have (the forward direction does not know its target)."""
+
+    name = "small"
+
+    def __init__(self, module: SmallModel, images: ImageTokenizer, words: Words, *, told_changes: bool = True) -> None:
+        self.module = module
+        self.images = images
+        self.words = words
+        self.told_changes = told_changes
+        self.bos, self.eos, self.pad = words.bos, words.eos, words.pad
+        config = images.config
+        self.spec = ImageSpec(config.size, config.grid, config.codes, len(words), words.boi, words.eoi)
+        self.tokenizer = images.fingerprint
+
+    @classmethod
+    def new(
+        cls, images: ImageTokenizer, words: Words, *, hidden: int = 128, layers: int = 4, heads: int = 4, **kwargs: Any
+    ) -> SmallFamily:
+        """A model with random weights (drawn from torch's global generator)."""
+        config = SmallConfig(
+            text_vocabulary=len(words),
+            image_codes=images.config.codes,
+            rows=images.config.grid[0],
+            columns=images.config.grid[1],
+            hidden_size=hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            intermediate_size=hidden * 3,
+            max_position_embeddings=1024,
+            tie_word_embeddings=True,
+            pad_token_id=words.pad,
+            bos_token_id=words.bos,
+            eos_token_id=words.eos,
+            attention_dropout=0.0,
+        )
+        module = SmallModel(config)
+        _start_from_codebook(module, images.codebook.weight.detach())
+        return cls(module, images, words, **kwargs)
+
+    def encode(self, images: Sequence[Image.Image]) -> Codes:
+        return self.images.encode(images)
+
+    def decode(self, codes_NL: IntArray) -> list[Image.Image]:
+        return self.images.decode(codes_NL)
+
+    def text_ids(self, text: str) -> list[int]:
+        return self.words.encode(text)
+
+    def text(self, ids: Sequence[int]) -> str:
+        return self.words.decode(ids)
+
+    def features(self, sequence: TokenSequence) -> Mapping[str, IntArray]:
+        """Places of image tokens. A position that *predicts* target token i is told place i and the source token there;
+        in the inverse direction nothing in the pictures is predicted, so each target token is told its own."""
+        names = ("row", "column", "aligned", "changed")
+        values = {name: np.zeros(len(sequence.ids_T), dtype=np.int64) for name in names}
+        place_L = np.arange(self.spec.tokens)
+        source = slice(*sequence.segments.source)
+        source_L = sequence.ids_T[source]
+        spans = [source]
+        if sequence.segments.target is not None:
+            start, stop = sequence.segments.target
+            shift = 1 if sequence.direction == "forward" else 0
+            target = slice(start - shift, stop - shift)
+            spans.append(target)
+            values["aligned"][target] = source_L - self.spec.first_id + 1
+            if sequence.direction == "inverse" and self.told_changes:
+                for span in spans:
+                    values["changed"][span] = 1 + (sequence.ids_T[target] != source_L)
+        for span in spans:
+            values["row"][span] = 1 + place_L // self.spec.grid[1]
+            values["column"][span] = 1 + place_L % self.spec.grid[1]
+        return values
+
+    def hidden(self, ids_BT: Tensor, **inputs: Any) -> Any:
+        return self.module(ids_BT, **inputs)
+
+    def image_logits(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.module.head[self.spec.first_id :])
+
+    def text_logits(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.module.head[: self.spec.first_id])
+
+    def save(self, directory: Path) -> None:
+        self.module.config.told_changes = self.told_changes
+        self.module.save_pretrained(directory)
+        self.images.save(directory / "image_tokenizer")
+        self.words.save(directory / "words.json")
+
+    @classmethod
+    def load(cls, directory: Path) -> SmallFamily:
+        module = SmallModel.from_pretrained(directory, dtype=torch.float32)
+        module.train(False)
+        images, words = ImageTokenizer.load(directory / "image_tokenizer"), Words.load(directory / "words.json")
+        return cls(module, images, words, told_changes=module.config.told_changes)
+
+
+@torch.no_grad()
+def _start_from_codebook(module: SmallModel, codebook_KD: Tensor) -> None:
+    """Start the embeddings of image codes as a random projection of the codebook: codes that look alike start alike,
+    so that what is learned of a red ball in the air holds for one on the floor."""
+    scaled_KD = codebook_KD - codebook_KD.median(0).values
+    scaled_KD = scaled_KD / scaled_KD.norm(dim=1).median().clamp(min=1e-6)
+    scaled_KD = scaled_KD * (scaled_KD.norm(dim=1, keepdim=True) < 100)  # codes placed where no feature is
+    scale = 2 * module.config.initializer_range
+    for table_KD in (module.head[-len(codebook_KD) :], module.aligned.weight[1:]):
+        table_KD.add_(scale * scaled_KD @ torch.randn(codebook_KD.shape[1], table_KD.shape[1]))

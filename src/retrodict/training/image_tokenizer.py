@@ -1,0 +1,118 @@
+"""Training of the small family's image tokenizer: autoencoder, codes, decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.cluster.vq import kmeans2
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from retrodict.models.small.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
+
+
+@dataclass(frozen=True)
+class ImageTokenizerTraining:
+    warm_steps: int = 250  # plain autoencoding, before the codebook is placed
+    steps: int = 250  # decoder alone, on quantised features
+    batch: int = 16
+    lr: float = 2e-3
+    seed: int = 0
+
+
+def train_image_tokenizer(
+    images: Sequence[Image.Image],
+    config: ImageTokenizerConfig,
+    training: ImageTokenizerTraining,
+    report: Callable[[int, int, float], None] | None = None,
+) -> ImageTokenizer:
+    """Fit a tokenizer to pictures: an autoencoder first, then its codebook by k-means++, then the decoder on codes.
+
+    The encoder stays as it is once the codes are placed. If it went on moving, codes that few patches use would be left
+    behind and die; in simple pictures most codes are rare. Raises `ValueError` when there are no pictures.
+    """
+    if not images:
+        raise ValueError("There are no pictures to train the image tokenizer on.")
+    torch.manual_seed(training.seed)
+    rng = np.random.default_rng(training.seed)
+    tokenizer = ImageTokenizer(config)
+    pixels_N3HW = (tokenizer.pixels(images) * 127.5 + 127.5).round().byte()  # a quarter of the memory of float32
+    total = training.warm_steps + training.steps
+
+    def fit(parameters: list[nn.Parameter], steps: int, done: int, loss_of: Callable[[Tensor], Tensor]) -> None:
+        optimizer = torch.optim.AdamW(parameters, lr=training.lr, weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.lr, total_steps=steps, pct_start=0.1)
+        for step in range(steps):
+            index = torch.from_numpy(rng.integers(0, len(images), training.batch))
+            loss = loss_of(_to_float(pixels_N3HW[index]))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            if report is not None and step % 20 == 19:
+                report(done + step + 1, total, loss.item())
+
+    fit(
+        [*tokenizer.encoder.parameters(), *tokenizer.decoder.parameters()],
+        training.warm_steps,
+        0,
+        lambda x: F.l1_loss(tokenizer.reconstruct(tokenizer.features(x)), x),
+    )
+    _place_codes(tokenizer, pixels_N3HW, rng)
+    weights_K = _rarity(tokenizer, pixels_N3HW, rng)
+    fit(
+        list(tokenizer.decoder.parameters()),
+        training.steps,
+        training.warm_steps,
+        lambda x: _code_loss(tokenizer, x, weights_K),
+    )
+    return tokenizer.eval()
+
+
+def _to_float(pixels: Tensor) -> Tensor:
+    return pixels.float() / 127.5 - 1
+
+
+def _code_loss(tokenizer: ImageTokenizer, pixels_N3HW: Tensor, weights_K: Tensor) -> Tensor:
+    with torch.no_grad():
+        codes_NL = tokenizer.quantise(tokenizer.features(pixels_N3HW))
+        latents_NLD = tokenizer.codebook(codes_NL)
+    error_NHW = (tokenizer.reconstruct(latents_NLD) - pixels_N3HW).abs().mean(1)
+    error_NL = F.avg_pool2d(error_NHW, tokenizer.config.patch).flatten(1)
+    weights_NL = weights_K[codes_NL]
+    return (error_NL * weights_NL).sum() / weights_NL.sum()
+
+
+@torch.no_grad()
+def _sample_features(tokenizer: ImageTokenizer, pixels_N3HW: Tensor, rng: np.random.Generator, count: int) -> Tensor:
+    index = torch.from_numpy(rng.permutation(len(pixels_N3HW))[:count])
+    return torch.cat([tokenizer.features(_to_float(chunk)) for chunk in pixels_N3HW[index].split(128)])
+
+
+@torch.no_grad()
+def _place_codes(tokenizer: ImageTokenizer, pixels_N3HW: Tensor, rng: np.random.Generator) -> None:
+    """Codes at the k-means++ centres of the *distinct* features of a sample, so that rare patches get codes too."""
+    features = _sample_features(tokenizer, pixels_N3HW, rng, 2000).flatten(0, 1).numpy()
+    scale = features.std() or 1.0
+    distinct = np.unique((features / scale).round(2), axis=0) * scale
+    if len(distinct) > 8192:
+        distinct = distinct[rng.choice(len(distinct), 8192, replace=False)]
+    count = tokenizer.config.codes
+    if len(distinct) <= count:
+        tokenizer.codebook.weight[: len(distinct)] = torch.from_numpy(distinct).float()
+        tokenizer.codebook.weight[len(distinct) :] = float(10 * np.abs(distinct).max())  # far from any feature
+    else:
+        centres, _ = kmeans2(distinct, count, minit="++", rng=rng, iter=10, missing="warn")
+        tokenizer.codebook.weight.copy_(torch.from_numpy(centres))
+
+
+@torch.no_grad()
+def _rarity(tokenizer: ImageTokenizer, pixels_N3HW: Tensor, rng: np.random.Generator) -> Tensor:
+    """Loss weight of each code: one over the square root of its share, so that things count beside the background."""
+    codes_NL = tokenizer.quantise(_sample_features(tokenizer, pixels_N3HW, rng, 2000))
+    counts_K = torch.bincount(codes_NL.flatten(), minlength=tokenizer.config.codes).float()
+    return counts_K.clamp(min=1).rsqrt()

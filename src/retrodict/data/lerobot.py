@@ -126,7 +126,7 @@ class _Subtasks:
             self._known = {file: self._load(file)}
         rows = [row for row in self._known[file].get(int(episode["episode_index"]), []) if row["style"] == "subtask"]
         begins = sorted({(float(row["timestamp"] or 0), str(row["content"] or "")) for row in rows})
-        ends = [start for start, _ in begins[1:]] + [length]
+        ends = [start for start, _ in begins[1:]] + [length] * bool(begins)
         return [(start, stop, text) for (start, text), stop in zip(begins, ends, strict=True) if stop > start]
 
     @staticmethod

@@ -27,7 +27,7 @@ class MineConfig:
     selection: Selection = "exact"  # most frames, then most pairs, then most motion; `paper` greedy top-K_f
     frames_per_clip: int = 6  # K_f
     min_gap: int | str = 20  # I_f: frames, or seconds as "0.8s"
-    snap: str = "0.2s"  # how far `exact` may move a pick to a sharper frame; "0s" never
+    snap: str = "0.3s"  # how far `exact` may move a pick to a sharper frame; "0s" never
     cuts: bool = True  # find shot boundaries and make no pair across one
     compensate_camera: bool = False  # rank by what is left of the flow after a global affine motion
     min_motion: float = 0.002  # mean flow in frame widths per second below which a clip is static

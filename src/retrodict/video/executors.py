@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Literal, Protocol
 
 from retrodict.video.clips import ClipRef, ClipResult
@@ -16,7 +16,7 @@ ExecutorName = Literal["serial", "processes", "ray"]
 class Executor(Protocol):
     """Mines clips and yields their results in the order given."""
 
-    def map(self, refs: Iterable[ClipRef]) -> Iterator[ClipResult]: ...
+    def map(self, refs: Iterable[ClipRef]) -> Generator[ClipResult, None, None]: ...
 
 
 class Serial:
@@ -25,7 +25,7 @@ class Serial:
     def __init__(self, config: MineConfig) -> None:
         self._config = config
 
-    def map(self, refs: Iterable[ClipRef]) -> Iterator[ClipResult]:
+    def map(self, refs: Iterable[ClipRef]) -> Generator[ClipResult, None, None]:
         for ref in refs:
             yield process_clip(ref, self._config)
 

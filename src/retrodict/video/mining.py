@@ -8,7 +8,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -82,9 +82,10 @@ def mine(
         done = read_ledgers(out, config.digest())
         resumed = len(done)
         shards = plan(refs, set(done), shard_clips)
-        results = _watched(engine.map(ref for shard in shards for ref in shard.refs), progress, len(done), len(refs))
-        for shard in shards:
-            done |= {clip["clip"]: clip for clip in write_shard(out, shard, take(results, shard), config)}
+        with closing(engine.map(ref for shard in shards for ref in shard.refs)) as mined:
+            results = _watched(mined, progress, len(done), resumed + sum(len(shard.refs) for shard in shards))
+            for shard in shards:
+                done |= {clip["clip"]: clip for clip in write_shard(out, shard, take(results, shard), config)}
         result = _summary(out, list(done.values()), resumed, begun)
         _publish(out, config, [done[name] for name in sorted(done)], result)
     return result
@@ -132,9 +133,9 @@ def _check_ours(out: Path) -> None:
 
 def _watched(results: Iterator[ClipResult], progress: Progress | None, done: int, total: int) -> Iterator[ClipResult]:
     for count, result in enumerate(results, done + 1):
-        yield result
         if progress is not None:
             progress({**record(result, len(result.pairs)), "done": count, "total": total})
+        yield result
 
 
 def _summary(out: Path, clips: list[dict[str, Any]], resumed: int, begun: float) -> MineResult:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from importlib import import_module
 from typing import Any
 
@@ -35,7 +35,7 @@ class OnRay:
         self._ray = ray
         self._config, self._timeout, self._retries, self._workers = config, timeout, retries, workers
 
-    def map(self, refs: Iterable[ClipRef]) -> Iterator[ClipResult]:
+    def map(self, refs: Iterable[ClipRef]) -> Generator[ClipResult, None, None]:
         rows = [{"clip": pickle.dumps(ref)} for ref in refs]
         if not rows:
             return

@@ -10,7 +10,7 @@ import select
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 from retrodict.video.clips import ClipRef, ClipResult
@@ -122,7 +122,7 @@ class Pool:
     def __init__(self, config: MineConfig, *, workers: int, timeout: float, retries: int) -> None:
         self._config, self._workers, self._timeout, self._retries = config, workers, timeout, retries
 
-    def map(self, refs: Iterable[ClipRef]) -> Iterator[ClipResult]:
+    def map(self, refs: Iterable[ClipRef]) -> Generator[ClipResult, None, None]:
         tasks: queue.SimpleQueue[tuple[int, ClipRef] | None] = queue.SimpleQueue()
         results: queue.SimpleQueue[tuple[int, ClipResult | BaseException]] = queue.SimpleQueue()
         workers = [Worker(self._config, self._timeout) for _ in range(self._workers)]

@@ -1,0 +1,276 @@
+"""Readers of published layouts, on their own annotation files and on clips put where those say."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from retrodict.data import PRESETS, Columns, image_pairs, read_clips, read_transitions, write_transitions
+from retrodict.data.files import inside
+from retrodict.data.ssv2 import shows_action
+from retrodict.transitions import read_rows
+from retrodict.transitions import read_transitions as read_written
+from retrodict.video import MineConfig, mine
+from retrodict.video.restore import with_pictures
+
+
+@pytest.fixture(scope="session")
+def annotations(shared_data):
+    return shared_data / "annotations"
+
+
+def place(source, *targets):
+    for target in targets:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+
+
+def counting_video(path, frames, fps=10):
+    """A video whose frame n tells n by the grey levels of its halves: sixteens on the left, ones on the right."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.width = stream.height = 64
+        stream.gop_size = 25
+        for number in range(frames):
+            picture = np.full((64, 64, 3), 8 + 16 * (number // 16), np.uint8)
+            picture[:, 32:] = 8 + 16 * (number % 16)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def number_on(image):
+    left, right = (float(half.mean()) for half in np.split(np.asarray(image), 2, axis=1))
+    return 16 * round((left - 8) / 16) + round((right - 8) / 16)
+
+
+def test_ucf101(shared_data, annotations, tmp_path):
+    clip = shared_data / "clips" / "ucf101_Archery.avi"
+    place(clip, *(tmp_path / "Archery" / f"v_Archery_g08_c0{n}.avi" for n in (1, 2)))
+    clips = read_clips("ucf101", tmp_path)
+    assert [(c.category, c.group) for c in clips] == [("Archery", "Archery_g08")] * 2
+    listed = read_clips("ucf101", tmp_path, annotations / "ucf101_trainlist01.txt")
+    assert len(listed) == len((annotations / "ucf101_trainlist01.txt").read_text().split("\n")) - 1
+    assert {"ApplyEyeMakeup", "Archery"} <= {c.category for c in listed}
+    found = mine([c for c in listed if "Archery_g08_c0" in c.name], tmp_path / "out", executor_name="serial")
+    assert found.pairs == 10 and set(found.dropped) <= {"missing"}
+
+
+def test_kinetics_with_and_without_its_list(shared_data, annotations, tmp_path):
+    clip = shared_data / "clips" / "asl_eat.mkv"
+    place(clip, tmp_path / "testifying" / "---QUuC4vJs_000084_000094.mp4")
+    plain = read_clips("kinetics700", tmp_path)
+    assert (plain[0].category, plain[0].group) == ("testifying", "---QUuC4vJs")
+    listed = read_clips("kinetics700", tmp_path, annotations / "kinetics700_sample.csv")
+    assert [c.category for c in listed] == ["testifying", "washing feet", "air drumming"]
+    result = mine(listed, tmp_path / "out", executor_name="serial")
+    assert (result.pairs, result.dropped) == (2, {"missing": 2})
+
+
+def test_moments(shared_data, tmp_path):
+    place(shared_data / "clips" / "asl_eat.mkv", tmp_path / "playing+fun" / "yt-abc_d_12.mp4")
+    (tmp_path / "list.csv").write_text("playing+fun/yt-abc_d_12.mp4,playing+fun,3,1\n")
+    for listed in (None, tmp_path / "list.csv"):
+        (clip,) = read_clips("moments", tmp_path, listed)
+        assert (clip.category, clip.group, clip.name) == ("playing fun", "yt-abc_d", "playing+fun/yt-abc_d_12.mp4")
+
+
+def test_epic_segments_give_first_and_last_frame(annotations, tmp_path):
+    counting_video(tmp_path / "P01" / "videos" / "P01_11.MP4", 120)
+    table = annotations / "EPIC_100_validation_head50.csv"
+    dropped = Counter()
+    first, second, *_ = read_transitions("epic100", tmp_path, table, dropped=dropped)
+    assert (first.action, first.category, first.group) == ("take plate", "take", "P01")
+    # 0 s to 1.89 s at 10 frames/s, then 1.56 s to 2.45 s.
+    assert (number_on(first.source_image), number_on(first.target_image)) == (0, 18)
+    assert (number_on(second.source_image), number_on(second.target_image)) == (second.frame_source, 24) == (16, 24)
+    assert dropped.total() == 50 - 2 and set(dropped) <= {"undecodable", "missing", "too_short"}
+    clips = read_clips("epic100", tmp_path, table)
+    result = mine(
+        clips[:2],
+        tmp_path / "out",
+        MineConfig(motion="fast", min_gap=3, cuts=False, frames=False),
+        executor_name="serial",
+    )
+    assert result.clips == 2 and result.pairs > 0
+    rows = list(with_pictures(read_rows(tmp_path / "out"), tmp_path))
+    assert all(number_on(row.target_image) == row.frame_target for row in rows)
+
+
+def test_ssv2_leaves_out_what_two_frames_do_not_show(shared_data, annotations, tmp_path):
+    labels = json.loads((annotations / "ssv2_labels_sample.json").read_text())
+    shown = [item for item in labels if shows_action(item["label"])]
+    assert 0 < len(shown) < len(labels)
+    place(shared_data / "clips" / "asl_eat.mkv", tmp_path / "videos" / f"{shown[0]['id']}.webm")
+    dropped = Counter()
+    (row,) = read_transitions("ssv2", tmp_path, annotations / "ssv2_labels_sample.json", dropped=dropped)
+    assert row.action == shown[0]["label"] and (row.frame_source, row.frame_target) == (0, 46)
+    assert dropped == {"excluded_label": len(labels) - len(shown), "missing": len(shown) - 1}
+    assert (
+        "[" not in row.category
+        and row.category.lower() == shown[0]["template"].replace("[", "").replace("]", "").lower()
+    )
+
+
+def test_aurora_words():
+    assert not shows_action("Pretending to put a cup on a table") and not shows_action("a cup falls off the table")
+    assert shows_action("pushing a cup so it almost falls off but doesn't") and shows_action("Closing a book")
+
+
+def lerobot_set(root, subtasks):
+    """Two episodes of 30 and 20 frames in one video file, as LeRobotDataset v3 lays them out."""
+    counting_video(root / "videos" / "cam" / "chunk-000" / "file-000.mp4", 50)
+    (root / "meta" / "episodes" / "chunk-000").mkdir(parents=True)
+    (root / "data" / "chunk-000").mkdir(parents=True)
+    features = {"cam": {"dtype": "video"}, "depth": {"dtype": "video", "info": {"video.is_depth_map": True}}}
+    if subtasks:
+        features["language_persistent"] = {"dtype": "language"}
+    info = {
+        "codebase_version": "v3.0",
+        "fps": 10,
+        "features": features,
+        "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+        "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
+    }
+    (root / "meta" / "info.json").write_text(json.dumps(info))
+    episodes = [
+        {
+            "episode_index": number,
+            "tasks": [task],
+            "length": round(10 * (end - begin)),
+            "data/chunk_index": 0,
+            "data/file_index": 0,
+            "videos/cam/chunk_index": 0,
+            "videos/cam/file_index": 0,
+            "videos/cam/from_timestamp": begin,
+            "videos/cam/to_timestamp": end,
+        }
+        for number, (task, begin, end) in enumerate([("fold the cloth", 0.0, 3.0), ("stack the cups", 3.0, 5.0)])
+    ]
+    pq.write_table(pa.Table.from_pylist(episodes), root / "meta" / "episodes" / "chunk-000" / "file-000.parquet")
+    spans = [
+        {"role": "assistant", "content": text, "style": style, "timestamp": at, "camera": None}
+        for text, style, at in [
+            ("grasp the corner", "subtask", 0.0),
+            ("fold it over", "subtask", 1.2),
+            ("x", "plan", 0.0),
+        ]
+    ]
+    rows = [{"episode_index": int(n >= 30), "language_persistent": spans if n < 30 else []} for n in range(50)]
+    pq.write_table(pa.Table.from_pylist(rows), root / "data" / "chunk-000" / "file-000.parquet")
+
+
+@pytest.mark.parametrize("subtasks", [True, False])
+def test_lerobot_subtasks_else_tasks(tmp_path, subtasks):
+    lerobot_set(tmp_path, subtasks)
+    rows = list(read_transitions("lerobot", tmp_path))
+    ends = [(row.action, number_on(row.source_image), number_on(row.target_image)) for row in rows]
+    whole = [("fold the cloth", 0, 29)]
+    parts = [("grasp the corner", 0, 11), ("fold it over", 12, 29)]
+    assert ends == (parts if subtasks else whole) + [("stack the cups", 30, 49)]
+    assert {row.group for row in rows} == {"episode-000000", "episode-000001"}
+    assert rows[0].category == "fold the cloth"
+
+
+def test_lerobot_templates_stay_inside(tmp_path):
+    lerobot_set(tmp_path, False)
+    info = tmp_path / "meta" / "info.json"
+    info.write_text(info.read_text().replace("videos/{video_key}", "../{video_key}"))
+    with pytest.raises(ValueError, match="not a path inside"):
+        read_clips("lerobot", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../x.mp4", "/etc/passwd", "a/../../x", "C:/x", "..\\x", "", "a\0b"])
+def test_manifests_cannot_leave_their_folder(tmp_path, name):
+    with pytest.raises(ValueError, match="not a path inside"):
+        inside(tmp_path, name)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link").symlink_to("/etc")
+    with pytest.raises(ValueError, match="outside"):
+        inside(tmp_path / "in", "link/passwd")
+
+
+def picture(level):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (level, level, level)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_aurora_json_with_its_own_columns_and_groups(annotations, tmp_path):
+    groups = {}
+    for name, file in [
+        ("action-genome", "aurora_ag_train_sample.json"),
+        ("aurora-magicbrush", "aurora_magicbrush_train_sample.json"),
+    ]:
+        rows = json.loads((annotations / file).read_text())
+        for row in rows:
+            for side in ("input", "output"):
+                target = tmp_path / row[side]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(picture(1))
+        shutil.copy(annotations / file, tmp_path / file)
+        made = list(image_pairs(tmp_path / file, PRESETS[name]))
+        assert [row.action for row in made] == [row["instruction"].strip() for row in rows]
+        groups[name] = [row.group for row in made]
+    assert "1K0SU" in groups["action-genome"] and groups["aurora-magicbrush"].count("435242") >= 2
+
+
+def test_rows_without_target_or_picture_are_counted(annotations, tmp_path):
+    rows = json.loads((annotations / "aurora_bench_test_sample.json").read_text())
+    shutil.copy(annotations / "aurora_bench_test_sample.json", tmp_path / "test.json")
+    with_target = [row for row in rows if "output" in row]
+    for row in with_target[1:]:
+        for side in ("input", "output"):
+            (tmp_path / row[side]).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / row[side]).write_bytes(picture(3))
+    (tmp_path / with_target[0]["input"]).unlink(missing_ok=True)
+    dropped = Counter()
+    kept = write_transitions(
+        image_pairs(tmp_path / "test.json", dropped=dropped),
+        tmp_path / "out",
+        source={"file": "test.json"},
+        dropped=dropped,
+    )
+    assert kept + dropped.total() == len(rows) and dropped["missing_picture"] >= 1
+    assert len(read_written(tmp_path / "out")) == kept
+    counts = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]
+    assert counts == {"kept": kept, "dropped": dict(sorted(dropped.items()))}
+
+
+def test_magicbrush_parquet_and_a_wrong_column(tmp_path):
+    names = ["img_id", "source_img", "target_img", "instruction"]
+    good = ["7", {"bytes": picture(9), "path": "a.png"}, {"bytes": picture(8), "path": None}, "add a hat"]
+    bad = ["8", {"bytes": b"no picture", "path": None}, None, "x"]
+    rows = [dict(zip(names, row, strict=True)) for row in (good, bad)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
+    dropped = Counter()
+    (row,) = image_pairs(tmp_path, PRESETS["magicbrush"], dropped=dropped)
+    assert (row.group, row.action, row.target) == ("7", "add a hat", picture(8))
+    assert dropped.total() == 1
+    with pytest.raises(ValueError, match="no column 'text'"):
+        list(image_pairs(tmp_path / "train.parquet", Columns(source="source_img", target="target_img", action="text")))
+
+
+def test_a_wrong_layout_says_what_it_looked_for(tmp_path):
+    for layout, message in [
+        ("epic100", "EPIC_100"),
+        ("lerobot", "info.json"),
+        ("imagenet", "choose one of"),
+        ("folder", "names no"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            list(read_transitions(layout, tmp_path))
+    (tmp_path / "EPIC_100_train.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="no column 'narration_id'"):
+        read_clips("epic100", tmp_path)
+    assert Path(tmp_path).exists()

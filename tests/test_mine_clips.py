@@ -1,0 +1,173 @@
+"""One clip at a time: real video where there is some, and a drawn world whose actions are known."""
+
+from __future__ import annotations
+
+import io
+import random
+from itertools import pairwise
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from retrodict.video import ClipRef, MineConfig, process_clip
+from retrodict.video.decode import luma, open_video
+from retrodict.video.motion import sharpness
+
+CUTS = {"bikes_cuts.mp4": [30, 76, 137, 187, 242], "dog_snow_5fps.mp4": [25], "sintel_trailer_10s.mp4": [214]}
+
+
+def mined(path, **settings):
+    return process_clip(ClipRef(path=path, name=path.name), MineConfig(**settings))
+
+
+def write_video(path, frames, fps=10, codec="libx264"):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def toy_world(seed, actions=8, still=(5, 9)):
+    """96 x 96 px pictures in which one square at a time moves, ever faster, and rests; (frames, [(first, last)])."""
+    rng = random.Random(seed)
+    colours = [(220, 40, 40), (40, 190, 60), (50, 80, 230), (240, 200, 40)]
+    places = [np.array([rng.randrange(80), rng.randrange(80)], float) for _ in colours]
+    frames, moves = [], []
+
+    def draw():
+        picture = np.full((96, 96, 3), 225, np.uint8)
+        for (x, y), colour in zip(places, colours, strict=True):
+            picture[round(y) : round(y) + 16, round(x) : round(x) + 16] = colour
+        frames.append(picture)
+
+    for _ in range(9):
+        draw()
+    for _ in range(actions):
+        which, steps = rng.randrange(len(places)), rng.randint(4, 6)
+        begin = places[which].copy()
+        end = np.array([x + rng.randint(25, 50) for x in begin]) % 80
+        for step in range(1, steps + 1):
+            places[which] = begin + (end - begin) * step * (step + 1) / (steps * (steps + 1))
+            draw()
+        moves.append((len(frames) - steps, len(frames) - 1))
+        for _ in range(rng.randint(*still)):
+            draw()
+    return frames, moves
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_pairs_of_the_toy_world_hold_one_whole_action_each(tmp_path, seed):
+    frames, moves = toy_world(seed)
+    write_video(tmp_path / "toy.mp4", frames)
+    result = mined(tmp_path / "toy.mp4", frames_per_clip=24, min_gap=8)
+    picks = [keyframe.index for keyframe in result.keyframes]
+    assert not [pick for pick in picks if any(first <= pick < last for first, last in moves)]
+    within = [sum(a < first and last <= b for first, last in moves) for a, b in pairwise(picks)]
+    assert within == [1] * len(moves)
+    assert result.duplicates > len(frames) / 4
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_known_cuts_are_found_and_no_pair_straddles_one(shared_data, name):
+    for settings in ({"min_gap": 4, "frames_per_clip": 40}, {"selection": "paper"}, {"motion": "fast", "min_gap": 4}):
+        result = mined(shared_data / "clips" / name, frames=False, **settings)
+        assert set(CUTS[name]) <= set(result.cuts)
+        for i, j in result.pairs:
+            assert not [c for c in CUTS[name] if result.keyframes[i].index < c <= result.keyframes[j].index]
+
+
+def test_cuts_that_nobody_chose_are_found_too(shared_data, tmp_path):
+    """Shots of real clips joined in an order drawn by lot, under black bars, and encoded anew."""
+    names = ["kinetics_yoga.mp4", "ucf101_Archery.avi", "kinetics_flipping_pancake.mkv", "cat_and_baby_10fps.mp4"]
+    names += ["kinetics_arm_wrestling.mp4", "ucf101_ApplyEyeMakeup.avi"]
+    random.Random(4).shuffle(names)
+    frames, joins = [], []
+    for name in names:
+        joins.append(len(frames))
+        with open_video(shared_data / "clips" / name) as video:
+            for item in video.decode(0, 1.2 if "10fps" not in name else 3):
+                picture = np.asarray(item.frame.to_image().resize((320, 240)))
+                frames.append(np.pad(picture[30:-30], ((30, 30), (0, 0), (0, 0))))
+    write_video(tmp_path / "joined.mp4", frames, fps=25)
+    found = mined(tmp_path / "joined.mp4", frames=False).cuts
+    assert set(joins[1:]) <= set(found)
+    assert len(found) <= len(joins)  # at most one false alarm
+
+
+def test_few_false_alarms_and_sharp_picks_over_all_clips(shared_data):
+    frames = alarms = 0
+    ratios = []
+    skipped = ("edge_", "bottle", "sam2", "hitting")  # left to the benchmark: nothing new here, and slow
+    for path in sorted((shared_data / "clips").glob("*.*")):
+        if path.suffix == ".csv" or any(word in path.name for word in skipped):
+            continue
+        result = mined(path, frames=False)
+        frames += result.frames
+        alarms += len([cut for cut in result.cuts if cut not in CUTS.get(path.name, [])])
+        if result.pairs:
+            with open_video(path) as video:
+                sharp = np.array([sharpness(luma(item.frame)) for item in video.decode()])
+            ratios.append(np.median(sharp[[k.index for k in result.keyframes]]) / np.median(sharp))
+    assert frames > 2500
+    # Of the alarms, two are fades of the trailer and one is where a decoder's smear, baked into the clip, ends.
+    assert alarms / frames <= 3.5 / 1000
+    assert np.median(ratios) >= 0.95
+
+
+def test_a_corrupt_packet_costs_that_packet_only(shared_data):
+    result = mined(shared_data / "clips" / "edge_corrupted.mp4")
+    assert (result.frames, result.corrupt_packets, result.reason) == (49, 1, "")
+
+
+def test_pictures_are_upright_and_know_their_time(shared_data):
+    path = shared_data / "clips" / "edge_rotated90.mov"
+    result = mined(path, min_gap=1, min_motion=0.0)
+    picture = Image.open(io.BytesIO(result.keyframes[0].image))
+    assert picture.size == (320, 568)
+    assert result.keyframes[-1].pts == 2 * 640 and result.time_base == "1/19200"
+    assert result.keyframes[-1].seconds == pytest.approx(2 / 30)
+
+
+def test_a_gap_in_seconds_means_seconds(shared_data):
+    result = mined(shared_data / "clips" / "cat_and_baby_10fps.mp4", min_gap="0.8s", frames_per_clip=24, frames=False)
+    times = [keyframe.seconds for keyframe in result.keyframes]
+    assert len(times) == 24 and min(b - a for a, b in pairwise(times)) >= 0.8 - 1e-9
+
+
+def test_frames_let_go_are_decoded_again(shared_data, monkeypatch):
+    path = shared_data / "clips" / "kinetics_cleaning_pool_32f.mp4"
+    plenty = mined(path, min_gap=3)
+    monkeypatch.setattr("retrodict.video.process._HELD_BYTES", 500_000)
+    assert mined(path, min_gap=3) == plenty
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "empty"), (b"a text\n" * 500, "unreadable"), (b"#EXTM3U\n/etc/passwd\n", "unreadable")],
+)
+def test_what_is_no_video_is_a_result_with_a_reason(tmp_path, content, reason):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content)
+    result = mined(path)
+    assert (result.reason, result.pairs) == (reason, ())
+    assert mined(tmp_path / "gone.mp4").reason == "missing"
+
+
+def test_still_and_short_clips_are_results_with_a_reason(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (96, 96, 3)).astype(np.uint8)
+    write_video(tmp_path / "still.mp4", [noise] * 60)
+    write_video(tmp_path / "short.mp4", [np.roll(noise, i, 0) for i in range(9)])
+    assert mined(tmp_path / "still.mp4").reason == "static"
+    assert mined(tmp_path / "short.mp4").reason == "too_short"
+
+
+def test_the_camera_can_be_taken_out_of_the_motion(shared_data):
+    path = shared_data / "clips" / "kinetics_hitting_baseball.mp4"
+    plain, compensated = mined(path, frames=False), mined(path, frames=False, compensate_camera=True)
+    moved = [np.mean([k.motion for k in result.keyframes]) for result in (plain, compensated)]
+    assert moved[1] < 0.6 * moved[0]

@@ -1,0 +1,276 @@
+"""Whole runs: the same bytes whoever runs them, resumed after kill -9, through crashes, hangs and broken files."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import retrodict
+from retrodict.progress import EventProgress
+from retrodict.transitions import read_rows
+from retrodict.video import ClipRef, MineConfig, mine
+from retrodict.video.restore import with_pictures
+from retrodict.video.tally import tally
+
+CONFIG = MineConfig(min_gap=4, frames_per_clip=4)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """24 short clips of drifting noise in three folders, one still, one empty, and one that is a text."""
+    root = tmp_path_factory.mktemp("videos")
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        folder = root / ["", "run", "jump"][number % 3]
+        folder.mkdir(exist_ok=True)
+        picture = np.kron(rng.integers(0, 255, (8, 12, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+        with av.open(str(folder / f"clip{number:02d}.mp4"), "w") as container:
+            stream = container.add_stream("mpeg4", rate=25)
+            stream.width, stream.height = 96, 64
+            for step in range(24):
+                moved = picture if number == 5 else np.roll(picture, step * (1 + number % 4), 1)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(moved, format="rgb24")))
+            container.mux(stream.encode())
+    (root / "empty.mkv").touch()
+    (root / "run" / "notes.mp4").write_text("not a video\n")
+    return root
+
+
+def contents(out):
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def expected(videos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("expected") / "out"
+    mine(videos, out, CONFIG, executor_name="serial", shard_clips=5)
+    return contents(out)
+
+
+def test_pairs_load_as_images_and_carry_where_they_come_from(videos, tmp_path):
+    out = tmp_path / "out"
+    result = mine(videos, out, CONFIG, workers=2)
+    assert result.clips == 26 and result.dropped == {"empty": 1, "static": 1, "unreadable": 1}
+    rows = read_rows(out)
+    assert len(rows) == result.pairs == 69 and len({row.id for row in rows}) == 69
+    assert {row.category for row in rows} == {"", "run", "jump"}
+    row = rows[-1]
+    assert row.source_image.size == (96, 64)
+    assert row.group == row.clip == "run/clip22.mp4" and len(row.clip_sha256) == 64
+    assert row.provenance["pts"] == [512 * row.frame_source, 512 * row.frame_target]
+    assert row.provenance["time_base"] == "1/12800" and row.t_target == row.frame_target / 25
+    assert row.provenance["config"] == CONFIG.digest() and "av" in row.provenance["versions"]
+    ledger = [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()]
+    assert len({clip["clip"] for clip in ledger}) == 26 and sum(clip["pairs"] for clip in ledger) == 69
+    datasets = pytest.importorskip("datasets")
+    loaded = datasets.load_dataset("parquet", data_dir=str(out), split="train", cache_dir=str(tmp_path / "cache"))
+    assert isinstance(loaded.features["source"], datasets.Image) and loaded[0]["target"].size == (96, 64)
+
+
+def test_the_same_bytes_from_every_executor(videos, expected, tmp_path):
+    for workers in (1, 3):
+        mine(videos, tmp_path / str(workers), CONFIG, workers=workers, shard_clips=5)
+        assert contents(tmp_path / str(workers)) == expected
+
+
+def test_the_same_bytes_from_ray(videos, expected, tmp_path):
+    pytest.importorskip("ray")
+    mine(videos, tmp_path / "out", CONFIG, executor_name="ray", shard_clips=5)
+    assert contents(tmp_path / "out") == expected
+
+
+def test_pictures_that_were_left_out_are_decoded_on_demand(videos, expected, tmp_path):
+    mine(videos, tmp_path / "with", CONFIG, executor_name="serial")
+    mine(videos, tmp_path / "without", MineConfig(min_gap=4, frames_per_clip=4, frames=False), executor_name="serial")
+    bare = read_rows(tmp_path / "without")
+    assert bare[0].source is None
+    restored = list(with_pictures(bare, videos))
+    assert [(r.source, r.target) for r in restored] == [(r.source, r.target) for r in read_rows(tmp_path / "with")]
+
+
+def start(videos, out):
+    code = (
+        "from pathlib import Path; from retrodict.video import mine, MineConfig; import sys; "
+        "mine(Path(sys.argv[1]), Path(sys.argv[2]), MineConfig(min_gap=4, frames_per_clip=4), workers=2, shard_clips=5)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(retrodict.__file__).parents[1])}
+    return subprocess.Popen([sys.executable, "-c", code, str(videos), str(out)], env=environment)
+
+
+def test_kill_9_of_the_run_loses_nothing_and_repeats_nothing(videos, expected, tmp_path):
+    rng = random.Random(7)
+    out = tmp_path / "out"
+    for _ in range(3):
+        run = start(videos, out)
+        time.sleep(rng.uniform(0.7, 2.0))
+        run.kill()
+        run.wait()
+    finished = {path: path.stat().st_mtime_ns for path in out.glob("pairs-*.parquet")} if out.exists() else {}
+    assert start(videos, out).wait() == 0
+    assert contents(out) == expected
+    assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in finished.items())
+
+
+def children():
+    """Process ids of the workers of this process."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+            command = stat.with_name("cmdline").read_bytes()
+        except OSError:  # ended meanwhile
+            continue
+        if int(fields[1]) == os.getpid() and b"retrodict.video.worker" in command:
+            found.append(int(stat.parent.name))
+    return sorted(found)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_that_is_killed_or_hangs_is_replaced(videos, expected, tmp_path, blow):
+    """SIGSTOP stands for a hang: the worker is there, but makes no progress."""
+    seen = []
+
+    def strike(clip):
+        seen.append(clip)
+        if len(seen) in (4, 11):
+            for worker in children()[:1]:
+                os.kill(worker, blow)
+
+    out = tmp_path / "out"
+    mine(videos, out, CONFIG, workers=2, shard_clips=5, timeout=2.0, progress=strike)
+    assert contents(out) == expected
+    assert len(seen) == 26 and not children()
+
+
+def test_a_clip_that_always_crashes_its_worker_is_given_up(videos, tmp_path, monkeypatch):
+    """A codec that dies on one clip, put into the worker by a start-up file of its Python."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, av\n"
+        "real = av.open\n"
+        "def opened(name, *rest, **more):\n"
+        "    if 'clip03' in name: os.abort()\n"
+        "    return real(name, *rest, **more)\n"
+        "av.open = opened\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    out = tmp_path / "out"
+    result = mine(videos, out, CONFIG, workers=2, retries=1)
+    assert result.clips == 26 and result.dropped["crashed"] == 1 and result.pairs == 66
+    crashed = next(
+        c for c in map(json.loads, (out / "clips.jsonl").read_text().splitlines()) if c["reason"] == "crashed"
+    )
+    assert crashed["clip"] == "clip03.mp4" and "signal 6; tried 2 times" in crashed["detail"]
+
+
+def mutate(data, rng):
+    data = bytearray(data)
+    how = rng.choice(["flip", "cut", "both", "zero"])
+    if how in ("flip", "both"):
+        for _ in range(rng.choice([1, 20, 400])):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+    if how == "zero":
+        begin = rng.randrange(len(data))
+        data[begin : begin + 3000] = bytes(len(data[begin : begin + 3000]))
+    return bytes(data[: rng.randrange(len(data))] if how in ("cut", "both") else data)
+
+
+def test_broken_copies_are_all_accounted_for(shared_data, videos, tmp_path):
+    rng = random.Random(3)
+    names = ["asl_eat.mkv", "ucf101_Archery.avi", "dog_snow_5fps.mp4", "edge_h265.mp4", "edge_av1.mkv"]
+    sources = [shared_data / "clips" / name for name in names]
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    for number in range(30):
+        source = rng.choice(sources)
+        (folder / f"{number:02d}{source.suffix}").write_bytes(mutate(source.read_bytes(), rng))
+    result = mine(folder, tmp_path / "out", MineConfig(min_gap=4), workers=2, timeout=20)
+    assert result.clips == 30 and not {"crashed", "hung"} & result.dropped.keys()
+    assert sum(result.dropped.values()) < 30
+
+
+def test_a_second_run_does_only_what_is_new(videos, tmp_path):
+    folder, out = tmp_path / "videos", tmp_path / "out"
+    shutil.copytree(videos / "run", folder)
+    first = mine(folder, out, CONFIG, executor_name="serial")
+    shutil.copy(videos / "jump" / "clip02.mp4", folder / "a-new-one.mp4")
+    seen = []
+    second = mine(folder, out, CONFIG, executor_name="serial", progress=seen.append)
+    assert [clip["clip"] for clip in seen] == ["a-new-one.mp4"]
+    assert (second.resumed, second.clips, second.pairs) == (first.clips, first.clips + 1, first.pairs + 3)
+    with pytest.raises(ValueError, match="not mined with these settings"):
+        mine(folder, out, MineConfig(min_gap=5))
+
+
+def test_what_the_user_can_fix_is_said_in_one_line(videos, tmp_path):
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    cases = [
+        (tmp_path / "nowhere", tmp_path / "out", "does not exist"),
+        (tmp_path / "bare", tmp_path / "out", "holds no video"),
+        (videos, tmp_path / "full", "not empty"),
+        (videos, videos / "empty.mkv", "is a file"),
+        ([], tmp_path / "out", "No video was given"),
+        ([ClipRef(path=videos, name="x")] * 2, tmp_path / "out", "unique"),
+    ]
+    for given, out, message in cases:
+        with pytest.raises(ValueError, match=message) as raised:
+            mine(given, out)
+        assert "\n" not in str(raised.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_of_strangers_are_escaped_and_the_page_stands_alone(videos, tmp_path):
+    folder = tmp_path / "<script>alert(1)<"
+    folder.mkdir()
+    shutil.copy(videos / "clip00.mp4", folder / "<b>&.mp4")
+    (folder / "<i>.mp4").touch()
+    mine(tmp_path, tmp_path / "out", CONFIG, executor_name="serial")
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "&lt;b&gt;&amp;.mp4" in page and "&lt;i&gt;.mp4" in page
+    assert "<script" not in page and "<b>" not in page and "http" not in page
+    assert page.count("data:image/jpeg;base64,") == 6
+
+
+def test_progress_tells_speed_pairs_and_failures(videos, tmp_path):
+    events = []
+    progress = EventProgress(events.append)
+    clock = iter(range(100))
+    mine(videos, tmp_path / "out", CONFIG, executor_name="serial", progress=tally(progress, lambda: next(clock)))
+    assert (events[-1]["done"], events[-1]["total"]) == (26, 26)
+    assert events[-1]["note"] == "1.0 clips/s · 1 video-s/s · 69 pairs · 3 clips without"
+
+
+def test_two_runs_do_not_share_an_output(videos, tmp_path):
+    out = tmp_path / "out"
+    failures = []
+
+    def intrude(clip):
+        if not failures:
+            with pytest.raises(ValueError, match="Another run") as raised:
+                mine(videos, out, CONFIG, executor_name="serial")
+            failures.append(raised.value)
+
+    mine(videos, out, CONFIG, executor_name="serial", progress=intrude)
+    assert len(failures) == 1 and threading.active_count() < 20
+
+
+def test_shard_footers_hold_the_ledger(videos, tmp_path):
+    mine(videos, tmp_path / "out", CONFIG, executor_name="serial", shard_clips=10)
+    files = sorted((tmp_path / "out").glob("*.parquet"))
+    ledgers = [json.loads(pq.read_metadata(file).metadata[b"retrodict.clips"]) for file in files]
+    assert [len(ledger) for ledger in ledgers] == [10, 10, 6]

@@ -27,7 +27,7 @@ from retrodict.evaluation.bench import (
     write_items,
     write_predictions,
 )
-from retrodict.evaluation.pool import Scored
+from retrodict.evaluation.pool import Scored, reason_counts
 from retrodict.evaluation.summary import best_of_k
 from retrodict.models.protocol import Candidate, Frame
 from retrodict.transitions import Transition
@@ -109,6 +109,15 @@ def test_summary_has_the_documented_shape_and_counts_what_is_unscored() -> None:
     assert (found["difference"], found["relative"], found["n"]) == (0.5, 1.0, 2)
     with pytest.raises(ValueError, match="same items"):
         compare(items, items[:2], names=("a", "b"))
+
+
+def test_reasons_are_counted_by_kind() -> None:
+    reasons = [
+        "This model does not know 'cat'. It knows: a b",
+        "This model does not know 'dog's'.",
+        "no target picture",
+    ]
+    assert reason_counts(reasons) == {"This model does not know ...": 2, "no target picture": 1}
 
 
 def test_evaluate_scores_every_frame_and_survives_what_it_cannot_express(tmp_path: Path) -> None:

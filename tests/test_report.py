@@ -97,7 +97,10 @@ def test_a_claim_is_what_its_interval_allows(folder: Path) -> None:
         return claims(Run(folder, results))[0]
 
     found = claim(0.2, 0.1, 0.3)
-    assert (found.state, found.headline) == ("ahead", "FDM (best of 8 by IDM + FDM) beats FT by 0.200 (+50 %).")
+    assert (found.state, found.headline) == (
+        "ahead",
+        "FDM (best of 8 by IDM + FDM) beats FT by 0.200 (+50\N{NO-BREAK SPACE}%).",
+    )
     assert "95 % interval 0.100 to 0.300" in found.detail
     assert claim(0.05, -0.01, 0.11).state == "level"
     assert claim(0.05, -0.01, 0.11).headline.startswith("No difference is shown")

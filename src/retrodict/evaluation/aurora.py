@@ -16,7 +16,7 @@ from PIL import Image
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verify import Verifier, choose
 from retrodict.evaluation.metrics import L1_PROTOCOL, l1
-from retrodict.evaluation.pool import ItemResult, Scored
+from retrodict.evaluation.pool import ItemResult, Scored, reason_counts
 from retrodict.evaluation.predictions import write_lines
 from retrodict.evaluation.stats import mean_interval
 from retrodict.models.protocol import ForwardModel
@@ -46,7 +46,8 @@ def measure(
         rows[system] = _distances(transitions, lambda i: _picture(results[i].greedy))
     if verifiers:
         name = verifiers[-1].name
-        rows[f"{system}, best by {name}"] = _distances(transitions, lambda i: _chosen(results[i], name))
+        size = max(len(item.pool) for item in results)
+        rows[f"{system}.k{size}.{name}"] = _distances(transitions, lambda i: _chosen(results[i], name))
     write_lines(out / "items" / f"{system}.jsonl", list(_records(transitions, results, rows)))
     subsets = list(dict.fromkeys(t.category for t in transitions))
     parts = {subset: [t for t in transitions if t.category == subset] for subset in subsets}
@@ -97,8 +98,8 @@ def _reason(transition: Transition, item: ItemResult) -> str:
 
 
 def _reasons(transitions: Sequence[Transition], results: Sequence[ItemResult]) -> dict[str, int]:
-    found = [_reason(t, item) for t, item in zip(transitions, results, strict=True)]
-    return {reason: found.count(reason) for reason in sorted(set(found)) if reason}
+    found = (_reason(t, item) for t, item in zip(transitions, results, strict=True))
+    return reason_counts(reason for reason in found if reason)
 
 
 def _records(

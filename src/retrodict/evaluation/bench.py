@@ -110,7 +110,17 @@ def run_bench(
         from retrodict.evaluation.aurora import measure
 
         measured = measure(system, forward, verifiers, transitions, results, out)
-    return _finish(out, measured, bench, began, seed, model=model, verifier=verifier, n=drawn, items=len(transitions))
+    return _finish(
+        out,
+        {"system": system, **measured},
+        bench,
+        began,
+        seed,
+        model=model,
+        verifier=verifier,
+        n=drawn,
+        items=len(transitions),
+    )
 
 
 def _transitions(bench: str, data: Path | None, items: int, seed: int) -> list[Transition]:

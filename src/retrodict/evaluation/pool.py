@@ -7,7 +7,9 @@ scores of all candidates are kept, and nothing is chosen here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -152,6 +154,12 @@ def score_images(images: Sequence[Image.Image], transitions: Sequence[Transition
     """Given pictures as greedy predictions without a pool: ground truth, a tokenizer round trip, other programs."""
     rows = zip(images, transitions, strict=True)
     return [item_result(transition, score_frame(image, transition, scorer)) for image, transition in rows]
+
+
+def reason_counts(reasons: Iterable[str]) -> dict[str, int]:
+    """How often each kind of reason occurs: what comes before the words, or the details, of one item."""
+    kinds = (re.sub(r"\s*['\"(].*", " ...", re.split(r"[.:] ", reason)[0]).strip(" ,") for reason in reasons)
+    return dict(sorted(Counter(kinds).items()))
 
 
 def item_result(transition: Transition, greedy: Scored, pool: tuple[Scored, ...] = ()) -> ItemResult:

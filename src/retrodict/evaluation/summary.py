@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from retrodict.evaluation.pool import ItemResult, Measure, Scored
+from retrodict.evaluation.pool import ItemResult, Measure, Scored, reason_counts
 from retrodict.evaluation.stats import Values, mean_interval, paired_difference
 
 KS = (1, 2, 4, 8)
@@ -112,12 +112,7 @@ def _suite(items: Sequence[ItemResult], name: str, chosen: str, ks: Sequence[int
 
 
 def _reasons(items: Sequence[ItemResult]) -> dict[str, int]:
-    reasons: dict[str, int] = {}
-    for item in items:
-        if math.isnan(item.greedy.score):
-            reason = item.greedy.reason or "no score"
-            reasons[reason] = reasons.get(reason, 0) + 1
-    return dict(sorted(reasons.items()))
+    return reason_counts(item.greedy.reason or "no score" for item in items if math.isnan(item.greedy.score))
 
 
 def compare(

@@ -125,7 +125,7 @@ def aurora_table(run: Run) -> Table | None:
     }
     keys = list(next(iter(subsets.values())))
     columns = [*subsets.values(), run.get("all") or {}]
-    rows = [(names.get(key, key), [_l1(column.get(key)) for column in columns]) for key in keys]
+    rows = [(names.get(key) or words.spoken(key), [_l1(column.get(key)) for column in columns]) for key in keys]
     return Table([*subsets, "all"], rows)
 
 
@@ -133,7 +133,7 @@ def _l1(entry: Any) -> Cell:
     cell = _cell(entry, "l1")
     if not cell.note:
         return cell
-    return Cell(cell.text, f"{words.span(entry['ci95'])}, n = {entry['n']}")
+    return Cell(cell.text, f"{words.span(entry['ci95'])}\nn = {entry['n']}")
 
 
 def across(runs: Sequence[Run]) -> Table:
@@ -173,7 +173,7 @@ def markdown(runs: Sequence[Run]) -> str:
 def _markdown_table(table: Table) -> str:
     lines = ["| | " + " | ".join(_plain(h) for h in table.head) + " |", "|---" * (len(table.head) + 1) + "|"]
     for name, cells in table.rows:
-        texts = [c.text + (f" ({c.note})" if c.note else "") for c in cells]
+        texts = [c.text + (f" ({c.note.replace(chr(10), ', ')})" if c.note else "") for c in cells]
         lines.append(f"| {_plain(name)} | " + " | ".join(texts) + " |")
     return "\n".join(lines) + "\n"
 

@@ -17,6 +17,7 @@ from retrodict.evaluation.report.run import SELECTORS, Run, finite, system_name
 MISSING = "\N{EN DASH}"
 BENCHES = {"tabletop": "tabletop", "aurora": "AURORA-Bench"}
 _MINUS = "\N{MINUS SIGN}"
+_NBSP = "\N{NO-BREAK SPACE}"
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -30,7 +31,7 @@ def count(value: Any) -> str:
 
 
 def percent(value: Any, digits: int = 0) -> str:
-    return f"{100 * value:.{digits}f} %".replace("-", _MINUS) if finite(value) else MISSING
+    return f"{100 * value:.{digits}f}{_NBSP}%".replace("-", _MINUS) if finite(value) else MISSING
 
 
 def span(interval: Any, digits: int = 3) -> str:
@@ -125,9 +126,8 @@ def title(runs: Sequence[Run]) -> str:
     run = runs[0]
     if not run.is_bench:
         return "Learn to explain, then learn to predict"
-    measured = [system_name(name) for name in run.systems if name != "copy"] or ["Copy"]
     bench = str(run.get("bench") or "")
-    return f"{', '.join(measured)} on {BENCHES.get(bench, bench)}"
+    return f"{system_name(str(run.get('system') or run.main or 'copy'))} on {BENCHES.get(bench, bench)}"
 
 
 def against(bars: Sequence[Bar], base: Bar | None) -> list[str]:

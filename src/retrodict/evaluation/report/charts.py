@@ -92,7 +92,9 @@ def _greedy(entry: Any) -> Any:
 
 def confidence(run: Run) -> list[Bar]:
     """Share of right labels by the inverse model's log-probability, the surest first."""
-    rows = sorted(run.get("annotation", "by_confidence") or [], key=lambda row: -row["high"])
+    found = run.get("annotation", "by_confidence") or []
+    known = (row for row in found if finite(row.get("low")) and finite(row.get("high")))
+    rows = sorted(known, key=lambda row: -row["high"])
     return _bars(bar(_between(row["low"], row["high"]), row, "exact", "idm", f"{row['n']:,} labels") for row in rows)
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from retrodict.models.small.family import SmallFamily
 
 # Before any library reads them: no test reaches for a model hub, and two test processes do not fight over cores.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -19,4 +23,41 @@ def shared_data() -> Path:
     folder = Path(given) if given else Path(__file__).parents[2] / "shared" / "data"
     if not (folder / "clips" / "manifest.csv").is_file():
         pytest.skip(f"no real clips in {folder}; RETRODICT_SHARED_DATA names their folder")
+    return folder
+
+
+def tiny_family(seed: int = 0) -> SmallFamily:
+    """Random weights: 3 x 3 image tokens of 8 px, 12 codes, and the words of *tabletop*. Made in milliseconds."""
+    import torch
+
+    from retrodict.models.small.family import SmallFamily
+    from retrodict.models.small.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
+    from retrodict.models.small.words import Words
+    from retrodict.worlds import tabletop
+
+    torch.manual_seed(seed)
+    images = ImageTokenizer(ImageTokenizerConfig(size=24, patch=8, codes=12, code_dim=4, width=16)).eval()
+    words = Words.from_texts(example.text for example in tabletop.sample(400, 0))
+    family = SmallFamily.new(images, words, hidden=32, layers=2, heads=2)
+    # Weights of the usual size give nearly even probabilities, under which a wrong choice would go unnoticed.
+    with torch.no_grad():
+        for parameter in family.module.parameters():
+            parameter.mul_(6 if parameter.ndim == 2 else 1)
+    family.module.eval()
+    return family
+
+
+@pytest.fixture
+def family() -> SmallFamily:
+    return tiny_family()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `inverse/` and `forward/`, both of random weights."""
+    from retrodict.models.load import save_model
+
+    folder = tmp_path_factory.mktemp("tiny")
+    save_model(tiny_family(), "inverse", folder / "inverse")
+    save_model(tiny_family(), "forward", folder / "forward")
     return folder

@@ -32,7 +32,8 @@ def build(
     """
     chosen = PROMPTS[prompt or DEFAULT[direction]]
     assert chosen.direction == direction, f"prompt {chosen.id} is for the {chosen.direction} direction"
-    if action is not None and not action.strip():
+    words = None if action is None else family.text_ids(action)
+    if words == []:  # empty, or nothing but blanks and punctuation
         raise ValueError('The action is empty: say in words what happens, for example "push the red ball to the left".')
     ids: list[int] = [family.bos]
     spans: dict[Slot, tuple[int, int]] = {}
@@ -40,8 +41,8 @@ def build(
         if isinstance(part, str):
             ids += family.text_ids(part)
         elif part is Slot.ACTION:
-            if action is not None:
-                spans[part] = _append(ids, family.text_ids(action))
+            if words is not None:
+                spans[part] = _append(ids, words)
         else:
             codes_L = source_L if part is Slot.SOURCE else target_L
             ids.append(family.spec.boi)

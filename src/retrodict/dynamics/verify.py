@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from retrodict.models.protocol import Candidate, Frame, InverseModel, LogProb, ScoringForwardModel
+from retrodict.models.protocol import (
+    Candidate,
+    ForwardModel,
+    Frame,
+    InverseModel,
+    LogProb,
+    ScoringForwardModel,
+    image_of,
+)
 
 FORWARD_SHARE = 0.25  # weight of the forward likelihood beside the inverse one
 
@@ -103,10 +112,47 @@ class Scored:
         self, sources: Sequence[Frame], actions: Sequence[str], pools: Sequence[Sequence[Candidate]]
     ) -> list[list[float]]:
         found = [
-            self._function(s.image if isinstance(s, Candidate) else s, a, c.image)
-            for s, a, c in _flat(sources, actions, pools)
+            self._function(image_of(source), action, candidate.image)
+            for source, action, candidate in _flat(sources, actions, pools)
         ]
         return _regroup(found, pools)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """A predicted frame, and everything it was chosen from.
+
+    `scores` has one score per candidate under the verifier (higher is better); NaN where nothing was scored, as in the
+    greedy prediction of the verifier "none", which has one candidate.
+    """
+
+    candidates: tuple[Candidate, ...]
+    scores: tuple[float, ...]
+    chosen: int
+    verifier: str
+
+    @property
+    def candidate(self) -> Candidate:
+        return self.candidates[self.chosen]
+
+    @property
+    def image(self) -> Image.Image:
+        return self.candidate.image
+
+
+def predict(
+    forward: ForwardModel, verifier: Verifier | None, source: Frame, action: str, *, n: int, seed: int
+) -> Prediction:
+    """Draw `n` candidates and keep the one that the verifier scores highest; without a verifier, be greedy.
+
+    Raises `ValueError` when the model cannot express the action, or when the verifier can score no candidate.
+    """
+    if verifier is None:
+        (greedy,) = forward.sample([source], [action], 1, seed, 0.0)
+        return Prediction(tuple(greedy), (math.nan,), 0, "none")
+    pools = forward.sample([source], [action], n, seed)
+    (scores,) = verifier.scores([source], [action], pools)
+    return Prediction(tuple(pools[0]), tuple(scores), choose(scores), verifier.name)
 
 
 def _flat(

@@ -52,7 +52,9 @@ def load(name: str | Path, role: Direction) -> Any:
         from retrodict.models.editors import CopyModel
 
         if role == "inverse":
-            raise ValueError('"copy" predicts frames; it cannot say which action happened.')
+            raise ValueError(
+                '"copy" only predicts: it cannot say which action happened (verifiers for it: random, none).'
+            )
         return CopyModel()
     folder = _role_folder(_folder(str(name)), role)
     from retrodict.dynamics.unified import UnifiedModel

@@ -19,7 +19,7 @@ class SmallConfig(LlamaConfig):
     def __init__(
         self, text_vocabulary: int = 64, image_codes: int = 128, rows: int = 6, columns: int = 6, **kwargs: Any
     ) -> None:
-        super().__init__(vocab_size=text_vocabulary + image_codes, **kwargs)
+        super().__init__(**kwargs | {"vocab_size": text_vocabulary + image_codes})  # a saved config names it, too
         self.text_vocabulary = text_vocabulary
         self.image_codes = image_codes
         self.rows = rows

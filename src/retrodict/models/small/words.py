@@ -13,6 +13,7 @@ from tokenizers.normalizers import Sequence as Normalizers
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<boi>", "<eoi>", "<unk>")
+LISTED = 60  # words that an error message shows: all of a small world's, not all of a language's
 
 
 class Words:
@@ -60,12 +61,11 @@ class Words:
         known = [word for word in self._tokenizer.get_vocab() if word not in SPECIALS]
         hints = []
         for word in dict.fromkeys(words):
-            near = difflib.get_close_matches(word, known, n=2, cutoff=0.6)
+            near = [f"'{w}'" for w in difflib.get_close_matches(word, known, n=2, cutoff=0.7)]
             hints.append(f"'{word}'" + (f" (did you mean {' or '.join(near)}?)" if near else ""))
-        return (
-            f"This model does not know {', '.join(hints)}. "
-            f"It knows these words: {' '.join(sorted(known)[:80])}{' ...' if len(known) > 80 else ''}."
-        )
+        shown = sorted(known)[:LISTED]
+        rest = f" and {len(known) - LISTED:,} more" if len(known) > LISTED else ""
+        return f"This model does not know {', '.join(hints)}. Its words are: {', '.join(shown)}{rest}."
 
 
 def _normalizer() -> Normalizers:

@@ -7,6 +7,7 @@ from retrodict.worlds.tabletop.parsing import parse
 from retrodict.worlds.tabletop.sampling import Example, random_state, sample
 from retrodict.worlds.tabletop.scene import COLOURS, SHAPES, SIZES, State, Thing
 from retrodict.worlds.tabletop.scoring import Score, exact, is_copy, score, score_state, states
+from retrodict.worlds.tabletop.videos import Moment, VideoTruth, render_video, write_videos
 
 __all__ = [
     "COLOURS",
@@ -15,9 +16,11 @@ __all__ = [
     "SUITES",
     "Action",
     "Example",
+    "Moment",
     "Score",
     "State",
     "Thing",
+    "VideoTruth",
     "actions",
     "apply",
     "draw",
@@ -26,6 +29,7 @@ __all__ = [
     "parse",
     "parse_action",
     "random_state",
+    "render_video",
     "sample",
     "score",
     "score_state",
@@ -33,4 +37,5 @@ __all__ = [
     "templates",
     "true_action",
     "vocabulary",
+    "write_videos",
 ]

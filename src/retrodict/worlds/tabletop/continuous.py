@@ -1,7 +1,7 @@
 """The board of the size "continuous": any horizontal position, with falls, slides and collisions by pymunk.
 
-Things keep upright, so that a scene is described by positions alone; a thing whose middle is not over what it stands
-on would tip over, and an action that ends so is not valid. Heights at rest are whole cells, since everything stands
+Things keep upright, so that a scene is described by positions alone; a thing that hangs too far over an edge would
+tip over, and an action that ends so is not valid. Heights at rest are whole cells, since everything stands
 on the floor, on the shelf or on boxes; horizontal positions are rounded to whole pixels.
 """
 
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from retrodict.worlds.tabletop.physics import simulate
 from retrodict.worlds.tabletop.rules import Place
-from retrodict.worlds.tabletop.scene import CELL, GRID, SHELF_ROW, State, Thing
+from retrodict.worlds.tabletop.scene import CELL, GRID, PLANK_PIXELS, SHELF_ROW, State, Thing
 
+_BALANCED = 0.4  # how much of a thing may hang over an edge; it tips over well before a half
 _SLACK = 2 / CELL  # how far a simulated height may be from the support's
-_UNDERSIDE = SHELF_ROW + 1 - 6 / CELL  # of the plank
+_UNDERSIDE = SHELF_ROW + 1 - PLANK_PIXELS / CELL  # of the plank
 
 
 class ContinuousBoard:
@@ -47,9 +48,9 @@ class ContinuousBoard:
 
 
 def supports(state: State, things: list[Thing], x: float) -> set[float]:
-    """The heights at which a thing at x rests with its middle over what carries it."""
-    heights: set[float] = {0, *(t.y + 1 for t in things if t.shape == "box" and abs(t.x - x) <= 0.5)}
-    return heights | {SHELF_ROW + 1} if _over_plank(state, x, margin=0.5) else heights
+    """The heights at which a thing at x rests and keeps its balance."""
+    heights: set[float] = {0, *(t.y + 1 for t in things if t.shape == "box" and abs(t.x - x) <= _BALANCED)}
+    return heights | {SHELF_ROW + 1} if _over_plank(state, x, margin=_BALANCED) else heights
 
 
 def at_rest(before: State, simulated: list[Thing]) -> State | None:
@@ -69,7 +70,7 @@ def at_rest(before: State, simulated: list[Thing]) -> State | None:
 
 
 def _over_plank(state: State, x: float, margin: float) -> bool:
-    """Whether a thing at x overlaps the plank (margin 1), or has its middle over it (margin 1/2)."""
+    """Whether a thing at x overlaps the plank (margin 1), or keeps its balance on it (margin 0.4)."""
     if not state.shelf:
         return False
     return state.shelf[0] - margin < x < state.shelf[-1] + margin

@@ -11,7 +11,7 @@ from functools import cache
 
 from PIL import Image, ImageDraw
 
-from retrodict.worlds.tabletop.scene import CELL, GRID, PIXELS, SHELF_ROW, State, Thing
+from retrodict.worlds.tabletop.scene import CELL, GRID, PIXELS, PLANK_PIXELS, SHELF_ROW, State, Thing
 
 Colour = tuple[int, int, int]
 
@@ -29,7 +29,6 @@ FLOOR_EDGE: Colour = (140, 149, 170)
 WOOD: Colour = (134, 96, 66)
 WOOD_LIGHT: Colour = (168, 126, 90)
 FLOOR_PIXELS = 4
-PLANK_PIXELS = 6
 _SCALE = 8  # supersampling
 
 

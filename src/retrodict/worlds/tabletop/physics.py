@@ -6,7 +6,7 @@ import math
 
 import pymunk
 
-from retrodict.worlds.tabletop.scene import CELL, PIXELS, SHELF_ROW, State, Thing
+from retrodict.worlds.tabletop.scene import CELL, PIXELS, PLANK_PIXELS, SHELF_ROW, State, Thing
 
 _GRAVITY = 800  # pixels / s^2
 _PUSH = 200  # pixels / s, the speed that a push starts with
@@ -46,7 +46,9 @@ def _add_surroundings(space: pymunk.Space, state: State) -> None:
     if state.shelf:
         left, right = state.shelf[0] * CELL, (state.shelf[-1] + 1) * CELL
         top = (SHELF_ROW + 1) * CELL
-        planks.append(pymunk.Poly(ground, [(left, top - 6), (right, top - 6), (right, top), (left, top)]))
+        planks.append(
+            pymunk.Poly(ground, [(left, top - PLANK_PIXELS), (right, top - PLANK_PIXELS), (right, top), (left, top)])
+        )
     for shape in (floor, *walls, *planks):
         shape.friction = 1
         shape.elasticity = 0.2

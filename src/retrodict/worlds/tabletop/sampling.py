@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 from dataclasses import dataclass
 
 from retrodict.transitions import Transition, encode_png
@@ -23,6 +24,8 @@ from retrodict.worlds.tabletop.scene import (
     State,
     Thing,
 )
+
+HELD_OUT = ("val", "test", "bench")  # namespaces, or the last part of their names
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +67,14 @@ def sample(
     """Examples `start` to `start + n` of an endless list, the suites in turn.
 
     Example i depends on `seed`, `namespace`, `size`, `suites` and i alone, so processes can share a range; only an
-    example that repeats an earlier one of the same call is drawn anew. Name the splits ("train", "test") as
-    namespaces: they share no random numbers. Raises `ValueError` for an unknown size or suite.
+    example that repeats an earlier one of the same call is drawn anew. Name the splits as namespaces: they share no
+    random numbers. One in eight scenes is held out: the namespaces "val", "test", "bench" and those that end so after
+    a hyphen ("demo-test") start from these scenes, and no other namespace and no video does.
+
+    Raises `ValueError` for an unknown size or suite.
     """
-    if size not in SIZES:
-        raise ValueError(f'No size "{size}": use one of {", ".join(SIZES)}.')
-    if unknown := [s for s in suites if s not in SUITES]:
-        raise ValueError(f'No suite "{unknown[0]}": use some of {", ".join(SUITES)}.')
+    check_size(size, suites)
+    held_out = namespace.rsplit("-", 1)[-1] in HELD_OUT
     seen: set[tuple[State, State]] = set()
     examples = []
     for index in range(start, start + n):
@@ -78,27 +82,46 @@ def sample(
         rng = random.Random(f"tabletop/{size}/{namespace}/{seed}/{index}")
         kinds = SUITE_KINDS[suite]
         kind = kinds[index // len(suites) % len(kinds)]
-        source, target, action = _draw_pair(rng, size, kind, seen)
+        source, target, action = _draw_pair(rng, size, kind, held_out, seen)
         seen.add((source, target))
         text = rng.choice(templates(action))
         examples.append(Example(f"{namespace}-{size}-{seed}-{index}", size, suite, source, target, action, text))
     return examples
 
 
+def check_size(size: Size, suites: tuple[str, ...]) -> None:
+    if size not in SIZES:
+        raise ValueError(f'No size "{size}": use one of {", ".join(SIZES)}.')
+    if unknown := [s for s in suites if s not in SUITES]:
+        raise ValueError(f'No suite "{unknown[0]}": use some of {", ".join(SUITES)}.')
+
+
 def _draw_pair(
-    rng: random.Random, size: Size, kind: Kind, seen: set[tuple[State, State]]
+    rng: random.Random, size: Size, kind: Kind, held_out: bool, seen: set[tuple[State, State]]
 ) -> tuple[State, State, Action]:
-    for _ in range(10_000):
+    for _ in range(100_000):
         source = random_state(rng, size, kind)
-        action = random_action(rng, source, kind)
-        if action is None:
+        if is_held_out(source) != held_out:
             continue
-        target = apply(source, action)
-        if target is None or (source, target) in seen:
-            continue
-        if true_action(source, target) == action:
-            return source, target, action
-    raise AssertionError(f"no {kind} in 10,000 scenes")
+        outcome = _random_outcome(rng, source, kind)
+        if outcome is not None and (source, outcome[0]) not in seen:
+            return source, *outcome
+    raise AssertionError(f"no {kind} in 100,000 scenes")
+
+
+def is_held_out(state: State) -> bool:
+    """Whether transitions that start from this scene are for evaluation alone: a fixed eighth of all scenes."""
+    facts = [f"{t.name} {t.x:g} {t.y:g}" for t in state.things]
+    return zlib.crc32(f"{facts} {state.shelf}".encode()) % 8 == 0
+
+
+def _random_outcome(rng: random.Random, source: State, kind: Kind) -> tuple[State, Action] | None:
+    """What a random action of this kind leads to; None when it is not valid or another action leads there too."""
+    action = random_action(rng, source, kind)
+    target = None if action is None else apply(source, action)
+    if action is None or target is None or true_action(source, target) != action:
+        return None
+    return target, action
 
 
 def random_state(rng: random.Random, size: Size, kind: Kind | None = None) -> State:
@@ -173,9 +196,16 @@ def random_action(rng: random.Random, state: State, kind: Kind) -> Action | None
         case "add":
             return _random_addition(rng, f"{rng.choice(absent)} {rng.choice(SHAPES)}", side, other, boxes)
         case "remove":
-            return Action(kind, thing.name)
+            return Action(kind, _random_carrier(rng, state, thing).name)
         case "swap":
             return Action(kind, min(thing.name, other.name), other=max(thing.name, other.name))
+
+
+def _random_carrier(rng: random.Random, state: State, thing: Thing) -> Thing:
+    """Half the time something that carries something, if there is: it is what falls that makes removing hard."""
+    room = board(state)
+    carriers = [t for t in state.things if not room.clear(t)]
+    return rng.choice(carriers) if carriers and rng.random() < 0.5 else thing
 
 
 def _random_addition(rng: random.Random, name: str, side: str, other: Thing, boxes: list[Thing]) -> Action | None:

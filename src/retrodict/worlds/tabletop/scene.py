@@ -21,6 +21,7 @@ GRID = 6  # cells along each side of the picture
 CELL = 16  # pixels along each side of a cell
 PIXELS = GRID * CELL
 SHELF_ROW = 2  # the row of cells that the plank is in; things stand on it in the row above
+PLANK_PIXELS = 6  # how thick the plank is, from the top of its row down
 FEWEST, MOST = 2, 4  # things in a scene
 
 TOLERANCE = 3 / CELL  # "continuous": positions that agree within this many cells count as the same place

@@ -9,13 +9,13 @@ every thing is fitted once more to the pixel, in front of all the others.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from retrodict.worlds.tabletop.drawing import PLANK_PIXELS, RGB, backdrop, corner, paint, sprite
-from retrodict.worlds.tabletop.scene import CELL, COLOURS, GRID, PIXELS, SHAPES, SHELF_ROW, State, Thing
+from retrodict.worlds.tabletop.drawing import RGB, backdrop, corner, paint, sprite
+from retrodict.worlds.tabletop.scene import CELL, COLOURS, GRID, PIXELS, PLANK_PIXELS, SHAPES, SHELF_ROW, State, Thing
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -23,6 +23,14 @@ Mask = npt.NDArray[np.bool_]
 _NEAR = 70.0  # RGB distance within which a pixel has a thing's colour
 _NO_COLOUR = len(COLOURS)
 _FEWEST_PIXELS = 40  # of a thing's colour in one window; a ball, the smallest, has about 120
+
+
+class _Views(NamedTuple):
+    """What a sprite is fitted to: the picture, what it would show without the thing, and the pixels that matter."""
+
+    picture: Floats
+    empty: Floats
+    counts: Mask
 
 
 def parse_continuous(picture: Floats) -> State:
@@ -36,7 +44,7 @@ def parse_continuous(picture: Floats) -> State:
         if counts[index] >= _FEWEST_PIXELS:
             near = colours == index
             own = near | (colours == _NO_COLOUR)
-            found += _find(_planes(picture, empty, own), near, colour)
+            found += _find(_Views(picture, empty, own), near, colour)
     return State.of((_refined(picture, shelf, found, thing) for thing in found), shelf, "continuous")
 
 
@@ -44,11 +52,34 @@ def _refined(picture: Floats, shelf: tuple[int, ...], found: list[Thing], thing:
     others = np.asarray(paint((t for t in found if t is not thing), shelf), dtype=np.float32)
     left, top = corner(thing)
     everywhere = np.ones((PIXELS, PIXELS), dtype=np.bool_)
-    return _fit(_planes(picture, others, everywhere), thing.colour, top, left, reach=4)
+    return _fit(_Views(picture, others, everywhere), thing.colour, top, left, reach=4)
 
 
-def _planes(picture: Floats, empty: Floats, counts: Mask) -> Floats:
-    return np.concatenate((picture - empty, empty, counts[..., None]), axis=-1, dtype=np.float32)
+def _planes(views: _Views, rows: slice, columns: slice) -> Floats:
+    """What `_fit` needs of an area of the picture: shape (rows, columns, 9).
+
+    With p the picture, b what is behind, s a sprite and m its mask, a sprite explains, summed over the pixels that
+    matter, (p - b)^2 - (p - b - m (s - b))^2 = 2 m s (p - b) - 2 m b (p - b) - m^2 s^2 + 2 m^2 s b - m^2 b^2: products
+    of what depends on the picture alone, these planes, and on the sprite alone, `_kernels`.
+    """
+    picture, empty, counts = (view[rows, columns] for view in views)
+    weight = counts[..., None].astype(np.float32)
+    excess, behind = (picture - empty) * weight, empty * weight
+    of_both = (excess * empty).sum(-1, keepdims=True)
+    return np.concatenate((excess, of_both, weight, behind, (behind * empty).sum(-1, keepdims=True)), axis=-1)
+
+
+@cache
+def _kernels(colour: str, stride: int) -> Floats:
+    """The factors of `_planes` for every shape, from every `stride`th pixel each way: shape (pixels * 9, 3)."""
+    kernels = []
+    for shape in SHAPES:
+        image, cut = sprite(colour, shape)
+        s = np.asarray(image, dtype=np.float32)[::stride, ::stride]
+        m = np.asarray(cut, dtype=np.float32)[::stride, ::stride, None] / 255
+        square = (m * m * s * s).sum(-1, keepdims=True)
+        kernels.append(np.concatenate((2 * m * s, -2 * m, -square, 2 * m * m * s, -m * m), axis=-1).reshape(-1))
+    return np.stack(kernels, axis=1, dtype=np.float32)
 
 
 def _colours(picture: Floats, foreground: Mask) -> npt.NDArray[np.intp]:
@@ -62,8 +93,8 @@ def _colours(picture: Floats, foreground: Mask) -> npt.NDArray[np.intp]:
     return colours
 
 
-def _find(planes: Floats, near: Mask, colour: str) -> list[Thing]:
-    """All things of one colour, which the pixels in `near` have; for `planes` see `_fit`."""
+def _find(views: _Views, near: Mask, colour: str) -> list[Thing]:
+    """All things of one colour, which the pixels in `near` have."""
     things: list[Thing] = []
     near = near.copy()
     while True:
@@ -72,7 +103,7 @@ def _find(planes: Floats, near: Mask, colour: str) -> list[Thing]:
         if votes[top, left] < _FEWEST_PIXELS:
             return things
         near[top : top + CELL, left : left + CELL] = False
-        thing = _fit(planes, colour, top, left, reach=6)
+        thing = _fit(views, colour, top, left, reach=6)
         left, top = corner(thing)
         near[max(top - 2, 0) : top + CELL + 2, max(left - 2, 0) : left + CELL + 2] = False
         things.append(thing)
@@ -85,23 +116,15 @@ def _window_sums(near: Mask) -> npt.NDArray[np.int32]:
     return total[CELL:, CELL:] - total[:-CELL, CELL:] - total[CELL:, :-CELL] + total[:-CELL, :-CELL]
 
 
-def _fit(planes: Floats, colour: str, top: int, left: int, reach: int) -> Thing:
-    """The thing that explains the picture best, up to `reach` pixels from a first guess: coarse search, then fine.
-
-    `planes`, shape (96, 96, 7): the picture less the empty scene, the empty scene, and 1 where pixels count.
-    """
+def _fit(views: _Views, colour: str, top: int, left: int, reach: int) -> Thing:
+    """The thing that explains the picture best, up to `reach` pixels from a first guess: coarse search, then fine."""
     shape = SHAPES[0]
-    masks, pictures = _sprites(colour)
     for far, stride in ((reach, 2), (1, 1)):
         rows, columns = _around(top, far, stride), _around(left, far, stride)
-        area = np.s_[rows[0] : rows[-1] + CELL, columns[0] : columns[-1] + CELL]
-        windows = _windows(planes[area], stride)
-        seen, behind, weight = windows[..., :3], windows[..., 3:6], windows[..., 6:]
-        # axes: rows, columns, shapes, and those of a window, which the coarse search thins out as well
-        fit = (seen - masks[:, ::stride, ::stride] * (pictures[:, ::stride, ::stride] - behind)) * weight
-        # what the thing leaves unexplained, less what the empty scene does
-        costs = np.square(fit, out=fit).sum((3, 4, 5)) - (np.square(seen) * weight).sum((3, 4, 5))
-        y, x, index = np.unravel_index(int(costs.argmin()), costs.shape)
+        area = slice(rows[0], rows[-1] + CELL), slice(columns[0], columns[-1] + CELL)
+        explained = _windows(_planes(views, *area), stride) @ _kernels(colour, stride)
+        place, index = divmod(int(explained.argmax()), len(SHAPES))
+        y, x = divmod(place, len(columns))
         shape, top, left = SHAPES[index], rows[y], columns[x]
     return Thing(colour, shape, left / CELL, (PIXELS - CELL - top) / CELL)
 
@@ -111,18 +134,11 @@ def _around(middle: int, reach: int, stride: int) -> range:
     return range(max(middle - reach, 0), min(middle + reach, PIXELS - CELL) + 1, stride)
 
 
-def _windows(area: npt.NDArray[Any], stride: int) -> npt.NDArray[Any]:
-    """The windows of an area, `stride` apart and thinned as much: (rows, columns, 1, 16 / stride, .., channels)."""
+def _windows(area: Floats, stride: int) -> Floats:
+    """The 16 x 16 windows of an area, `stride` apart and thinned as much: shape (windows, pixels * channels)."""
     windows = np.lib.stride_tricks.sliding_window_view(area, (CELL, CELL), axis=(0, 1))[::stride, ::stride]
-    return windows.transpose(0, 1, 3, 4, 2)[:, :, None, ::stride, ::stride]
-
-
-@cache
-def _sprites(colour: str) -> tuple[Floats, Floats]:
-    """The masks (from 0 to 1) and the pictures of the shapes: shapes (3, 16, 16, 1) and (3, 16, 16, 3)."""
-    pairs = [sprite(colour, shape) for shape in SHAPES]
-    masks = np.stack([np.asarray(mask, dtype=np.float32) / np.float32(255) for _, mask in pairs])
-    return masks[..., None], np.stack([np.asarray(image, dtype=np.float32) for image, _ in pairs])
+    thinned = windows.transpose(0, 1, 3, 4, 2)[:, :, ::stride, ::stride]
+    return thinned.reshape(thinned.shape[0] * thinned.shape[1], -1)
 
 
 def _shelf(picture: Floats) -> tuple[int, ...]:

@@ -1,0 +1,203 @@
+"""Unlabelled videos of the tabletop, as real mp4 files, and the truth about them for checking what is mined."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from PIL import Image
+
+from retrodict.transitions import write_atomic, write_json
+from retrodict.worlds.tabletop.drawing import draw
+from retrodict.worlds.tabletop.language import SUITE_KINDS, SUITES, Action, Kind, parse_action, templates
+from retrodict.worlds.tabletop.motion import pictures_between
+from retrodict.worlds.tabletop.outcomes import apply, candidates, true_action
+from retrodict.worlds.tabletop.sampling import check_size, is_held_out, random_state
+from retrodict.worlds.tabletop.scene import COLOURS, PIXELS, Size, State
+
+FPS = 10
+_STILL = (5, 12)  # frames at rest, at least and at most
+_MOVING = (4, 6)  # frames of one action
+_WALKS = 24  # plans to take the longest of: some scenes soon allow nothing more, e.g. nothing more to stack
+_ENCODER = {"crf": "14", "preset": "ultrafast", "g": "50"}
+
+
+class _Step(NamedTuple):
+    target: State
+    action: Action
+
+
+class Moment(NamedTuple):
+    """One action in a video. From `settled` on, until the next moment, the outcome is at rest."""
+
+    first: int  # the first frame that differs from the scene before
+    settled: int
+    action: Action
+
+
+@dataclass
+class VideoTruth:
+    """What happens in a video. Frames are indices from 0, in the order in which the frames are shown.
+
+    `scenes` holds every scene at rest and the frame from which it is so: the first one, and one for each moment.
+    """
+
+    suite: str
+    size: Size
+    frames: int = 0
+    moments: list[Moment] = field(default_factory=list)
+    scenes: list[tuple[int, State]] = field(default_factory=list)
+
+    def states_at(self, frame: int) -> State:
+        """The scene at a frame; `ValueError` when something moves there, or the video has no such frame."""
+        if not 0 <= frame < self.frames:
+            raise ValueError(f"No frame {frame}: the video has {self.frames}.")
+        if any(m.first <= frame < m.settled for m in self.moments):
+            raise ValueError(f"Something moves in frame {frame}: ask for a frame at rest.")
+        return next(state for start, state in reversed(self.scenes) if start <= frame)
+
+    def save(self, path: Path) -> None:
+        record = {
+            "suite": self.suite,
+            "size": self.size,
+            "frames": self.frames,
+            "moments": [[m.first, m.settled, templates(m.action)[0]] for m in self.moments],
+            "scenes": [[start, state.to_json()] for start, state in self.scenes],
+        }
+        write_json(path, record)
+
+    @staticmethod
+    def load(path: Path) -> VideoTruth:
+        record: dict[str, Any] = json.loads(path.read_text())
+        return VideoTruth(
+            record["suite"],
+            record["size"],
+            record["frames"],
+            [Moment(first, settled, _action(text)) for first, settled, text in record["moments"]],
+            [(start, State.from_json(state)) for start, state in record["scenes"]],
+        )
+
+
+def _action(text: str) -> Action:
+    action = parse_action(text)
+    if action is None:
+        raise ValueError(f'"{text}" is no tabletop action: the truth file is damaged, write the video again.')
+    return action
+
+
+def render_video(path: Path, seed: int, *, suite: str, actions: int = 8, size: Size = "cells") -> VideoTruth:
+    """Write one video (mp4, H.264, 96 x 96, 10 frames/s) of several actions of one suite in a row.
+
+    `actions` is the most; where a suite soon leaves nothing more to do (pushing, stacking) there are about 4. Still
+    stretches take 5 to 12 frames, moving ones 4 to 6. The file appears under its name when it is complete.
+    Raises `ValueError` for an unknown size or suite.
+    """
+    check_size(size, (suite,))
+    truth = VideoTruth(suite, size)
+    rng = random.Random(f"tabletop/video/{size}/{suite}/{seed}")
+    write_atomic(path, lambda temporary: _encode(temporary, _play(rng, truth, actions)))
+    return truth
+
+
+def _play(rng: random.Random, truth: VideoTruth, actions: int) -> Iterator[Image.Image]:
+    """The frames of a video; `truth` is filled in as they are made."""
+    start, steps = _plan(rng, truth, actions)
+    truth.scenes.append((0, start))
+    yield from _still(rng, truth, start)
+    for target, action in steps:
+        source = truth.scenes[-1][1]
+        count = rng.randint(*_MOVING)
+        truth.moments.append(Moment(truth.frames, truth.frames + count - 1, action))
+        yield from pictures_between(source, target, action, count)
+        truth.frames += count
+        truth.scenes.append((truth.frames - 1, target))
+        yield from _still(rng, truth, target)
+
+
+def _plan(rng: random.Random, truth: VideoTruth, actions: int) -> tuple[State, list[_Step]]:
+    """The longest of some random walks: a first scene, and actions in a row."""
+    plans: list[tuple[State, list[_Step]]] = []
+    while len(plans) < _WALKS and (not plans or len(plans[-1][1]) < actions):
+        start = random_state(rng, truth.size)
+        if is_held_out(start):
+            continue
+        plans.append((start, _walk(rng, start, SUITE_KINDS[truth.suite], actions)))
+    return max(plans, key=lambda plan: len(plan[1]))
+
+
+def _walk(rng: random.Random, state: State, kinds: tuple[Kind, ...], actions: int) -> list[_Step]:
+    """Up to so many actions in a row, none of them twice in the same scene."""
+    steps: list[_Step] = []
+    seen: set[tuple[State, State]] = set()
+    while len(steps) < actions and (step := _random_step(rng, state, kinds, seen)):
+        seen.add((state, step.target))
+        steps.append(step)
+        state = step.target
+    return steps
+
+
+def _random_step(
+    rng: random.Random, state: State, kinds: tuple[Kind, ...], seen: set[tuple[State, State]]
+) -> _Step | None:
+    every = list(candidates(state, set(COLOURS)))
+    for kind in rng.sample(kinds, len(kinds)):
+        of_kind = [action for action in every if action.kind == kind]
+        for action in rng.sample(of_kind, len(of_kind)):
+            target = apply(state, action)
+            if target is None or (state, target) in seen or is_held_out(target):
+                continue
+            if true_action(state, target) == action:
+                return _Step(target, action)
+    return None
+
+
+def _still(rng: random.Random, truth: VideoTruth, state: State) -> Iterator[Image.Image]:
+    count = rng.randint(*_STILL)
+    truth.frames += count
+    yield from [draw(state)] * count
+
+
+def _encode(path: Path, pictures: Iterator[Image.Image]) -> None:
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FPS, options=_ENCODER)
+        stream.width = stream.height = PIXELS
+        stream.pix_fmt = "yuv444p"  # small things of pure colour suffer from chroma subsampling
+        stream.codec_context.thread_count = 1
+        for index, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def write_videos(
+    folder: Path, n: int, seed: int, *, truth: Path, size: Size = "cells", actions: int = 8, processes: int = 1
+) -> list[Path]:
+    """Write videos to `folder`/suite/name.mp4, the suites in turn, and what is true of each to `truth`/suite/name.json.
+
+    Complete files that are there already are kept, so an interrupted run can be repeated. The folder holds nothing
+    but the videos: keep `truth` outside it, as mining takes the whole folder.
+    """
+    jobs = [(folder, truth, seed, index, size, actions) for index in range(n)]
+    if processes == 1:
+        return [_write_video(*job) for job in jobs]
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(_write_video, *zip(*jobs, strict=True), chunksize=8))
+
+
+def _write_video(folder: Path, truth: Path, seed: int, index: int, size: Size, actions: int) -> Path:
+    suite = SUITES[index % len(SUITES)]
+    name = f"{size}-{seed}-{index:05d}"
+    path, truth_path = folder / suite / f"{name}.mp4", truth / suite / f"{name}.json"
+    # The video is written first: a truth file means that both are complete.
+    if not (path.exists() and truth_path.exists()):
+        render_video(path, seed * 1_000_003 + index, suite=suite, actions=actions, size=size).save(truth_path)
+    return path

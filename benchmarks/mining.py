@@ -173,7 +173,6 @@ def joined_cuts(clips: list[Path], joins: int) -> None:
                 encode(path, pictures)
                 marked = set(process_clip(ClipRef(path=path, name="joined"), MineConfig(frames=False)).cuts)
             true = set(range(24, 24 * 7, 24))
-                print([(names[t // 24 - 1], names[t // 24]) for t in true - marked], marked - true)
             missed += len(true - marked)
             false += len(marked - true)
         kind = "under bars" if bars else "plain"

@@ -1,4 +1,4 @@
-"""Shot boundaries: hard cuts, and fades through a blank picture.
+"""Shot boundaries: hard cuts, and fades through a blank picture. For the third kind see `dissolves`.
 
 Two frames of one shot still match once the flow between them is undone; two frames of different shots do not, in the
 fine structure nor the coarse. The match is a correlation per block, so it does not depend on contrast or exposure, and
@@ -7,6 +7,7 @@ its median over the blocks does not depend on black bars or on a logo that stays
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import cv2
@@ -61,10 +62,14 @@ def _grid(height: int, width: int) -> tuple[Plane, Plane]:
     return np.ascontiguousarray(x), np.ascontiguousarray(y)
 
 
-def shots(like: NDArray[np.float64], contrast: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Number of the shot of each frame, from 0; -1 for blank frames and those of a fade into or out of them."""
+def shots(
+    like: NDArray[np.float64], contrast: NDArray[np.float64], dissolves: Iterable[tuple[int, int]] = ()
+) -> NDArray[np.int64]:
+    """Number of the shot of each frame, from 0; -1 for blank frames and those of a fade or a dissolve."""
     starts = find_cuts(like)
     faded = find_fades(contrast)
+    for first, last in dissolves:
+        faded[first : last + 1] = True
     starts[1:] |= faded[1:] != faded[:-1]
     numbers = np.cumsum(starts).astype(np.int64)
     numbers[faded] = -1

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from retrodict.video.config import MineConfig
 from retrodict.video.cuts import likeness
 from retrodict.video.decode import Gray
+from retrodict.video.dissolves import DissolveFinder
 
 Floats = NDArray[np.float64]
 
@@ -38,6 +39,7 @@ class Track:
     contrast: array[float] = field(default_factory=lambda: array("f"))  # standard deviation, grey levels
     change: array[float] = field(default_factory=lambda: array("f"))  # mean absolute difference, grey levels
     end: float = 0.0  # seconds of the last frame, a duplicate or not
+    dissolves: list[tuple[int, int]] = field(default_factory=list)  # first and last place in these arrays
     duplicates: int = 0
 
     def __len__(self) -> int:
@@ -47,7 +49,7 @@ class Track:
 class Meter:
     """Measures frames one after the other; duplicates are counted and left out of the track."""
 
-    def __init__(self, config: MineConfig) -> None:
+    def __init__(self, config: MineConfig, fps: float) -> None:
         self.track = Track()
         self._measure = {"flow": self._flow, "fast": self._difference, "reference": self._farneback}[config.motion]
         self._compensate = config.compensate_camera
@@ -56,6 +58,7 @@ class Meter:
         self._full = config.motion == "reference"
         self._shape: tuple[int, ...] = ()
         self._dis = _dis()
+        self._dissolves = DissolveFinder(fps, self._dis) if config.cuts else None
 
     def push(self, index: int, seconds: float, pts: int | None, luma: Gray) -> bool:
         """Measure a frame. False when it repeats the one before."""
@@ -77,7 +80,16 @@ class Meter:
             like = 0.0 if resized else self._like(small, change, contrast)
         self._record(index, seconds, pts, motion, sharpness(half), like, contrast, change)
         self._last, self._last_full = small, full
+        if self._dissolves:
+            self._dissolves.push(small)
         return True
+
+    def finish(self) -> Track:
+        """The track, once no frame is left."""
+        if self._dissolves:
+            self._dissolves.finish()
+            self.track.dissolves = self._dissolves.found
+        return self.track
 
     def _record(self, index: int, seconds: float, pts: int | None, *numbers: float) -> None:
         track = self.track

@@ -48,15 +48,15 @@ def _mine(ref: ClipRef, config: MineConfig, tick: Tick) -> ClipResult:
     if not ref.path.stat().st_size:
         raise ClipError("empty", "the file has no bytes")
     held = Held(config)
-    meter = Meter(config)
     decoded = 0
     with open_video(ref.path) as video:
+        meter = Meter(config, video.fps)
         for item in video.decode(ref.start, ref.stop):
             tick()
             decoded += 1
             if meter.push(item.index, item.seconds, item.pts, luma(item.frame)) and config.frames:
                 held.add(item.index, item.frame, meter.track.motion[-1])
-        track = meter.track
+        track = meter.finish()
         known = ClipResult(
             ref=ref,
             sha256=file_sha256(ref.path),
@@ -103,7 +103,7 @@ def _shots(track: Track, config: MineConfig) -> tuple[rules.Ints, rules.Floats]:
     motion = np.asarray(track.motion, np.float64)
     if not config.cuts:
         return np.zeros(len(track), np.int64), motion
-    shot = shots(np.asarray(track.likeness, np.float64), np.asarray(track.contrast, np.float64))
+    shot = shots(np.asarray(track.likeness, np.float64), np.asarray(track.contrast, np.float64), track.dissolves)
     motion[np.diff(shot, prepend=shot[:1]) != 0] = 0.0  # the flow across a cut is not motion
     motion[shot < 0] = 0.0
     return shot, motion

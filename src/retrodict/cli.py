@@ -190,7 +190,7 @@ def train(
     loaded = load_recipe(recipe, overrides or (), TrainRecipe)
     check_output(out)
 
-    from retrodict.training.run import train_recipe
+    from retrodict.training.recipe import train_recipe
 
     with open_progress(quiet, "retrodict train") as progress:
         train_recipe(loaded, out=out, progress=progress)

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from retrodict.recipe_errors import one_line
+from retrodict.recipe_values import leaves, parse_override, read_yaml, set_value
 from retrodict.transitions import write_atomic
 
 EFFECTIVE = "recipe.yaml"
@@ -43,10 +52,8 @@ class Data(Section):
     """Directory of labelled transitions: frame pairs whose actions are known."""
     videos: tuple[RecipePath, ...] = ()
     """Video files, or folders that are searched for them, without labels."""
-    val: RecipePath | None = None
-    """Directory of transitions to choose checkpoints with; by default a tenth of `labelled`, whole groups only."""
     test: RecipePath | None = None
-    """Directory of transitions to report on. Nothing is ever chosen with it."""
+    """Directory of transitions to report on; by default a tenth of `labelled`, whole groups only."""
 
 
 class Mine(Section):
@@ -83,10 +90,22 @@ class Tokenizer(Section):
     """Side of the square that one code stands for, in pixels; it divides `image_size`."""
     codes: Count = 128
     """How many different codes there are."""
-    steps: Count = 700
-    """Optimizer steps."""
-    batch: Count = 32
+    context: Annotated[int, Field(ge=0)] = 0
+    """Residual 3 x 3 blocks on each side, for pictures whose patches cannot stand alone; 0 for flat, drawn ones."""
+    warm_steps: Count = 250
+    """Optimizer steps of plain autoencoding, before the codes are placed."""
+    steps: Count = 250
+    """Optimizer steps of the decoder on the codes."""
+    batch: Count = 16
     """Pictures per step."""
+
+    @field_validator("patch")
+    @classmethod
+    def _divides(cls, value: int, info: ValidationInfo) -> int:
+        size = info.data.get("image_size", value)
+        if size % value:
+            raise ValueError(f"{value} does not divide image_size, which is {size}")
+        return value
 
 
 class Model(Section):
@@ -98,6 +117,14 @@ class Model(Section):
     """Number of transformer blocks."""
     heads: Count = 4
     """Attention heads per block."""
+
+    @field_validator("heads")
+    @classmethod
+    def _share_the_width(cls, value: int, info: ValidationInfo) -> int:
+        hidden = info.data.get("hidden", 2 * value)
+        if hidden % (2 * value):  # rotary positions turn the width of a head in pairs
+            raise ValueError(f"{value} heads cannot share hidden, which is {hidden}, in equal and even parts")
+        return value
 
 
 class Training(Section):
@@ -117,17 +144,6 @@ class Training(Section):
     """How the learning rate falls after the warm-up."""
     weight_decay: NonNegative = 0.01
     """Decoupled weight decay."""
-    optimizer: Literal["muon", "adamw"] = "muon"
-    """`muon` uses Muon for matrices and AdamW for everything else; `adamw` uses AdamW for all."""
-
-
-class Annotate(Section):
-    """How the inverse model labels mined pairs."""
-
-    batch: Count = 64
-    """Pairs per call of the model."""
-    max_tokens: Count = 16
-    """The longest action, in text tokens."""
 
 
 class Select(Section):
@@ -144,8 +160,6 @@ class Weighting(Section):
     """`recognition` weights a token by how much its place changes; `softened` adds 1, so that what stays counts too."""
     clip: Positive = 3.0
     """The largest weight that `softened` gives for a change."""
-    start_step: Annotated[int, Field(ge=0)] = 0
-    """Optimizer steps with even weights before the weighting sets in."""
 
 
 class Sample(Section):
@@ -155,15 +169,13 @@ class Sample(Section):
     """Candidates per prediction."""
     temperature: Positive = 1.0
     """Sampling temperature; a low one makes models copy the source."""
-    verifier: Literal["idm", "idm_fdm", "random", "none"] = "idm_fdm"
-    """What chooses among candidates: the inverse model, it and the forward likelihood, chance, or nothing (greedy)."""
 
 
 class Bench(Section):
     """How the result is measured."""
 
     items: Count = 300
-    """How many test transitions to predict."""
+    """How many test transitions to predict, at most; which ones depends on their ids alone."""
     ks: tuple[Count, ...] = (1, 2, 4, 8)
     """For which numbers of candidates to report verified scores."""
 
@@ -173,7 +185,7 @@ class BootstrapRecipe(Section):
 
     seed: int = 0
     """Seed of everything random."""
-    family: str = "small"
+    family: Literal["small"] = "small"
     """Model family."""
     data: Data
     mine: Mine = Mine()
@@ -183,7 +195,6 @@ class BootstrapRecipe(Section):
     """How the inverse model is trained, on `data.labelled`."""
     forward: Training = Training(steps=600)
     """How the forward model is trained, on `data.labelled` and the annotated pairs."""
-    annotate: Annotate = Annotate()
     select: Select = Select()
     weighting: Weighting = Weighting()
     sample: Sample = Sample()
@@ -193,10 +204,10 @@ class BootstrapRecipe(Section):
 class TrainData(Section):
     """What one model learns from."""
 
-    train: tuple[RecipePath, ...]
+    train: Annotated[tuple[RecipePath, ...], Field(min_length=1)]
     """Directories of labelled transitions; their rows are mixed."""
     val: RecipePath | None = None
-    """Directory of transitions to choose checkpoints with; by default a tenth of `train`, whole groups only."""
+    """Directory of transitions to measure on; by default a tenth of `train`, whole groups only."""
 
 
 class TrainRecipe(Section):
@@ -206,10 +217,11 @@ class TrainRecipe(Section):
     """`inverse` learns frame pair -> action, `forward` learns frame + action -> next frame."""
     seed: int = 0
     """Seed of everything random."""
-    family: str = "small"
+    family: Literal["small"] = "small"
     """Model family."""
     init: str | None = None
-    """Model to start from: `small`, a path or a hub id; by default training starts from nothing."""
+    """Model to start from: `small`, a path or a hub id. It brings its image tokenizer, its words and its size, so that
+    `tokenizer` and `model` do not count. By default training starts from nothing."""
     data: TrainData
     tokenizer: Tokenizer = Tokenizer()
     model: Model = Model()
@@ -226,10 +238,10 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), kind: type[R] = Boots
     Raises `ValueError` with one line that names the file and the key.
     """
     path = Path(path)
-    values = _read_yaml(path)
-    changed = dict(map(_parse_override, overrides))
+    values = read_yaml(path)
+    changed = dict(map(parse_override, overrides))
     for key, value in changed.items():
-        _set(values, key, value)
+        set_value(values, key, value)
     try:
         return kind.model_validate(values, context={"base": path.parent.resolve()})
     except ValidationError as error:
@@ -249,35 +261,20 @@ def save_effective(recipe: BaseModel, directory: Path) -> Path:
     return target
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no recipe {path}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise ValueError(f"{path}{where}: this is not YAML: {getattr(error, 'problem', error)}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: a recipe is a list of `key: value` lines; this file has none.")
-    return values
+def claim(recipe: BaseModel, directory: Path) -> None:
+    """Make `directory` that of a run with this recipe, which is saved there.
 
-
-def _parse_override(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not (key.strip() and equals):
-        raise ValueError(f"--set {text}: write key=value, for example --set forward.steps=200")
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ValueError(f"--set {text}: the value is not YAML") from None
-
-
-def _set(values: dict[str, Any], key: str, value: Any) -> None:
-    *sections, leaf = key.split(".")
-    for section in sections:
-        inner = values.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise ValueError(f"--set {key}: `{section}` is a value, not a section")
-        values = inner
-    values[leaf] = value
+    Raises `ValueError` when it holds a run with other settings, whose parts must not be mixed with this one's.
+    """
+    path = directory / EFFECTIVE
+    begun = path.is_file() and any(p.name != EFFECTIVE for p in directory.iterdir())
+    if not begun:
+        save_effective(recipe, directory)
+        return
+    held, wanted = leaves(read_yaml(path)), leaves(recipe.model_dump(mode="json"))
+    for key in sorted(held.keys() | wanted.keys()):
+        if held.get(key) != wanted.get(key):
+            raise ValueError(
+                f"{directory} holds a run with {key} = {held.get(key)}, and here it is {wanted.get(key)}: "
+                "choose another --out, or the settings that it was begun with."
+            )

@@ -5,20 +5,24 @@ Direction, weighting and family are data and arguments, not copies of a loop.
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from retrodict.models.protocol import Direction, TokenFamily
+from retrodict.models.quiet import no_bars
 from retrodict.training.batches import Example, collate, supervised_logits, token_nll
 from retrodict.training.optimizer import MuonAdamW
 
@@ -30,7 +34,6 @@ class TrainConfig:
     lr: float = 5e-3
     warmup: int = 30
     weight_decay: float = 0.01
-    optimizer: Literal["muon", "adamw"] = "muon"
     schedule: str = "cosine"
     accumulate: int = 1
     checkpoint_every: int = 200
@@ -144,5 +147,16 @@ def train(
     trainer.pop_callback(PrinterCallback)
     if report is not None:
         trainer.add_callback(_Report(report))
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(scratch)) if scratch.is_dir() else None)
+    with no_bars():
+        trainer.train(resume_from_checkpoint=_newest_checkpoint(scratch))
     family.module.eval()
+
+
+def _newest_checkpoint(scratch: Path) -> str | None:
+    """The newest whole checkpoint. The trainer's state is written last: one without it is what a kill left behind."""
+    for folder in scratch.glob("checkpoint-*"):
+        try:
+            json.loads((folder / TRAINER_STATE_NAME).read_text())
+        except (OSError, ValueError):
+            shutil.rmtree(folder)
+    return get_last_checkpoint(str(scratch)) if scratch.is_dir() else None

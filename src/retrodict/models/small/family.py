@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from transformers.utils import logging
 
 from retrodict.models.protocol import Codes, ImageSpec, IntArray, TokenSequence
+from retrodict.models.quiet import no_bars
 from retrodict.models.small.image_tokenizer import ImageTokenizer
 from retrodict.models.small.modeling import SmallConfig, SmallModel
 from retrodict.models.small.words import Words
@@ -108,30 +107,18 @@ class SmallFamily:
 
     def save(self, directory: Path) -> None:
         self.module.config.told_changes = self.told_changes
-        with _no_bars():
+        with no_bars():
             self.module.save_pretrained(directory)
         self.images.save(directory / "image_tokenizer")
         self.words.save(directory / "words.json")
 
     @classmethod
     def load(cls, directory: Path) -> SmallFamily:
-        with _no_bars():
+        with no_bars():
             module = SmallModel.from_pretrained(directory, dtype=torch.float32)
         module.train(False)
         images, words = ImageTokenizer.load(directory / "image_tokenizer"), Words.load(directory / "words.json")
         return cls(module, images, words, told_changes=module.config.told_changes)
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Weights of a few megabytes need no progress bar, and one in the middle of our own would break it."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 @torch.no_grad()

@@ -1,0 +1,53 @@
+"""Recipes before they are checked: nested YAML values and the `key=value` overrides that change them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises `FileNotFoundError`, or `ValueError` with the line that is wrong."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no recipe {path}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ValueError(f"{path}{where}: this is not YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a recipe is a list of `key: value` lines; this file has none.")
+    return values
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`"forward.steps=200"` as its key and its value."""
+    key, equals, value = text.partition("=")
+    if not (key.strip() and equals):
+        raise ValueError(f"--set {text}: write key=value, for example --set forward.steps=200")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ValueError(f"--set {text}: the value is not YAML") from None
+
+
+def set_value(values: dict[str, Any], key: str, value: Any) -> None:
+    """Change the value at a dotted key, making sections that are not there."""
+    *sections, leaf = key.split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise ValueError(f"--set {key}: `{section}` is a value, not a section")
+        values = inner
+    values[leaf] = value
+
+
+def leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by their dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found

@@ -1,6 +1,6 @@
 """Train the *small* weights that ship inside the wheel: an image tokenizer, an inverse and a forward model.
 
-    python scripts/ship_small.py --out build/small            # then copy the three folders to src/retrodict/weights/small
+    python scripts/ship_small.py --out build/small   # then copy inverse/ and forward/ to src/retrodict/weights/small
 
 Every stage is skipped when its output exists and training continues from its newest checkpoint, so the same command
 resumes. Labels are the simulator's own: these are the models to try things with, not a result about bootstrapping.

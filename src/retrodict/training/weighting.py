@@ -27,16 +27,19 @@ class Weighting:
     clip: float = 3.0
 
 
-def recognition_weights(source_NLD: FloatArray, target_NLD: FloatArray, weighting: Weighting) -> FloatArray:
-    """Loss weights [N, L] with mean 1 in each row; a pair without any difference gets weight 1 everywhere."""
+def loss_weights(distance_NL: FloatArray, weighting: Weighting) -> FloatArray:
+    """Loss weights [N, L] with mean 1 in each row; a pair without any difference gets weight 1 everywhere.
+
+    `distance_NL` is the squared L2 distance of the features of source and target before quantisation.
+    """
     if weighting.kind == "none":
-        return np.ones(source_NLD.shape[:2], dtype=np.float32)
-    weights_NL = _mean_one(np.square(source_NLD - target_NLD).sum(-1))
+        return np.ones_like(distance_NL, dtype=np.float32)
+    weights_NL = _mean_one(distance_NL)
     if weighting.kind == "softened":
         weights_NL = _mean_one(1 + np.minimum(weights_NL, weighting.clip))
     return weights_NL
 
 
 def _mean_one(raw_NL: FloatArray) -> FloatArray:
-    mean = raw_NL.mean(1, keepdims=True)
-    return np.where(mean > 0, raw_NL / np.where(mean > 0, mean, 1), 1).astype(np.float32)
+    mean_N1 = raw_NL.mean(1, keepdims=True)
+    return np.where(mean_N1 > 0, raw_NL / np.where(mean_N1 > 0, mean_N1, 1), 1).astype(np.float32)

@@ -1,0 +1,79 @@
+"""The whole loop on the simulated world: every stage of the method, with exact numbers, on two cores.
+
+Videos -> mine -> inverse model on a small labelled set -> annotate -> select -> forward models on the labelled set
+alone (FT), on labelled + annotated (FDM), the same with recognition weights, and the same with the simulator's own
+labels (the ceiling of labelling) -> best-of-n -> bench -> report.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from retrodict.bootstrap import demo_stages
+from retrodict.bootstrap.demo_context import SCALES, Context, Scale
+from retrodict.bootstrap.stages import Stage, run_stages
+from retrodict.progress import Progress
+from retrodict.transitions import write_json
+
+STAGES = (
+    Stage("world", "draw labelled and test scenes", 4, demo_stages.world),
+    Stage("tokenizer", "learn to write pictures as 36 codes", 20, demo_stages.tokenizer, ("world",)),
+    Stage("videos", "film unlabelled videos of the same world", 60, demo_stages.videos),
+    Stage("idm", "learn which action lies between two frames", 100, demo_stages.idm, ("tokenizer",)),
+    Stage("mine", "find moments between which something happened", 80, demo_stages.mine, ("videos",)),
+    Stage("ft", "learn to predict from the labelled pairs alone", 100, demo_stages.ft, ("tokenizer",)),
+    Stage("annotate", "let the inverse model label the mined pairs", 25, demo_stages.annotate, ("mine", "idm")),
+    Stage("select", "keep the labels it is most sure of", 3, demo_stages.select, ("annotate",)),
+    Stage("fdm", "learn to predict from labelled and annotated pairs", 110, demo_stages.fdm, ("select",)),
+    Stage("fdm_true_labels", "the same with true labels: the ceiling", 110, demo_stages.fdm_true_labels, ("select",)),
+    Stage("fdm_weighted", "the same with recognition-weighted loss", 110, demo_stages.fdm_weighted, ("select",)),
+    Stage("idm_plain", "an inverse model that is not told what changed", 100, demo_stages.idm_plain, ("tokenizer",)),
+    *(
+        Stage(f"bench_{name}", f"predict the test scenes with {name}, verified", 30, run, (name, "idm"))
+        for name, run in demo_stages.BENCHES.items()
+    ),
+    Stage(
+        "probe",
+        "ask which of two transitions each model prefers",
+        30,
+        demo_stages.probe,
+        ("fdm", "ft", "idm", "idm_plain"),
+    ),
+)
+
+
+def run_demo(out: Path, seed: int, scale: Scale, progress: Progress) -> None:
+    """Run the loop in `out`, or go on with it, and write `results.json` and `report.html`.
+
+    Raises `ValueError` when `out` holds a demo with another seed or scale.
+    """
+    began = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    context = Context(out, seed, SCALES[scale])
+    _claim(context, scale)
+    run_stages(STAGES, out, context, progress)
+
+    from retrodict.bootstrap.demo_results import write_results
+
+    progress.stage("report", "put everything on one page")
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    write_results(context, scale=scale, command=command, wall_seconds=time.monotonic() - began)
+    progress.done("report.html")
+
+
+def _claim(context: Context, scale: Scale) -> None:
+    file = context.out / "demo.json"
+    settings = {"scale": scale, "seed": context.seed, **asdict(context.settings)}
+    if file.is_file():
+        found = json.loads(file.read_text())
+        if found != settings:
+            raise ValueError(
+                f"{context.out} holds a demo with scale {found['scale']} and seed {found['seed']} or other settings: "
+                "choose another --out, or delete that folder."
+            )
+    else:
+        write_json(file, settings)

@@ -1,0 +1,44 @@
+"""What the demo's stages are told: the settings of a scale, the seed, and the folder they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+Scale = Literal["quick", "full"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a scale stands for."""
+
+    labelled: int = 1000
+    test: int = 600
+    videos: int = 440
+    actions: int = 24  # in each video
+    frames_per_clip: int = 24
+    min_gap: int = 8  # frames
+    top_k: int = 8000
+    steps: int = 900  # of every model, so that all comparisons are at equal compute
+    batch: int = 16
+    lr: float = 4e-3
+    candidates: int = 8
+
+
+SCALES: dict[Scale, Settings] = {
+    "quick": Settings(),
+    "full": replace(Settings(), test=1000, videos=1200, top_k=20_000, steps=4000),
+}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage is told. Stages hand results to each other through files in `out`."""
+
+    out: Path
+    seed: int
+    settings: Settings
+
+    def dir(self, name: str) -> Path:
+        return self.out / name

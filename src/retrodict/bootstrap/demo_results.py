@@ -1,0 +1,163 @@
+"""From the demo's folders to `results.json` and the report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from retrodict.bootstrap.demo_context import Context, Scale
+from retrodict.bootstrap.demo_stages import FORWARD, read_probe
+from retrodict.bootstrap.stages import MEMORY, read_records
+from retrodict.bootstrap.truth import true_action
+from retrodict.evaluation.bench import (
+    ItemResult,
+    compare,
+    estimate,
+    evaluate,
+    read_predictions,
+    score_images,
+    summarise,
+    tabletop_scorer,
+)
+from retrodict.evaluation.stats import mean_interval
+from retrodict.models.editors import CopyModel
+from retrodict.models.small.image_tokenizer import ImageTokenizer
+from retrodict.training.weighting import Weighting, loss_weights
+from retrodict.transitions import MANIFEST, Transition, read_transitions, write_json
+from retrodict.versions import versions
+from retrodict.worlds import tabletop
+
+VERIFIERS = ("idm", "idm_fdm")
+HEATMAPS = 4
+CONFIDENCE_BINS = 5
+
+
+def write_results(context: Context, *, scale: Scale, command: str, wall_seconds: float) -> None:
+    """Measure what the stages left and write `results.json`, `recognition.json` and `report.html`."""
+    from retrodict.evaluation.report import write_report
+
+    out = context.out
+    test = read_transitions(out / "test")
+    items = {name: read_predictions(out / "predictions" / f"{name}.parquet") for name in FORWARD}
+    images = ImageTokenizer.load(out / "image_tokenizer")
+    _write_recognition(context, images, test)
+    probe = read_probe(out)
+    copy = evaluate(CopyModel(), test, scorer=tabletop_scorer, n=context.settings.candidates, seed=0)
+    results = {
+        "kind": "demo",
+        "systems": {"copy": summarise(copy), **{name: summarise(found, VERIFIERS) for name, found in items.items()}},
+        "ground_truth": estimate(score_images([t.target_image for t in test], test, tabletop_scorer)),
+        "tokenizer_round_trip": estimate(score_images(_round_trip(images, test), test, tabletop_scorer)),
+        "comparisons": _comparisons(items, context.settings.candidates),
+        "idm": _exactness(probe["explained"]["idm"], test, context.seed),
+        "idm_plain": _exactness(probe["explained"]["idm_plain"], test, context.seed),
+        "annotation": _annotation(context),
+        "mining": _mining(context),
+        "weighting": {name: estimate(items[key]) for name, key in (("none", "fdm"), ("softened", "fdm_weighted"))},
+        "probe": probe["probe"],
+        "seconds": {name: record["seconds"] for name, record in read_records(out).items()},
+        "wall_seconds": round(wall_seconds, 1),
+        **json.loads((out / MEMORY).read_text()),
+        "versions": versions(),
+        "config": {"scale": scale, "seed": context.seed, **asdict(context.settings), "verifiers": list(VERIFIERS)},
+        "scale": scale,
+        "seed": context.seed,
+        "command": command,
+    }
+    write_json(out / "results.json", results)
+    write_report(out)
+
+
+def _round_trip(images: ImageTokenizer, test: Sequence[Transition]) -> list[Any]:
+    return images.decode(images.encode([t.target_image for t in test]).codes_NL)
+
+
+def _comparisons(items: dict[str, list[ItemResult]], n: int) -> dict[str, Any]:
+    """Paired differences, item by item, of what the loop claims."""
+
+    def greedy(a: str, b: str) -> Any:
+        return compare(items[a], items[b], names=(f"{a}.greedy", f"{b}.greedy"))
+
+    def verified(a: str, b: str, ka: int, kb: int) -> Any:
+        names = (f"fdm.k{ka}.{a}", "fdm.greedy" if b == "greedy" else f"fdm.k{kb}")
+        return compare(items["fdm"], items["fdm"], names=names, selectors=(a, b), ks=(ka, kb))
+
+    return {
+        "fdm_vs_ft": greedy("fdm", "ft"),
+        "fdm_vs_true_labels": greedy("fdm", "fdm_true_labels"),
+        "weighted_vs_fdm": greedy("fdm_weighted", "fdm"),
+        "idm_fdm_vs_greedy": verified("idm_fdm", "greedy", n, 1),
+        "idm_fdm_vs_k1": verified("idm_fdm", "random", n, 1),
+        "idm_vs_greedy": verified("idm", "greedy", n, 1),
+        "idm_vs_k1": verified("idm", "random", n, 1),
+        "random_vs_k1": verified("random", "random", n, 1),
+    }
+
+
+def _exactness(explained: Sequence[str], test: Sequence[Transition], seed: int) -> dict[str, Any]:
+    """How often the exact action is named; the floor is naming the action of another scene of the suite."""
+    named = mean_interval([float(tabletop.exact(text, t)) for text, t in zip(explained, test, strict=True)])
+    rng = np.random.default_rng(seed)
+    floor = []
+    for t in test:
+        others = [o.action for o in test if o.category == t.category and o.id != t.id]
+        floor.append(float(tabletop.exact(others[rng.integers(len(others))], t)))
+    return {"exact": named.mean, "ci95": [named.low, named.high], "n": named.n, "floor": float(np.mean(floor))}
+
+
+def _annotation(context: Context) -> dict[str, Any]:
+    """How good the labels of mined pairs are, by the simulator's own record."""
+    annotated, selected = (read_transitions(context.dir(name)) for name in ("annotated", "selected"))
+    chosen = {t.id for t in selected}
+    rows: list[tuple[Transition, float]] = []
+    for t in annotated:
+        action = true_action(t, context.dir("truth"))
+        if action is not None:
+            rows.append((t, float(tabletop.parse_action(t.action) == action)))
+    exact = mean_interval([right for _, right in rows])
+    return {
+        "exact": exact.mean,
+        "ci95": [exact.low, exact.high],
+        "n": exact.n,
+        "mined": len(annotated),
+        "single_action": len(rows),
+        "selected": len(selected),
+        # A selected pair that shows no or several actions has no right label, so it counts as wrong here.
+        "selected_exact": sum(right for t, right in rows if t.id in chosen) / len(selected),
+        "by_confidence": _by_confidence(rows),
+    }
+
+
+def _by_confidence(rows: Sequence[tuple[Transition, float]]) -> list[dict[str, Any]]:
+    ordered = sorted(rows, key=lambda row: row[0].logprob)
+    bins = [chunk for chunk in np.array_split(np.arange(len(ordered)), CONFIDENCE_BINS) if len(chunk)]
+    found = []
+    for chunk in bins:
+        low, high = ordered[chunk[0]][0].logprob, ordered[chunk[-1]][0].logprob
+        exact = mean_interval([ordered[i][1] for i in chunk])
+        row = {"low": low, "high": high, "exact": exact.mean, "ci95": [exact.low, exact.high], "n": exact.n}
+        found.append({k: (None if isinstance(v, float) and math.isnan(v) else v) for k, v in row.items()})
+    return found
+
+
+def _mining(context: Context) -> dict[str, Any]:
+    manifest = json.loads((context.dir("pairs") / MANIFEST).read_text())
+    counts = manifest["counts"]
+    return {"clips": context.settings.videos, "pairs": counts["kept"], "dropped": counts["dropped"]}
+
+
+def _write_recognition(context: Context, images: ImageTokenizer, test: Sequence[Transition]) -> None:
+    """Recognition weights of a few test pairs, chosen by hash, for the report's heatmap."""
+    shown = sorted(test, key=lambda t: hashlib.sha256(t.id.encode()).digest())[:HEATMAPS]
+    source = images.encode([t.source_image for t in shown]).features_NLD
+    target = images.encode([t.target_image for t in shown]).features_NLD
+    weights_NL = loss_weights(np.square(source - target).sum(-1), Weighting("recognition"))
+    grid = list(images.config.grid)
+    found = [{"id": t.id, "grid": grid, "weights": row.tolist()} for t, row in zip(shown, weights_NL, strict=True)]
+    write_json(context.out / "recognition.json", found)

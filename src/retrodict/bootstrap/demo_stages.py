@@ -1,0 +1,198 @@
+"""The demo's stages. Each reads and writes folders under `context.out` and returns a few words on what it made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from retrodict.bootstrap.demo_context import Context
+from retrodict.progress import Progress
+from retrodict.transitions import Transition, read_rows, read_transitions, write_json, write_manifest, write_rows
+
+FORWARD = ("ft", "fdm", "fdm_weighted", "fdm_true_labels")
+
+
+def world(context: Context, progress: Progress) -> str:
+    from retrodict.worlds import tabletop
+
+    for split, count in (("labelled", context.settings.labelled), ("test", context.settings.test)):
+        examples = tabletop.sample(count, context.seed, namespace=f"demo-{split}")
+        rows = [example.transition("train" if split == "labelled" else "test") for example in examples]
+        write_rows(context.dir(split) / "transitions-00000.parquet", rows)
+        write_manifest(context.dir(split), kind="transitions", config={"seed": context.seed}, kept=count, dropped={})
+    return f"{context.settings.labelled:,} labelled, {context.settings.test:,} test"
+
+
+def videos(context: Context, progress: Progress) -> str:
+    from retrodict.worlds import tabletop
+
+    settings, size = context.settings, 20
+    for start in range(0, settings.videos, size):
+        count = min(start + size, settings.videos)
+        tabletop.write_videos(
+            context.dir("videos"), count, context.seed, truth=context.dir("truth"), actions=settings.actions
+        )
+        progress.advance(count, settings.videos)
+    return f"{settings.videos} videos of {settings.actions} actions"
+
+
+def mine(context: Context, progress: Progress) -> str:
+    from retrodict.progress import counter
+    from retrodict.video import MineConfig
+    from retrodict.video import mine as run
+
+    settings = context.settings
+    config = MineConfig(frames_per_clip=settings.frames_per_clip, min_gap=settings.min_gap)
+    each = counter(progress, "clips")
+    result = run(context.dir("videos"), context.dir("pairs"), config, workers=1, progress=each)
+    return f"{result.pairs:,} pairs of {result.clips} clips"
+
+
+def tokenizer(context: Context, progress: Progress) -> str:
+    from retrodict.models.small.image_tokenizer import ImageTokenizerConfig
+    from retrodict.training.image_tokenizer import ImageTokenizerTraining, train_image_tokenizer
+
+    rows = read_transitions(context.dir("labelled"))
+    images = [image for row in rows for image in (row.source_image, row.target_image)]
+    training = ImageTokenizerTraining(seed=context.seed)
+    trained = train_image_tokenizer(images, ImageTokenizerConfig(), training, partial(_report_loss, progress))
+    trained.save(context.dir("image_tokenizer"))
+    return f"{trained.config.codes} codes from {len(images):,} pictures"
+
+
+def _report_loss(progress: Progress, step: int, total: int, loss: float) -> None:
+    progress.advance(step, total, f"loss {loss:.3f}")
+
+
+def _train(
+    context: Context, progress: Progress, name: str, direction: Any, rows: Sequence[Transition], **options: Any
+) -> str:
+    """Train one model of the demo. All have the same size and see the same number of sequences."""
+    from retrodict.models.small.family import SmallFamily
+    from retrodict.models.small.image_tokenizer import ImageTokenizer
+    from retrodict.models.small.words import Words
+    from retrodict.training.run import train_model
+    from retrodict.training.trainer import TrainConfig
+    from retrodict.worlds import tabletop
+
+    settings = context.settings
+    images = ImageTokenizer.load(context.dir("image_tokenizer"))
+    words = Words.from_texts(tabletop.vocabulary())
+    told_changes = options.pop("told_changes", True)
+    train_model(
+        lambda: SmallFamily.new(images, words, told_changes=told_changes),
+        direction,
+        rows,
+        TrainConfig(settings.steps, batch=settings.batch, lr=settings.lr, seed=context.seed),
+        context.dir(name),
+        cache=context.dir("tokens"),
+        report=partial(_report_loss, progress),
+        **options,
+    )
+    return f"{settings.steps:,} steps on {len(rows):,} transitions"
+
+
+def idm(context: Context, progress: Progress) -> str:
+    return _train(context, progress, "idm", "inverse", read_transitions(context.dir("labelled")))
+
+
+def idm_plain(context: Context, progress: Progress) -> str:
+    rows = read_transitions(context.dir("labelled"))
+    return _train(context, progress, "idm_plain", "inverse", rows, told_changes=False)
+
+
+def annotate(context: Context, progress: Progress) -> str:
+    from retrodict.bootstrap.annotate import annotate_dir
+
+    annotate_dir(context.dir("pairs"), model=context.dir("idm"), out=context.dir("annotated"), progress=progress)
+    return f"{len(read_rows(context.dir('annotated'), ['id'])):,} labels"
+
+
+def select(context: Context, progress: Progress) -> str:
+    from retrodict.bootstrap.select import select_dir
+
+    select_dir(context.dir("annotated"), top_k=context.settings.top_k, out=context.dir("selected"))
+    return f"the best {context.settings.top_k:,}, going round the classes"
+
+
+def ft(context: Context, progress: Progress) -> str:
+    return _train(context, progress, "ft", "forward", read_transitions(context.dir("labelled")))
+
+
+def _bootstrapped(context: Context) -> list[Transition]:
+    return read_transitions(context.dir("labelled")) + read_transitions(context.dir("selected"))
+
+
+def fdm(context: Context, progress: Progress) -> str:
+    return _train(context, progress, "fdm", "forward", _bootstrapped(context))
+
+
+def fdm_weighted(context: Context, progress: Progress) -> str:
+    from retrodict.training.weighting import Weighting
+
+    rows = _bootstrapped(context)
+    return _train(context, progress, "fdm_weighted", "forward", rows, weighting=Weighting("softened"))
+
+
+def fdm_true_labels(context: Context, progress: Progress) -> str:
+    from retrodict.bootstrap.truth import with_true_labels
+
+    labelled, selected = read_transitions(context.dir("labelled")), read_transitions(context.dir("selected"))
+    rows = labelled + with_true_labels(selected, context.dir("truth"))
+    return _train(context, progress, "fdm_true_labels", "forward", rows)
+
+
+def _bench(name: str, context: Context, progress: Progress) -> str:
+    """Greedy and a pool of candidates for every test scene, each with its exact score and both verifiers' scores."""
+    from retrodict.dynamics.verify import InverseAndForwardLikelihood, InverseLikelihood
+    from retrodict.evaluation.bench import evaluate, tabletop_scorer, write_items, write_predictions
+    from retrodict.models.load import load
+
+    test = read_transitions(context.dir("test"))
+    inverse = load(context.dir("idm"), role="inverse")
+    items = evaluate(
+        load(context.dir(name), role="forward"),
+        test,
+        scorer=tabletop_scorer,
+        verifiers=[InverseLikelihood(inverse), InverseAndForwardLikelihood(inverse)],
+        n=context.settings.candidates,
+        seed=context.seed,
+        progress=progress,
+    )
+    write_items(context.dir("items") / f"{name}.jsonl", items)
+    write_predictions(context.dir("predictions") / f"{name}.parquet", items)
+    return f"{len(items)} scenes, {1 + context.settings.candidates} frames each"
+
+
+BENCHES: dict[str, Callable[[Context, Progress], str]] = {name: partial(_bench, name) for name in FORWARD}
+
+
+def probe(context: Context, progress: Progress) -> str:
+    """Preference probes of both directions, and how often each inverse model names the exact action."""
+    from retrodict.evaluation.probe import probe_forward, probe_inverse, tabletop_explains
+    from retrodict.models.load import load
+
+    test = read_transitions(context.dir("test"))
+    found: dict[str, Any] = {"probe": {}, "explained": {}}
+    names = ("idm", "idm_plain", "ft", "fdm")
+    for i, name in enumerate(names):
+        model: Any
+        if name.startswith("idm"):
+            model = load(context.dir(name), role="inverse")
+            found["probe"][name] = probe_inverse(model, test, seed=context.seed, explains=tabletop_explains)
+            explanations = model.explain([(row.source_image, row.target_image) for row in test])
+            found["explained"][name] = [explanation.action for explanation in explanations]
+        else:
+            model = load(context.dir(name), role="forward")
+            found["probe"][name] = probe_forward(model, test, seed=context.seed, explains=tabletop_explains)
+        progress.advance(i + 1, len(names))
+    write_json(context.dir("probe") / "probe.json", found)
+    return ", ".join(names)
+
+
+def read_probe(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "probe" / "probe.json").read_text())
+    return found

@@ -21,6 +21,7 @@ from PIL import Image
 
 from retrodict.transitions import Transition
 from retrodict.worlds.tabletop.language import parse_action
+from retrodict.worlds.tabletop.outcomes import true_action
 from retrodict.worlds.tabletop.parsing import parse
 from retrodict.worlds.tabletop.sampling import Example
 from retrodict.worlds.tabletop.scene import COLOURS, State, changed_colours, of_colour, same_scene, same_things
@@ -89,6 +90,9 @@ def is_copy(prediction: Image.Image, example: Example | Transition) -> bool:
 
 
 def exact(text: str, example: Example | Transition) -> bool:
-    """Whether a sentence states the action that happened, in any of its wordings."""
-    true = example.action if isinstance(example, Example) else parse_action(example.action)
+    """Whether a sentence states the action that happened, in any of its wordings.
+
+    What happened is read off the states, so the row's own action may be a model's guess.
+    """
+    true = example.action if isinstance(example, Example) else true_action(*states(example))
     return true is not None and parse_action(text) == true

@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,13 +27,11 @@ from retrodict.worlds.tabletop.scene import COLOURS, PIXELS, Size, State
 FPS = 10
 _STILL = (5, 12)  # frames at rest, at least and at most
 _MOVING = (4, 6)  # frames of one action
-_WALKS = 24  # plans to take the longest of: some scenes soon allow nothing more, e.g. nothing more to stack
+_OPTIONS = 2  # actions of each other kind tried, to get back to the suite's own
 _ENCODER = {"crf": "14", "preset": "ultrafast", "g": "50"}
 
-
-class _Step(NamedTuple):
-    target: State
-    action: Action
+_Pair = tuple[State, State]
+_Step = tuple[State, Action]  # the scene that the action leads to
 
 
 class Moment(NamedTuple):
@@ -96,8 +95,9 @@ def _action(text: str) -> Action:
 def render_video(path: Path, seed: int, *, suite: str, actions: int = 8, size: Size = "cells") -> VideoTruth:
     """Write one video (mp4, H.264, 96 x 96, 10 frames/s) of several actions of one suite in a row.
 
-    `actions` is the most; where a suite soon leaves nothing more to do (pushing, stacking) there are about 4. Still
-    stretches take 5 to 12 frames, moving ones 4 to 6. The file appears under its name when it is complete.
+    Where the suite leaves nothing more to do (all is stacked, all is at the walls), an action of another suite comes
+    between. No action happens twice in the same scene, and no scene is one that `sample` holds out. Still stretches
+    take 5 to 12 frames, moving ones 4 to 6. The file appears under its name when it is complete.
     Raises `ValueError` for an unknown size or suite.
     """
     check_size(size, (suite,))
@@ -109,44 +109,40 @@ def render_video(path: Path, seed: int, *, suite: str, actions: int = 8, size: S
 
 def _play(rng: random.Random, truth: VideoTruth, actions: int) -> Iterator[Image.Image]:
     """The frames of a video; `truth` is filled in as they are made."""
-    start, steps = _plan(rng, truth, actions)
-    truth.scenes.append((0, start))
-    yield from _still(rng, truth, start)
-    for target, action in steps:
-        source = truth.scenes[-1][1]
+    while is_held_out(state := random_state(rng, truth.size)):
+        pass
+    truth.scenes.append((0, state))
+    yield from _still(rng, truth, state)
+    seen: set[_Pair] = set()
+    for _ in range(actions):
+        target, action = _next_step(rng, state, SUITE_KINDS[truth.suite], seen)
+        seen.add((state, target))
         count = rng.randint(*_MOVING)
         truth.moments.append(Moment(truth.frames, truth.frames + count - 1, action))
-        yield from pictures_between(source, target, action, count)
+        yield from pictures_between(state, target, action, count)
         truth.frames += count
         truth.scenes.append((truth.frames - 1, target))
         yield from _still(rng, truth, target)
+        state = target
 
 
-def _plan(rng: random.Random, truth: VideoTruth, actions: int) -> tuple[State, list[_Step]]:
-    """The longest of some random walks: a first scene, and actions in a row."""
-    plans: list[tuple[State, list[_Step]]] = []
-    while len(plans) < _WALKS and (not plans or len(plans[-1][1]) < actions):
-        start = random_state(rng, truth.size)
-        if is_held_out(start):
-            continue
-        plans.append((start, _walk(rng, start, SUITE_KINDS[truth.suite], actions)))
-    return max(plans, key=lambda plan: len(plan[1]))
+def _next_step(rng: random.Random, state: State, own: tuple[Kind, ...], seen: set[_Pair]) -> _Step:
+    """An action of the suite's own kinds, else another, if possible one that the suite's own can follow."""
+    if step := next(_steps(rng, state, own, seen), None):
+        return step
+    others = [kind for kinds in SUITE_KINDS.values() for kind in kinds if kind not in own]
+    first = None
+    for kind in rng.sample(others, len(others)):
+        for step in islice(_steps(rng, state, (kind,), seen), _OPTIONS):
+            if next(_steps(rng, step[0], own, seen), None):
+                return step
+            first = first or step
+    assert first is not None, "something can always be done"
+    return first
 
 
-def _walk(rng: random.Random, state: State, kinds: tuple[Kind, ...], actions: int) -> list[_Step]:
-    """Up to so many actions in a row, none of them twice in the same scene."""
-    steps: list[_Step] = []
-    seen: set[tuple[State, State]] = set()
-    while len(steps) < actions and (step := _random_step(rng, state, kinds, seen)):
-        seen.add((state, step.target))
-        steps.append(step)
-        state = step.target
-    return steps
-
-
-def _random_step(
-    rng: random.Random, state: State, kinds: tuple[Kind, ...], seen: set[tuple[State, State]]
-) -> _Step | None:
+def _steps(rng: random.Random, state: State, kinds: tuple[Kind, ...], seen: set[_Pair]) -> Iterator[_Step]:
+    """Actions that the video has not shown in this scene yet, in random order, and where they lead."""
     every = list(candidates(state, set(COLOURS)))
     for kind in rng.sample(kinds, len(kinds)):
         of_kind = [action for action in every if action.kind == kind]
@@ -155,8 +151,7 @@ def _random_step(
             if target is None or (state, target) in seen or is_held_out(target):
                 continue
             if true_action(state, target) == action:
-                return _Step(target, action)
-    return None
+                yield target, action
 
 
 def _still(rng: random.Random, truth: VideoTruth, state: State) -> Iterator[Image.Image]:

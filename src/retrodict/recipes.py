@@ -160,6 +160,8 @@ class Weighting(Section):
     """`recognition` weights a token by how much its place changes; `softened` adds 1, so that what stays counts too."""
     clip: Positive = 3.0
     """The largest weight that `softened` gives for a change."""
+    start: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the steps that go by with even weights before the weighting sets in."""
 
 
 class Sample(Section):

@@ -14,7 +14,7 @@ class Settings:
     """What a scale stands for."""
 
     labelled: int = 1000
-    test: int = 600
+    test: int = 500
     videos: int = 440
     actions: int = 24  # in each video
     frames_per_clip: int = 24
@@ -22,6 +22,7 @@ class Settings:
     top_k: int = 8000
     steps: int = 900  # of every model, so that all comparisons are at equal compute
     batch: int = 16
+    tokenizer_steps: int = 250  # of each of its two phases
     lr: float = 4e-3
     candidates: int = 8
 

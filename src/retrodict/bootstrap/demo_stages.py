@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from retrodict.bootstrap.demo_context import Context
+from retrodict.models.protocol import Direction
 from retrodict.progress import Progress
+from retrodict.training.weighting import Weighting
 from retrodict.transitions import Transition, read_rows, read_transitions, write_json, write_manifest, write_rows
 
 FORWARD = ("ft", "fdm", "fdm_weighted", "fdm_true_labels")
@@ -57,7 +59,8 @@ def tokenizer(context: Context, progress: Progress) -> str:
 
     rows = read_transitions(context.dir("labelled"))
     images = [image for row in rows for image in (row.source_image, row.target_image)]
-    training = ImageTokenizerTraining(seed=context.seed)
+    steps = context.settings.tokenizer_steps
+    training = ImageTokenizerTraining(warm_steps=steps, steps=steps, seed=context.seed)
     trained = train_image_tokenizer(images, ImageTokenizerConfig(), training, partial(_report_loss, progress))
     trained.save(context.dir("image_tokenizer"))
     return f"{trained.config.codes} codes from {len(images):,} pictures"
@@ -68,7 +71,7 @@ def _report_loss(progress: Progress, step: int, total: int, loss: float) -> None
 
 
 def _train(
-    context: Context, progress: Progress, name: str, direction: Any, rows: Sequence[Transition], **options: Any
+    context: Context, progress: Progress, folder: Path, direction: Direction, rows: Sequence[Transition], **options: Any
 ) -> str:
     """Train one model of the demo. All have the same size and see the same number of sequences."""
     from retrodict.models.small.family import SmallFamily
@@ -87,7 +90,7 @@ def _train(
         direction,
         rows,
         TrainConfig(settings.steps, batch=settings.batch, lr=settings.lr, seed=context.seed),
-        context.dir(name),
+        folder,
         cache=context.dir("tokens"),
         report=partial(_report_loss, progress),
         **options,
@@ -95,13 +98,23 @@ def _train(
     return f"{settings.steps:,} steps on {len(rows):,} transitions"
 
 
+def train_inverse(context: Context, progress: Progress, folder: Path, *, told_changes: bool) -> str:
+    rows = read_transitions(context.dir("labelled"))
+    return _train(context, progress, folder, "inverse", rows, told_changes=told_changes)
+
+
+def train_forward(
+    context: Context, progress: Progress, folder: Path, rows: Sequence[Transition], weighting: Weighting
+) -> str:
+    return _train(context, progress, folder, "forward", rows, weighting=weighting)
+
+
 def idm(context: Context, progress: Progress) -> str:
-    return _train(context, progress, "idm", "inverse", read_transitions(context.dir("labelled")))
+    return train_inverse(context, progress, context.dir("idm"), told_changes=True)
 
 
 def idm_plain(context: Context, progress: Progress) -> str:
-    rows = read_transitions(context.dir("labelled"))
-    return _train(context, progress, "idm_plain", "inverse", rows, told_changes=False)
+    return train_inverse(context, progress, context.dir("idm_plain"), told_changes=False)
 
 
 def annotate(context: Context, progress: Progress) -> str:
@@ -119,22 +132,19 @@ def select(context: Context, progress: Progress) -> str:
 
 
 def ft(context: Context, progress: Progress) -> str:
-    return _train(context, progress, "ft", "forward", read_transitions(context.dir("labelled")))
+    return train_forward(context, progress, context.dir("ft"), read_transitions(context.dir("labelled")), Weighting())
 
 
-def _bootstrapped(context: Context) -> list[Transition]:
+def bootstrapped(context: Context) -> list[Transition]:
     return read_transitions(context.dir("labelled")) + read_transitions(context.dir("selected"))
 
 
 def fdm(context: Context, progress: Progress) -> str:
-    return _train(context, progress, "fdm", "forward", _bootstrapped(context))
+    return train_forward(context, progress, context.dir("fdm"), bootstrapped(context), Weighting())
 
 
 def fdm_weighted(context: Context, progress: Progress) -> str:
-    from retrodict.training.weighting import Weighting
-
-    rows = _bootstrapped(context)
-    return _train(context, progress, "fdm_weighted", "forward", rows, weighting=Weighting("softened"))
+    return train_forward(context, progress, context.dir("fdm_weighted"), bootstrapped(context), Weighting("softened"))
 
 
 def fdm_true_labels(context: Context, progress: Progress) -> str:
@@ -142,7 +152,7 @@ def fdm_true_labels(context: Context, progress: Progress) -> str:
 
     labelled, selected = read_transitions(context.dir("labelled")), read_transitions(context.dir("selected"))
     rows = labelled + with_true_labels(selected, context.dir("truth"))
-    return _train(context, progress, "fdm_true_labels", "forward", rows)
+    return train_forward(context, progress, context.dir("fdm_true_labels"), rows, Weighting())
 
 
 def _bench(name: str, context: Context, progress: Progress) -> str:

@@ -17,14 +17,16 @@ from retrodict.training.batches import collate, example, supervised_logits, toke
 @torch.inference_mode()
 def score(family: TokenFamily, sequences: Sequence[TokenSequence], batch: int = 128) -> list[LogProb]:
     """log p(completion | prefix) of each sequence, all of one direction."""
-    results: list[LogProb] = [LogProb(float("nan"), 0)] * len(sequences)
+    # Candidates of one prompt are often equal: each sequence is scored once.
+    first: dict[bytes, int] = {}
+    same_as = [first.setdefault(sequence.ids_T.tobytes(), i) for i, sequence in enumerate(sequences)]
     # Sequences of like length share a batch, so that little is padded.
-    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i].ids_T))
+    order = sorted(first.values(), key=lambda i: len(sequences[i].ids_T))
+    found: dict[int, LogProb] = {}
     for start in range(0, len(order), batch):
         indices = order[start : start + batch]
-        for i, logprob in zip(indices, _score_batch(family, [sequences[i] for i in indices]), strict=True):
-            results[i] = logprob
-    return results
+        found.update(zip(indices, _score_batch(family, [sequences[i] for i in indices]), strict=True))
+    return [found[i] for i in same_as]
 
 
 def _score_batch(family: TokenFamily, sequences: Sequence[TokenSequence]) -> list[LogProb]:

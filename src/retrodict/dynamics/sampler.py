@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from retrodict.dynamics.sequences import build
 from retrodict.models.protocol import Explanation, FloatArray, IntArray, LogProb, TokenFamily, TokenSequence
@@ -78,7 +79,7 @@ def _decode_images(
 ) -> tuple[IntArray, FloatArray]:
     prefix = _Prefix(family, sequences)
     cache, hidden_PD = prefix.run(family)
-    cache.batch_repeat_interleave(n)
+    _reserve(cache, n, family.spec.tokens)
     hidden_RD = hidden_PD.repeat_interleave(n, 0)
     mask_RT = prefix.mask_PT.repeat_interleave(n, 0)
     position_R = mask_RT.sum(1)
@@ -113,6 +114,41 @@ def _draw(logits_RK: Tensor, uniform_R: Tensor) -> Tensor:
     cumulative_RK = logits_RK.softmax(-1).cumsum(-1)
     scaled_R1 = uniform_R[:, None] * cumulative_RK[:, -1:]
     return torch.searchsorted(cumulative_RK, scaled_R1, right=True)[:, 0].clamp(max=logits_RK.shape[-1] - 1)
+
+
+class _ReservedLayer(DynamicLayer):
+    """Keys and values of a prefix, repeated for N rows, with room for what will be decoded.
+
+    A plain dynamic cache copies all of itself at every step; on a small model that is most of the time.
+    """
+
+    def __init__(self, prefix: Any, n: int, extra: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._rooms = [_with_room(states, n, extra) for states in (prefix.keys, prefix.values)]
+        self._length = prefix.keys.shape[-2]
+        self.is_initialized = True
+        self.dtype, self.device = prefix.keys.dtype, prefix.keys.device
+        self.keys, self.values = (room[:, :, : self._length] for room in self._rooms)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        stop = self._length + key_states.shape[-2]
+        for room, states in zip(self._rooms, (key_states, value_states), strict=True):
+            room[:, :, self._length : stop] = states
+        self._length = stop
+        self.keys, self.values = (room[:, :, :stop] for room in self._rooms)
+        return self.keys, self.values
+
+
+def _with_room(states_PHTD: Tensor, n: int, extra: int) -> Tensor:
+    prompts, heads, length, width = states_PHTD.shape
+    room = states_PHTD.new_zeros(prompts * n, heads, length + extra, width)
+    room[:, :, :length] = states_PHTD.repeat_interleave(n, 0)
+    return room
+
+
+def _reserve(cache: DynamicCache, n: int, extra: int) -> None:
+    """Give each of N rows per prompt its own copy of the prefix and room for `extra` positions."""
+    cache.layers = [_ReservedLayer(layer, n, extra) for layer in cache.layers]
 
 
 class _Prefix:
@@ -179,6 +215,7 @@ def write_actions(
 def _write_chunk(family: TokenFamily, sequences: Sequence[TokenSequence], max_tokens: int) -> list[Explanation]:
     prefix = _Prefix(family, sequences)
     cache, hidden_PD = prefix.run(family)
+    _reserve(cache, 1, max_tokens)
     mask_PT = prefix.mask_PT
     position_P = mask_PT.sum(1)
     count = len(sequences)

@@ -45,7 +45,9 @@ def train_image_tokenizer(
 
     def fit(parameters: list[nn.Parameter], steps: int, done: int, loss_of: Callable[[Tensor], Tensor]) -> None:
         optimizer = torch.optim.AdamW(parameters, lr=training.lr, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.lr, total_steps=steps, pct_start=0.1)
+        total_steps = max(steps, 3)  # a cycle needs a step up and a step down
+        up = max(0.1, 2 / total_steps)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.lr, total_steps=total_steps, pct_start=up)
         for step in range(steps):
             index = torch.from_numpy(rng.integers(0, len(images), training.batch))
             loss = loss_of(_to_float(pixels_N3HW[index]))

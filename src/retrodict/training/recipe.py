@@ -151,7 +151,7 @@ def train_config(section: Training, seed: int) -> TrainConfig:
 
 
 def loss_weighting(section: Weighting) -> weighting.Weighting:
-    return weighting.Weighting(section.kind, section.clip)
+    return weighting.Weighting(section.kind, section.clip, section.start)
 
 
 def report_loss(progress: Progress) -> Callable[[int, int, float], None]:

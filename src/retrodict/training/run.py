@@ -20,6 +20,8 @@ from retrodict.training.trainer import TrainConfig, train
 from retrodict.training.weighting import Weighting, loss_weights
 from retrodict.transitions import Transition
 
+EVEN = Weighting()
+
 
 def train_model(
     new_family: Callable[[], TokenFamily],
@@ -28,7 +30,7 @@ def train_model(
     config: TrainConfig,
     out: Path,
     *,
-    weighting: Weighting | None = None,
+    weighting: Weighting = EVEN,
     cache: Path | None = None,
     report: Callable[[int, int, float], None] | None = None,
     **facts: Any,
@@ -43,13 +45,13 @@ def train_model(
     torch.manual_seed(config.seed)
     family = new_family()
     tokens = tokenize(family, transitions, cache)
-    examples = make_examples(family, direction, transitions, tokens, weighting or Weighting())
+    examples = make_examples(family, direction, transitions, tokens, weighting)
     scratch = out / "training"
-    train(family, direction, examples, config, scratch, report)
+    train(family, direction, examples, config, scratch, report, even_steps=round(weighting.start * config.steps))
     facts |= {
         "transitions": len(transitions),
         "training": asdict(config),
-        "weighting": asdict(weighting or Weighting()),
+        "weighting": asdict(weighting),
     }
     save_model(family, direction, out, **facts)
     shutil.rmtree(scratch, ignore_errors=True)

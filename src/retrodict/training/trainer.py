@@ -23,7 +23,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from retrodict.models.protocol import Direction, TokenFamily
 from retrodict.models.quiet import no_bars
-from retrodict.training.batches import Example, collate, supervised_logits, token_nll
+from retrodict.training.batches import IGNORED, Example, collate, supervised_logits, token_nll
 from retrodict.training.optimizer import MuonAdamW
 
 
@@ -59,15 +59,18 @@ class DynamicsTrainer(Trainer):
     # with the number of accumulation steps).
     loss_is_scaled_for_ga = True
 
-    def __init__(self, family: TokenFamily, direction: Direction, **kwargs: Any) -> None:
+    def __init__(self, family: TokenFamily, direction: Direction, even_steps: int = 0, **kwargs: Any) -> None:
         super().__init__(model=family.module, **kwargs)
         self._family = family
         self._direction = direction
+        self._even_steps = even_steps
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.state.global_step < self._even_steps:
+            batches = [{**batch, "weights": batch["labels"].ne(IGNORED).float()} for batch in batches]
         total = sum((batch["weights"].sum() for batch in batches), torch.zeros(())).to(device)
         if self.args.world_size > 1:
             total = self.accelerator.gather(total).sum() / self.args.world_size
@@ -107,10 +110,11 @@ def train(
     config: TrainConfig,
     scratch: Path,
     report: Callable[[int, int, float], None] | None = None,
+    even_steps: int = 0,
 ) -> None:
     """Train `family.module` in place. Checkpoints go to `scratch`; the same call continues from the newest one.
 
-    Raises `ValueError` when there is nothing to train on.
+    In the first `even_steps` steps all tokens count alike. Raises `ValueError` when there is nothing to train on.
     """
     if not examples:
         raise ValueError(f"There are no examples to train the {direction} model on.")
@@ -140,6 +144,7 @@ def train(
     trainer = DynamicsTrainer(
         family,
         direction,
+        even_steps,
         args=arguments,
         train_dataset=_Examples(examples),
         data_collator=partial(collate, pad=family.pad),

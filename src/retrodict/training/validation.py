@@ -15,33 +15,34 @@ CHUNK = 128  # transitions whose pictures are decoded at a time
 
 
 def validate(model: UnifiedModel, direction: Direction, transitions: Sequence[Transition]) -> dict[str, Any]:
-    """Negative log-probability in nats: `{"nll": {"mean", "ci95", "n", "n_unscored"}, "nll_per_token": {the same}}`.
-
-    "inverse" scores actions, "forward" targets; a transition without pictures, or with words that the model does not
-    know, has no score and is counted as such.
-    """
-    found = [
-        logprob
-        for i in range(0, len(transitions), CHUNK)
-        for logprob in _score(model, direction, transitions[i : i + CHUNK])
-    ]
+    """Negative log-likelihood in nats: `{"nll": {"mean", "ci95", "n", "n_unscored"}, "nll_per_token": {the same}}`."""
+    found = log_likelihoods(model, direction, transitions)
     groups = [t.group or t.id for t in transitions]
     return {
-        "nll": estimate([-logprob.sum for logprob in found], groups),
-        "nll_per_token": estimate([-logprob.mean for logprob in found], groups),
+        "nll": _estimate([-logprob.sum for logprob in found], groups),
+        "nll_per_token": _estimate([-logprob.mean for logprob in found], groups),
     }
 
 
+def log_likelihoods(model: UnifiedModel, direction: Direction, transitions: Sequence[Transition]) -> list[LogProb]:
+    """log p(action | source, target) for "inverse", log p(target | source, action) for "forward", one per transition.
+
+    NaN for a transition without pictures, or with words that the model does not know.
+    """
+    starts = range(0, len(transitions), CHUNK)
+    return [logprob for start in starts for logprob in _score(model, direction, transitions[start : start + CHUNK])]
+
+
 def _score(model: UnifiedModel, direction: Direction, transitions: Sequence[Transition]) -> list[LogProb]:
-    usable = [t for t in transitions if t.source is not None and t.target is not None and _known(model, t.action)]
+    known = [t.source is not None and t.target is not None and _known(model, t.action) for t in transitions]
+    usable = [t for t, is_known in zip(transitions, known, strict=True) if is_known]
     sources, targets = [t.source_image for t in usable], [t.target_image for t in usable]
     actions = [t.action for t in usable]
     if direction == "forward":
-        scored = model.score_targets(sources, actions, targets)
+        scored = iter(model.score_targets(sources, actions, targets))
     else:
-        scored = model.score(list(zip(sources, targets, strict=True)), actions)
-    by_row = {id(t): logprob for t, logprob in zip(usable, scored, strict=True)}
-    return [by_row.get(id(t), LogProb(math.nan, 0)) for t in transitions]
+        scored = iter(model.score(list(zip(sources, targets, strict=True)), actions))
+    return [next(scored) if is_known else LogProb(math.nan, 0) for is_known in known]
 
 
 def _known(model: UnifiedModel, action: str) -> bool:
@@ -51,7 +52,7 @@ def _known(model: UnifiedModel, action: str) -> bool:
         return False
 
 
-def estimate(values: Sequence[float], groups: Sequence[str]) -> dict[str, Any]:
+def _estimate(values: Sequence[float], groups: Sequence[str]) -> dict[str, Any]:
     """A mean with its interval over groups, as `results.json` holds it."""
     found = mean_interval(values, groups)
     return {"mean": found.mean, "ci95": [found.low, found.high], "n": found.n, "n_unscored": found.n_unscored}

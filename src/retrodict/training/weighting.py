@@ -21,10 +21,12 @@ class Weighting:
 
     `none` gives every token weight 1. `recognition` is the paper's. `softened` is `1 + min(w, clip)`, scaled back to
     mean 1: no token loses more than a bounded share of its loss, so that copying the background is still learned.
+    `start` is the share of training that goes by with even weights before the weighting sets in.
     """
 
     kind: Literal["none", "recognition", "softened"] = "none"
     clip: float = 3.0
+    start: float = 0.0
 
 
 def loss_weights(distance_NL: FloatArray, weighting: Weighting) -> FloatArray:

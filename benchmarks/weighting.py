@@ -1,0 +1,77 @@
+"""When do recognition weights help? Forward models on a finished demo's data, alike but for the weighting.
+
+    retrodict demo --out demo && python benchmarks/weighting.py demo --out demo-weighting
+
+Each variant sees the same transitions for the same number of steps and is measured on the demo's test scenes; all are
+compared with even weights item by item. Variants that are done are not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from functools import partial
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+from retrodict.bootstrap.demo_context import Context, Settings
+from retrodict.bootstrap.demo_stages import bootstrapped, train_forward
+from retrodict.evaluation.bench import compare, estimate, evaluate, read_predictions, tabletop_scorer, write_predictions
+from retrodict.models.load import load
+from retrodict.progress import open_progress
+from retrodict.training.weighting import Weighting
+from retrodict.transitions import read_transitions, write_json
+
+VARIANTS = {
+    "recognition": Weighting("recognition"),
+    "recognition, last half": Weighting("recognition", start=0.5),
+    "softened, clip 3": Weighting("softened", clip=3.0),
+    "softened, clip 3, last half": Weighting("softened", clip=3.0, start=0.5),
+    "softened, clip 10": Weighting("softened", clip=10.0),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("demo", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    settings = json.loads((arguments.demo / "demo.json").read_text())
+    seed = settings.pop("seed")
+    settings.pop("scale")
+    context = Context(arguments.demo, seed, Settings(**settings))
+    test, rows = read_transitions(context.dir("test")), bootstrapped(context)
+    even = read_predictions(context.dir("predictions") / "fdm.parquet")
+    found = {"none": {"greedy": estimate(even)}}
+    with open_progress(title="recognition weights") as progress:
+        for name in arguments.variants:
+            progress.stage(name)
+            folder = arguments.out.resolve() / name.replace(", ", "-").replace(" ", "-")
+            train_forward(context, progress, folder, rows, VARIANTS[name])
+            file = folder / "predictions.parquet"
+            if not file.is_file():
+                model = load(folder, role="forward")
+                score = partial(evaluate, model, test, scorer=tabletop_scorer, n=0, seed=seed, progress=progress)
+                write_predictions(file, score())
+            items = read_predictions(file)
+            paired = compare(items, even, names=(name, "none"))
+            found[name] = {"greedy": estimate(items), "against_none": paired}
+            progress.done(f"{found[name]['greedy']['score']:.3f}")
+    write_json(arguments.out / "results.json", found)
+    for name, entry in found.items():
+        greedy, paired = entry["greedy"], entry.get("against_none")
+        line = f"{name:30} {greedy['score']:.3f}  copies {greedy['copy_rate']:.2f}"
+        if paired:
+            low, high = paired["ci95"]
+            line += f"  against none {paired['difference']:+.3f} [{low:+.3f}, {high:+.3f}]  n {paired['n']}"
+        print(line)
+
+
+if __name__ == "__main__":
+    main()

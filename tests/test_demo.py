@@ -1,0 +1,114 @@
+"""The whole loop at tiny size, in real processes that are really stopped. It proves the plumbing, not the method."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+RUN = """
+import sys
+from dataclasses import replace
+from retrodict.bootstrap import demo_context
+demo_context.SCALES["quick"] = replace(
+    demo_context.Settings(), labelled=40, test=20, videos=5, actions=5, top_k=12, steps=4, batch=4, tokenizer_steps=20,
+    candidates=2,
+)
+if __name__ == "__main__":
+    from retrodict.cli import main
+    sys.argv = ["retrodict", "demo", "--out", sys.argv[1]]
+    main()
+"""
+
+
+def start(script: Path, out: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(script), str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 240
+    while not path.is_file():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, f"{path.name} did not appear"
+        time.sleep(0.05)
+
+
+def wait_until_gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    assert not alive, "workers outlived the run"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was interrupted, killed, and finished by the same command."""
+    folder = tmp_path_factory.mktemp("demo")
+    script, out = folder / "run.py", folder / "out"
+    script.write_text(RUN)
+    interrupted = start(script, out)
+    wait_for(out / "stages" / "world.json", interrupted)
+    os.killpg(interrupted.pid, signal.SIGINT)
+    stderr = interrupted.communicate(timeout=60)[1]
+    assert interrupted.returncode == 130, stderr
+    assert "same command" in stderr
+
+    killed = start(script, out)
+    wait_for(out / "stages" / "tokenizer.json", killed)
+    workers = psutil.Process(killed.pid).children(recursive=True)
+    killed.kill()
+    killed.wait()
+    wait_until_gone(workers)
+    before = {path.name: path.read_text() for path in (out / "stages").glob("*.json")}
+
+    last = start(script, out)
+    stderr = last.communicate(timeout=400)[1]
+    assert last.returncode == 0, stderr
+    # What was done before was not done again.
+    assert before.items() <= {path.name: path.read_text() for path in (out / "stages").glob("*.json")}.items()
+    return out
+
+
+def test_results_have_what_the_report_and_scripts_rely_on(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    for name in ("copy", "ft", "fdm", "fdm_weighted", "fdm_true_labels"):
+        system = results["systems"][name]
+        assert {"score", "es", "me", "ci95", "n", "copy_rate"} <= system["greedy"].keys()
+        assert system["greedy"]["n"] == 20
+        if name != "copy":
+            assert {"idm", "idm_fdm", "random", "oracle"} <= system["k2"].keys()
+    assert results["systems"]["copy"]["greedy"]["score"] == 0
+    assert results["ground_truth"]["score"] == 1
+    assert {"exact", "floor", "n"} <= results["idm"].keys()
+    assert 0 <= results["annotation"]["exact"] <= 1
+    assert results["peak_memory_mb"] > 0
+    assert set(results["probe"]) == {"idm", "idm_plain", "ft", "fdm"}
+    page = (finished / "report.html").read_text()
+    assert "FDM" in page and "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_pools_are_scored_once_and_kept(finished: Path) -> None:
+    lines = (finished / "items" / "fdm.jsonl").read_text().splitlines()
+    items = [json.loads(line) for line in lines]
+    assert len({item["id"] for item in items}) == len(items) == 20
+    assert all(len(item["pool"]) == 2 for item in items)
+    assert all({"idm", "idm_fdm"} <= frame["verifiers"].keys() for item in items for frame in item["pool"])
+
+
+def test_another_seed_does_not_overwrite(finished: Path) -> None:
+    command = [sys.executable, "-m", "retrodict", "demo", "--out", str(finished), "--seed", "5"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert "choose another --out" in found.stderr

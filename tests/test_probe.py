@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -68,18 +69,18 @@ def test_a_model_that_knows_prefers_what_happened(transitions: list[Transition])
 
 def test_the_blind_control_shows_what_is_not_read_off_the_outcome(transitions: list[Transition]) -> None:
     found = probe_inverse(Blind(), transitions, explains=tabletop_explains)
-    assert found["action"]["share"] == found["action_blind"]["share"] > 0.2
+    assert found["action"]["share"] == found["action_blind"]["share"] > 0
     assert found["action_gain"]["share"] == 0
     assert found["action"]["per_token"]["share"] == 0  # all words cost the same: ties are no preference
     assert found["copy"]["share"] == found["inverse"]["share"] == 0
 
 
 def test_the_same_action_in_other_words_is_no_negative() -> None:
-    one, two = (e.transition() for e in tabletop.sample(2, 0, suites=("everyday",)))
+    (one,) = (e.transition() for e in tabletop.sample(1, 0, suites=("everyday",)))
     action = tabletop.parse_action(one.action)
     assert action is not None
     reworded = next(text for text in tabletop.templates(action) if text != one.action)
-    rows = [one, Transition(**{**two.__dict__, "action": reworded})]
+    rows = [one, replace(one, id="reworded", group="reworded", action=reworded)]
     assert probe_inverse(Knows(), rows)["action"]["n"] == 2
     found = probe_inverse(Knows(), rows, explains=tabletop_explains)["action"]
     assert (found["n"], found["n_unscored"]) == (0, 2)

@@ -213,7 +213,9 @@ def annotate(
     from retrodict.bootstrap.annotate import annotate_dir
 
     with open_progress(quiet, "retrodict annotate") as progress:
+        progress.stage("annotate", "the inverse model says which action each pair shows")
         annotate_dir(pairs, model=model, out=out, progress=progress)
+        progress.done()
     _print_counts(out)
 
 

@@ -51,8 +51,6 @@ def annotate_dir(
         raise ValueError(f"{pairs} holds no frame pairs with pictures: mine them without --no-frames.")
     inverse = load(model, role="inverse")
     starts = range(0, len(rows), SHARD)
-    if progress is not None:
-        progress.stage("annotate", "the inverse model says which action each pair shows")
     for shard, start in enumerate(starts):
         file = out / f"transitions-{shard:05d}.parquet"
         if shards(shard) and not file.is_file():
@@ -64,5 +62,3 @@ def annotate_dir(
         kept = len(read_rows(out, ["id"]))
         dropped = {"no action": len(rows) - kept} if kept < len(rows) else {}
         write_manifest(out, kind="transitions", config={"model": str(model)}, kept=kept, dropped=dropped)
-    if progress is not None:
-        progress.done(f"{len(rows):,} pairs")

@@ -24,6 +24,7 @@ _CONTAINERS = (
     "av1,nut,mxf,vob,dv,swf,wtv,apng"
 )
 _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+_REFORMATTER = av.video.reformatter.VideoReformatter()  # shared, as setting one up costs more than a conversion
 _MAX_PIXELS = 16384 * 8640  # a header that claims more is broken; decoding it would exhaust the memory
 _LUMA_FIRST = frozenset(
     [f"yuv{a}{sampling}p" for a in ("", "j", "a") for sampling in ("420", "422", "444")]
@@ -141,7 +142,7 @@ def size_in_bytes(frame: av.VideoFrame) -> int:
 
 def to_bgr(frame: av.VideoFrame) -> Gray:
     """Upright picture, height x width x 3, in OpenCV's channel order."""
-    picture = frame.to_ndarray(format="bgr24")
+    picture = _REFORMATTER.reformat(frame, format="bgr24").to_ndarray()
     turns = round(frame.rotation / 90) % 4  # counter-clockwise, as the container asks a player to turn it
     return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 

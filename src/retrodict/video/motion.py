@@ -146,14 +146,14 @@ def pyramid(luma: Gray) -> tuple[Gray, Gray]:
 
 
 def sharpness(plane: Gray) -> float:
-    """Variance of the Laplacian, grey levels squared: falls when the picture is blurred."""
-    return float(cv2.meanStdDev(cv2.Laplacian(plane, cv2.CV_16S))[1][0, 0]) ** 2
+    """Variance of the Laplacian (whose mean is 0), grey levels squared: falls when the picture is blurred."""
+    return float(cv2.norm(cv2.Laplacian(plane, cv2.CV_16S), cv2.NORM_L2SQR)) / plane.size
 
 
 def mean_length(flow: NDArray[Any]) -> float:
     """Mean length of the vectors of a flow field (height x width x 2), in its pixels."""
-    x, y = flow[..., 0], flow[..., 1]
-    return float(np.sqrt(x * x + y * y).mean())
+    squared: NDArray[np.float32] = np.einsum("ijk,ijk->ij", flow, flow)
+    return float(np.sqrt(squared, out=squared).sum()) / squared.size
 
 
 def without_camera(flow: NDArray[Any]) -> NDArray[Any]:

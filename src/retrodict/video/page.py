@@ -7,6 +7,7 @@ import hashlib
 import heapq
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def write_page(out: Path, clips: Sequence[dict[str, Any]], config: str) -> None:
         temporary.write_text(html, encoding="utf-8")
 
     write_atomic(out / PAGE, write)
+    _group.cache_clear()
 
 
 def _counts(clips: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -126,15 +128,18 @@ def _shown(file: Path, place: int) -> dict[str, Any]:
 
 
 def _row(file: Path, place: int) -> dict[str, Any]:
+    group = 0
     reader = pq.ParquetFile(file)
-    for group in range(reader.num_row_groups):
-        rows = reader.metadata.row_group(group).num_rows
-        if place < rows:
-            table = reader.read_row_group(group, columns=["id", "class", "t_source", "t_target", "source", "target"])
-            row: dict[str, Any] = table.slice(place, 1).to_pylist()[0]
-            return row
-        place -= rows
-    raise AssertionError("the place is beyond the file")
+    while place >= (rows := reader.metadata.row_group(group).num_rows):
+        place, group = place - rows, group + 1
+    row: dict[str, Any] = _group(file, group).slice(place, 1).to_pylist()[0]
+    return row
+
+
+@lru_cache(maxsize=1)  # the sample is read in order, and many of its rows share a group
+def _group(file: Path, group: int) -> pa.Table:
+    columns = ["id", "class", "t_source", "t_target", "source", "target"]
+    return pq.ParquetFile(file).read_row_group(group, columns=columns)
 
 
 def _thumb(picture: bytes) -> str:

@@ -1,0 +1,162 @@
+"""Whether mining survives: kill -9, broken files, and an hour of video.
+
+    python benchmarks/mining_endurance.py CLIPS [kill] [broken] [memory]
+
+kill    200 copies of small clips; the whole run, or one worker, is killed with -9 at 20 random moments, run after run;
+        then the run is finished and its output compared with that of a run nobody disturbed, byte by byte
+broken  300 mutated copies of the clips: bytes flipped or zeroed, cut off, emptied, texts under video names
+memory  peak memory of mining one minute and one hour of the same drawn video
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import av
+import numpy as np
+
+from retrodict.video import MineConfig, mine
+from retrodict.video.folder import folder_clips
+
+RUN = (
+    "import sys; from pathlib import Path; from retrodict.video import mine, MineConfig; "
+    "mine(Path(sys.argv[1]), Path(sys.argv[2]), MineConfig(min_gap=4), workers=2, shard_clips=8)"
+)
+PEAK = (
+    "import resource, sys; from pathlib import Path; from retrodict.video import ClipRef, MineConfig, process_clip; "
+    "result = process_clip(ClipRef(path=Path(sys.argv[1]), name='clip'), MineConfig()); "
+    "assert len(result.pairs) == 5, result.reason; "
+    "print(result.frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+)
+
+
+def kill(clips: list[Path]) -> None:
+    rng = random.Random(0)
+    small = sorted(clips, key=lambda path: path.stat().st_size)[:10]
+    with tempfile.TemporaryDirectory() as folder:
+        videos, out = Path(folder, "videos"), Path(folder, "out")
+        videos.mkdir()
+        for number in range(200):
+            source = small[number % len(small)]
+            shutil.copy(source, videos / f"{number:03d}-{source.name}")
+        mine(videos, Path(folder, "calm"), MineConfig(min_gap=4), executor_name="serial", shard_clips=8)
+        kills: Counter[str] = Counter()
+        while kills.total() < 20:
+            run = subprocess.Popen([sys.executable, "-c", RUN, str(videos), str(out)])
+            time.sleep(rng.uniform(1.0, 3.0))
+            workers = children(run.pid)
+            if kills.total() % 2 and workers and run.poll() is None:
+                os.kill(rng.choice(workers), 9)
+                kills["worker"] += 1
+                time.sleep(rng.uniform(0.2, 1.0))
+            if run.poll() is None:
+                kills["run"] += 1
+            run.kill()
+            run.wait()
+            if run.returncode == 0:  # finished before it was struck: start over with what is left to kill
+                shutil.rmtree(out)
+        subprocess.run([sys.executable, "-c", RUN, str(videos), str(out)], check=True)
+        ledger = [json.loads(line)["clip"] for line in (out / "clips.jsonl").read_text().splitlines()]
+        same = {p.name: p.read_bytes() for p in out.iterdir()} == {
+            p.name: p.read_bytes() for p in Path(folder, "calm").iterdir()
+        }
+        say("kill", f"clips in the ledger of 200 (distinct) after {dict(kills)}", f"{len(ledger)} ({len(set(ledger))})")
+        say("kill", "the same bytes as a calm run", same)
+
+
+def children(parent: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except OSError:  # ended meanwhile
+            continue
+        if int(fields[1]) == parent:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def broken(clips: list[Path]) -> None:
+    rng = random.Random(1)
+    with tempfile.TemporaryDirectory() as folder:
+        videos = Path(folder, "videos")
+        videos.mkdir()
+        for number in range(300):
+            source = rng.choice(clips)
+            (videos / f"{number:03d}{source.suffix}").write_bytes(mutated(source.read_bytes(), rng))
+        result = mine(videos, Path(folder, "out"), MineConfig(), timeout=60)
+    say("broken", "accounted for, of 300", result.clips)
+    say("broken", "without pairs, by reason", json.dumps(result.dropped))
+    say("broken", "crashed or hung a worker", sum(result.dropped.get(why, 0) for why in ("crashed", "hung")))
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    how = rng.choice(["flip", "flip", "zero", "cut", "empty", "text", "both"])
+    if how == "empty":
+        return b""
+    if how == "text":
+        return b"#EXTM3U\nfile:///etc/hostname\n" * rng.randint(1, 100)
+    changed = bytearray(data)
+    if how in ("flip", "both"):
+        for _ in range(rng.choice([1, 10, 100, 1000])):
+            changed[rng.randrange(len(changed))] = rng.randrange(256)
+    if how == "zero":
+        begin = rng.randrange(len(changed))
+        end = min(len(changed), begin + 5000)
+        changed[begin:end] = bytes(end - begin)
+    return bytes(changed[: rng.randrange(len(changed))] if how in ("cut", "both") else changed)
+
+
+def memory() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, minutes in (("one minute", 1), ("one hour", 60)):
+            path = Path(folder, f"{minutes}.mp4")
+            draw(path, minutes * 60 * 25)
+            done = subprocess.run([sys.executable, "-c", PEAK, str(path)], check=True, capture_output=True, text=True)
+            frames, peak = done.stdout.split()
+            say("memory", f"peak of {name}, {frames} frames of 320 x 240", f"{peak} MiB")
+
+
+def draw(path: Path, frames: int) -> None:
+    """A texture that drifts at a changing speed."""
+    texture = np.kron(np.random.default_rng(0).integers(0, 255, (40, 60)), np.ones((12, 12))).astype(np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        grey = np.full((360, 320), 128, np.uint8)
+        for number in range(frames):
+            x = int(60 + 50 * np.sin(number / 40 + (number / 900) ** 2 % 3))
+            grey[:240] = texture[x : x + 240, x : x + 320]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="yuv420p")))
+        container.mux(stream.encode())
+
+
+def say(part: str, what: str, value: object) -> None:
+    print(f"{part:10}{what:75} {value!s:>10}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", type=Path, help="folder of video files")
+    parser.add_argument("parts", nargs="*", default=["kill", "broken", "memory"], help="all by default")
+    options = parser.parse_args()
+    clips = [ref.path for ref in folder_clips(options.clips)]
+    for part in options.parts:
+        if part == "memory":
+            memory()
+        else:
+            {"kill": kill, "broken": broken}[part](clips)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""The stages of `retrodict bootstrap`: each reads and writes folders of the run and says in a few words what it made."""
+"""The stages of `retrodict bootstrap`: each reads and writes folders of the run and says in a few words what it did."""
 
 from __future__ import annotations
 

@@ -20,9 +20,9 @@ def select(transitions: Sequence[Transition], top_k: int) -> list[Transition]:
     if top_k < 1:
         raise ValueError(f"top_k must be at least 1, not {top_k}.")
     queues: dict[str, list[Transition]] = defaultdict(list)
-    for transition in sorted(transitions, key=lambda t: (-t.logprob, t.id)):
-        if not math.isnan(transition.logprob):
-            queues[transition.category].append(transition)
+    scored = [t for t in transitions if not math.isnan(t.logprob)]  # before sorting, which NaN makes arbitrary
+    for transition in sorted(scored, key=lambda t: (-t.logprob, t.id)):
+        queues[transition.category].append(transition)
     chosen: list[Transition] = []
     turn = 0
     while len(chosen) < top_k:

@@ -168,10 +168,10 @@ def _regroup(values: Sequence[float], pools: Sequence[Sequence[Candidate]]) -> l
 
 def choose(scores: Sequence[float]) -> int:
     """Index of the best score, the first of equals; NaN loses to any number. All NaN is an error."""
-    best = max(range(len(scores)), key=lambda i: (-math.inf if math.isnan(scores[i]) else scores[i], -i))
-    if math.isnan(scores[best]):
+    scored = [i for i, score in enumerate(scores) if not math.isnan(score)]
+    if not scored:
         raise ValueError("No candidate could be scored, so none can be chosen.")
-    return best
+    return max(scored, key=lambda i: (scores[i], -i))
 
 
 def expected_best(scores: Sequence[float], values: Sequence[float], k: int) -> float:

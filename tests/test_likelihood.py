@@ -1,0 +1,84 @@
+"""Log-probabilities: against numbers from a table, and the same however sequences are batched."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retrodict.dynamics.likelihood import score
+from retrodict.dynamics.sequences import build
+from retrodict.models.protocol import ImageSpec, TokenSequence
+from retrodict.models.small.family import SmallFamily
+
+ACTIONS = ("remove the red ball", "push the blue box to the left", "put the red cone on top of the green box")
+
+
+class Bigram:
+    """A family whose next token depends on the last one alone: ids 0-5 special, 6 and 7 words, 8 to 10 codes."""
+
+    bos, eos, pad = 1, 2, 0
+    spec = ImageSpec(size=1, grid=(1, 2), codebook=3, first_id=8, boi=3, eoi=4)
+
+    def __init__(self) -> None:
+        self.table = torch.from_numpy(np.random.default_rng(0).normal(size=(11, 11)))
+        self.module = torch.nn.Linear(1, 1)
+
+    def text_ids(self, text: str) -> list[int]:
+        return [{"a": 6, "b": 7}[word] for word in text.split()]
+
+    def features(self, sequence: TokenSequence) -> dict[str, Any]:
+        return {}
+
+    def hidden(self, ids_BT: torch.Tensor, **inputs: Any) -> Any:
+        return SimpleNamespace(last_hidden_state=torch.nn.functional.one_hot(ids_BT, 11).double())
+
+    def text_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return (hidden @ self.table)[..., :8]
+
+    def image_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return (hidden @ self.table)[..., 8:]
+
+
+def log_softmax(row: Any, index: int) -> float:
+    values = [math.exp(v) for v in row]
+    return math.log(values[index] / sum(values))
+
+
+def test_by_hand() -> None:
+    family: Any = Bigram()
+    table = family.table.tolist()
+    codes = {"source_L": np.array([0, 2]), "target_L": np.array([1, 1])}
+    (action,) = score(family, [build(family, "inverse", action="a b", **codes)])
+    # After the picture's end (4) come a (6), b (7) and the end (2), each among the words.
+    expected = log_softmax(table[4][:8], 6) + log_softmax(table[6][:8], 7) + log_softmax(table[7][:8], 2)
+    assert (action.sum, action.count) == (pytest.approx(expected, abs=1e-5), 3)
+    (picture,) = score(family, [build(family, "forward", action="a b", **codes)])
+    # After the picture's beginning (3) come code 1 (9) and code 1 again, each among the codes.
+    expected = log_softmax(table[3][8:], 1) + log_softmax(table[9][8:], 1)
+    assert (picture.sum, picture.count) == (pytest.approx(expected, abs=1e-5), 2)
+    assert picture.mean == pytest.approx(expected / 2, abs=1e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=8), st.integers(1, 5), st.sampled_from(["forward", "inverse"]))
+def test_scores_do_not_depend_on_padding_batch_or_order(
+    make_family: Callable[[], SmallFamily], picks: list[int], batch: int, direction: Any
+) -> None:
+    family = make_family()
+    rng = np.random.default_rng(0)
+    known = [
+        build(family, direction, source_L=s, target_L=t, action=ACTIONS[i % 3])
+        for i, (s, t) in enumerate(rng.integers(0, 12, (6, 2, 9)))
+    ]
+    alone = [score(family, [sequence])[0] for sequence in known]
+    together = score(family, [known[i] for i in picks], batch=batch)
+    assert [found.count for found in together] == [alone[i].count for i in picks]
+    assert [found.sum for found in together] == pytest.approx([alone[i].sum for i in picks], abs=1e-4)

@@ -1,0 +1,110 @@
+"""Decoding with shared prefixes and caches, against running everything again for each token."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from retrodict.dynamics.likelihood import score
+from retrodict.dynamics.sampler import sample_images, write_actions
+from retrodict.dynamics.sequences import build
+from retrodict.models.protocol import IntArray, TokenSequence
+from retrodict.models.small.family import SmallFamily
+
+ACTIONS = ["remove the red ball", "put the red cone on top of the green box", "push the blue box to the left"]
+SOURCES = np.random.default_rng(0).integers(0, 12, (3, 9))
+
+
+@torch.no_grad()
+def last_hidden(family: SmallFamily, sequence: TokenSequence, length: int) -> torch.Tensor:
+    """The hidden state at the end of the first `length` tokens, computed from nothing but them."""
+    inputs = {name: torch.from_numpy(value[None, :length]) for name, value in family.features(sequence).items()}
+    hidden: torch.Tensor = family.hidden(torch.from_numpy(sequence.ids_T[None, :length]), **inputs).last_hidden_state
+    return hidden[0, -1]
+
+
+def slow_greedy(family: SmallFamily, source_L: IntArray, action: str) -> list[int]:
+    target_L = np.zeros(family.spec.tokens, dtype=np.int64)
+    for i in range(family.spec.tokens):
+        sequence = build(family, "forward", source_L=source_L, target_L=target_L, action=action)
+        assert sequence.segments.target is not None
+        hidden = last_hidden(family, sequence, sequence.segments.target[0] + i)
+        target_L[i] = int(family.image_logits(hidden).argmax())
+    return list(target_L)
+
+
+def test_greedy_pictures_are_those_of_the_slow_way(family: SmallFamily) -> None:
+    codes_PNL, logprobs_PN = sample_images(family, SOURCES, ACTIONS, 1, 0, temperature=0)
+    assert codes_PNL[:, 0].tolist() == [slow_greedy(family, s, a) for s, a in zip(SOURCES, ACTIONS, strict=True)]
+    assert len(np.unique(codes_PNL)) > 1
+    rows = zip(SOURCES, codes_PNL[:, 0], ACTIONS, strict=True)
+    scored = score(family, [build(family, "forward", source_L=s, target_L=t, action=a) for s, t, a in rows])
+    assert logprobs_PN[:, 0] == pytest.approx([found.sum for found in scored], abs=1e-4)
+
+
+def test_actions_are_those_of_the_slow_way(family: SmallFamily) -> None:
+    targets = np.random.default_rng(1).integers(0, 12, (3, 9))
+    prefixes = [build(family, "inverse", source_L=s, target_L=t) for s, t in zip(SOURCES, targets, strict=True)]
+    written = write_actions(family, prefixes, max_tokens=5)
+    assert len({found.action for found in written}) > 1
+    for prefix, found in zip(prefixes, written, strict=True):
+        ids, total = list(prefix.ids_T), 0.0
+        while len(ids) < len(prefix.ids_T) + 5 and ids[-1] != family.eos:
+            features = {name: np.pad(v, (0, len(ids) - len(v))) for name, v in family.features(prefix).items()}
+            inputs = {name: torch.from_numpy(value[None]) for name, value in features.items()}
+            with torch.no_grad():
+                hidden = family.hidden(torch.tensor([ids]), **inputs).last_hidden_state[0, -1]
+                logprob, best = family.text_logits(hidden).log_softmax(-1).max(-1)
+            ids.append(int(best))
+            total += float(logprob)
+        assert found.action == family.text([i for i in ids[len(prefix.ids_T) :] if i != family.eos])
+        assert (found.logprob.sum, found.logprob.count) == (
+            pytest.approx(total, abs=1e-4),
+            len(ids) - len(prefix.ids_T),
+        )
+
+
+def test_a_candidate_depends_on_seed_prompt_and_index_alone(family: SmallFamily) -> None:
+    eight, logprobs = sample_images(family, SOURCES, ACTIONS, 8, seed=4)
+    for i in range(3):
+        alone, alone_logprobs = sample_images(family, SOURCES[i : i + 1], ACTIONS[i : i + 1], 3, seed=4)
+        assert alone[0].tolist() == eight[i, :3].tolist()
+        assert alone_logprobs[0] == pytest.approx(logprobs[i, :3], abs=1e-4)
+    backwards, _ = sample_images(family, SOURCES[::-1].copy(), ACTIONS[::-1], 8, seed=4, rows=8)
+    assert backwards[::-1].tolist() == eight.tolist()
+    other, _ = sample_images(family, SOURCES, ACTIONS, 8, seed=5)
+    assert other.tolist() != eight.tolist()
+    assert all(len(np.unique(pool, axis=0)) > 1 for pool in eight)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_frequencies_are_those_of_the_softmax(family: SmallFamily, temperature: float) -> None:
+    draws = 1500
+    codes_PNL, _ = sample_images(family, SOURCES[:1], ACTIONS[:1], draws, 0, temperature, rows=draws)
+    sequence = build(family, "forward", source_L=SOURCES[0], target_L=SOURCES[0], action=ACTIONS[0])
+    assert sequence.segments.target is not None
+    logits = family.image_logits(last_hidden(family, sequence, sequence.segments.target[0])).double()
+    expected = draws * (logits / temperature).softmax(-1).detach().numpy()
+    seen = np.bincount(codes_PNL[0, :, 0], minlength=12)
+    usual = expected >= 5  # the rest together, as the test is asymptotic
+    observed, hoped = np.append(seen[usual], seen[~usual].sum()), np.append(expected[usual], expected[~usual].sum())
+    kept = hoped > 0
+    assert kept.sum() > 3
+    assert stats.chisquare(observed[kept], hoped[kept]).pvalue > 0.001
+
+
+def test_nothing_but_image_codes_is_drawn(family: SmallFamily) -> None:
+    with torch.no_grad():
+        family.module.head[: family.spec.first_id] *= 100  # words that would win any draw that they took part in
+    codes_PNL, _ = sample_images(family, SOURCES, ACTIONS, 4, seed=0)
+    assert codes_PNL.shape == (3, 4, 9)
+    assert codes_PNL.min() >= 0
+    assert codes_PNL.max() < family.spec.codebook
+
+
+@pytest.mark.parametrize(("n", "temperature", "message"), [(0, 1.0, "n must be"), (1, -1.0, "must not be negative")])
+def test_senseless_settings(family: SmallFamily, n: int, temperature: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sample_images(family, SOURCES, ACTIONS, n, 0, temperature)

@@ -1,0 +1,60 @@
+"""Stratified top-K, by hand."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+
+import pytest
+
+from retrodict.bootstrap.select import select, select_dir
+from retrodict.transitions import Transition, read_transitions, write_rows
+
+ROWS = [
+    Transition(id=name, category=category, action="do it", logprob=logprob)
+    for name, category, logprob in [
+        ("b1", "b", -1.0),
+        ("b2", "b", -9.0),
+        ("a1", "a", -5.0),
+        ("a2", "a", -2.0),
+        ("a3", "a", -5.0),
+        ("c1", "c", -7.0),
+        ("c2", "c", math.nan),
+    ]
+]
+
+
+@pytest.mark.parametrize(
+    ("top_k", "expected"),
+    [
+        (1, ["a2"]),
+        (4, ["a2", "b1", "c1", "a1"]),  # one of each class, then the second best of a; of equals, the first by id
+        (5, ["a2", "b1", "c1", "a1", "b2"]),  # c has no second one with a likelihood
+        (99, ["a2", "b1", "c1", "a1", "b2", "a3"]),
+    ],
+)
+def test_by_hand(top_k: int, expected: list[str]) -> None:
+    assert [row.id for row in select(ROWS, top_k)] == expected
+
+
+def test_the_order_of_rows_does_not_matter() -> None:
+    shuffled = list(ROWS)
+    for seed in range(5):
+        random.Random(seed).shuffle(shuffled)
+        assert select(shuffled, 4) == select(ROWS, 4)
+
+
+def test_directories(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in" / "rows.parquet", ROWS)
+    select_dir(tmp_path / "in", top_k=2, out=tmp_path / "out")
+    assert [row.id for row in read_transitions(tmp_path / "out")] == ["a2", "b1"]
+    counts = (tmp_path / "out" / "manifest.json").read_text()
+    assert '"kept": 2' in counts
+    assert '"below the top": 4' in counts
+    assert '"no likelihood": 1' in counts
+    write_rows(tmp_path / "none" / "rows.parquet", ROWS[-1:])
+    with pytest.raises(ValueError, match="has a likelihood"):
+        select_dir(tmp_path / "none", top_k=2, out=tmp_path / "out2")
+    with pytest.raises(ValueError, match="at least 1"):
+        select(ROWS, 0)

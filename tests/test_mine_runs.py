@@ -86,6 +86,7 @@ def test_the_same_bytes_from_every_executor(videos, expected, tmp_path):
         assert contents(tmp_path / str(workers)) == expected
 
 
+@pytest.mark.filterwarnings("default")  # Ray warns of its own settings
 def test_the_same_bytes_from_ray(videos, expected, tmp_path):
     pytest.importorskip("ray")
     mine(videos, tmp_path / "out", CONFIG, executor_name="ray", shard_clips=5)

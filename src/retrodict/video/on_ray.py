@@ -39,6 +39,8 @@ class OnRay:
         rows = [{"clip": pickle.dumps(ref)} for ref in refs]
         if not rows:
             return
+        if not self._ray.is_initialized():  # a cluster that RAY_ADDRESS names, else this machine
+            self._ray.init(log_to_driver=False)
         data = self._ray.data
         data.DataContext.get_current().execution_options.preserve_order = True
         workers = self._workers or max(1, int(self._ray.cluster_resources().get("CPU", 1)))

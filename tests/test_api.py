@@ -1,0 +1,121 @@
+"""The functions that people call, on a model of random weights."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retrodict import api
+from retrodict.dynamics.verify import InverseLikelihood, Scored
+from retrodict.worlds import tabletop
+
+EXAMPLE = tabletop.sample(1, 3)[0]
+SOURCE, TARGET = tabletop.draw(EXAMPLE.source), tabletop.draw(EXAMPLE.target)
+ACTION = "push the red ball to the left"
+
+
+def red_first(source: Image.Image, action: str, candidate: Image.Image) -> float:
+    red = float(np.asarray(candidate)[..., 0].mean())
+    return math.nan if red < 1 else red
+
+
+def test_predict_keeps_the_candidate_that_its_verifier_scores_highest(tiny_model: Path) -> None:
+    inverse = api.load(tiny_model, role="inverse")
+    both = {name: api.predict(SOURCE, ACTION, n=4, model=tiny_model, verifier=name) for name in ("idm", "idm_fdm")}
+    for name, found in both.items():
+        assert (len(found.candidates), found.verifier) == (4, name)
+        assert found.scores[found.chosen] == max(found.scores)
+        scored = inverse.score([(SOURCE, candidate) for candidate in found.candidates], [ACTION] * 4)
+        forward = 0.25 if name == "idm_fdm" else 0
+        expected = [i.sum + forward * c.logprob.sum for i, c in zip(scored, found.candidates, strict=True)]
+        assert found.scores == pytest.approx(expected, abs=1e-3)
+    assert [c.codes_L.tolist() for c in both["idm"].candidates] == [  # type: ignore[union-attr]
+        c.codes_L.tolist()  # type: ignore[union-attr]
+        for c in both["idm_fdm"].candidates
+    ]
+    greedy = api.predict(SOURCE, ACTION, n=4, model=tiny_model, verifier="none")
+    assert len(greedy.candidates) == 1
+    own = api.predict(
+        SOURCE, ACTION, n=3, model=api.load(tiny_model, role="forward"), verifier=InverseLikelihood(inverse)
+    )
+    assert own.scores == pytest.approx(both["idm"].scores[:3], abs=1e-3)
+    copied = api.predict(SOURCE, ACTION, n=3, model="copy", verifier="random")
+    assert copied.image.tobytes() == SOURCE.tobytes()
+
+
+def test_rollout_goes_on_from_the_codes_that_were_chosen(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from retrodict.models.small.family import SmallFamily
+
+    encode, encoded = SmallFamily.encode, []
+
+    def counting(self: SmallFamily, images: Any) -> Any:
+        encoded.extend(images)
+        return encode(self, images)
+
+    monkeypatch.setattr(SmallFamily, "encode", counting)
+    steps = api.rollout(SOURCE, [ACTION, "remove the red ball", ACTION], n=2, model=tiny_model)
+    assert len(steps) == 3
+    assert {image.tobytes() for image in encoded} == {SOURCE.tobytes()}  # and no prediction
+    model = api.load(tiny_model, role="forward")
+    second = model.sample([steps[0].candidate], ["remove the red ball"], 2, 0)[0]
+    assert [c.codes_L.tolist() for c in second] == [c.codes_L.tolist() for c in steps[1].candidates]  # type: ignore[union-attr]
+
+
+def test_explain_and_score(tiny_model: Path, tmp_path: Path) -> None:
+    SOURCE.save(tmp_path / "a.png")
+    TARGET.save(tmp_path / "b.png")
+    found = api.explain(tmp_path / "a.png", str(tmp_path / "b.png"), model=tiny_model)
+    again = api.explain(SOURCE, TARGET, model=api.load(tiny_model, role="inverse"))
+    assert found == again
+    assert api.score(SOURCE, TARGET, ACTION, model=tiny_model).count == len(ACTION.split()) + 1
+
+
+def test_rerank_sorts_pictures_of_other_programs(tiny_model: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.png" for name in ("black", "grey", "white")]
+    for path, shade in zip(paths, (0, 100, 255), strict=True):
+        Image.new("RGB", (40, 30), (shade, shade, shade)).save(path)
+    assert api.rerank(SOURCE, ACTION, paths, verifier=Scored("red", red_first)) == [
+        (paths[2], 255.0),
+        (paths[1], 100.0),
+        (paths[0], pytest.approx(math.nan, nan_ok=True)),
+    ]
+    inverse, forward = (api.load(tiny_model, role=role) for role in ("inverse", "forward"))  # type: ignore[call-overload]
+    pictures = [Image.open(path) for path in paths]
+    explained = inverse.score([(SOURCE, picture) for picture in pictures], [ACTION] * 3)
+    likely = forward.score_targets([SOURCE] * 3, [ACTION] * 3, pictures)
+    expected = {p: e.sum + 0.25 * f.sum for p, e, f in zip(paths, explained, likely, strict=True)}
+    found = api.rerank(SOURCE, ACTION, paths, model=tiny_model, verifier="idm_fdm")
+    assert dict(found) == pytest.approx(expected, abs=1e-3)
+    assert [score for _, score in found] == sorted(expected.values(), reverse=True)
+
+
+def test_pictures_are_turned_the_way_the_camera_was_held(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.new("L", (20, 10)).save(tmp_path / "turned.jpg", exif=exif)
+    read = api.read_picture(tmp_path / "turned.jpg")
+    assert (read.size, read.mode) == ((10, 20), "RGB")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: api.predict(SOURCE, ACTION, n=0), "n must be at least 1"),
+        (lambda: api.predict(SOURCE, " "), "An action is empty"),
+        (lambda: api.rollout(SOURCE, []), "There are no actions"),
+        (lambda: api.rollout(SOURCE, [ACTION, ""]), "An action is empty"),
+        (lambda: api.predict(SOURCE, ACTION, verifier="fid", model="copy"), 'No verifier "fid": use one of idm, '),
+        (lambda: api.predict(SOURCE, ACTION, model=api.load("copy", "forward")), "with a loaded one, give a verifier"),
+        (lambda: api.predict(SOURCE, ACTION, model="copy"), '"copy" only predicts'),
+        (lambda: api.rerank(SOURCE, ACTION, [], model="copy"), "There are no candidates"),
+        (lambda: api.rerank(SOURCE, ACTION, [SOURCE], verifier="none"), 'The verifier "none" scores nothing'),
+    ],
+)
+def test_what_is_refused(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -15,9 +15,9 @@ class Settings:
 
     labelled: int = 1000
     test: int = 500
-    videos: int = 440
-    actions: int = 24  # in each video
-    frames_per_clip: int = 24
+    videos: int = 2000
+    actions: int = 6  # in each video
+    frames_per_clip: int = 6
     min_gap: int = 8  # frames
     top_k: int = 8000
     steps: int = 900  # of every model, so that all comparisons are at equal compute
@@ -29,7 +29,7 @@ class Settings:
 
 SCALES: dict[Scale, Settings] = {
     "quick": Settings(),
-    "full": replace(Settings(), test=1000, videos=1200, top_k=20_000, steps=4000),
+    "full": replace(Settings(), test=1000, videos=5000, top_k=20_000, steps=4000),
 }
 
 

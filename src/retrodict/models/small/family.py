@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from retrodict.models.protocol import Codes, ImageSpec, IntArray, TokenSequence
 from retrodict.models.quiet import no_bars
 from retrodict.models.small.image_tokenizer import ImageTokenizer
-from retrodict.models.small.modeling import SmallConfig, SmallModel
+from retrodict.models.small.modeling import SIDES, SmallConfig, SmallModel
 from retrodict.models.small.words import Words
 
 
@@ -76,25 +76,35 @@ class SmallFamily:
     def features(self, sequence: TokenSequence) -> Mapping[str, IntArray]:
         """Places of image tokens. A position that *predicts* target token i is told place i and the source token there;
         in the inverse direction nothing in the pictures is predicted, so each target token is told its own."""
-        names = ("row", "column", "aligned", "changed")
+        names = ("row", "column", "aligned", "before", "changed", *SIDES)
         values = {name: np.zeros(len(sequence.ids_T), dtype=np.int64) for name in names}
-        place_L = np.arange(self.spec.tokens)
         source = slice(*sequence.segments.source)
-        source_L = sequence.ids_T[source]
-        spans = [source]
+        codes_L = source_L = sequence.ids_T[source] - self.spec.first_id
+        self._place(values, source, source_L)
         if sequence.segments.target is not None:
             start, stop = sequence.segments.target
-            shift = 1 if sequence.direction == "forward" else 0
-            target = slice(start - shift, stop - shift)
-            spans.append(target)
-            values["aligned"][target] = source_L - self.spec.first_id + 1
-            if sequence.direction == "inverse" and self.told_changes:
-                for span in spans:
-                    values["changed"][span] = 1 + (sequence.ids_T[target] != source_L)
-        for span in spans:
-            values["row"][span] = 1 + place_L // self.spec.grid[1]
-            values["column"][span] = 1 + place_L % self.spec.grid[1]
+            target = slice(start, stop)
+            if sequence.direction == "forward":
+                target = slice(start - 1, stop - 1)
+                values["aligned"][target] = source_L + 1
+            else:
+                values["before"][target] = source_L + 1
+                codes_L = sequence.ids_T[target] - self.spec.first_id
+                if self.told_changes:
+                    for span in (source, target):
+                        values["changed"][span] = 1 + (codes_L != source_L)
+            self._place(values, target, codes_L)
         return values
+
+    def _place(self, values: Mapping[str, IntArray], span: slice, codes_L: IntArray) -> None:
+        """Where each token of a picture lies, and the codes beside it (0 outside the picture)."""
+        rows, columns = self.spec.grid
+        place_L = np.arange(self.spec.tokens)
+        values["row"][span], values["column"][span] = 1 + place_L // columns, 1 + place_L % columns
+        framed = np.pad(codes_L.reshape(rows, columns) + 1, 1)
+        shifts = {"left": (1, 0), "right": (1, 2), "above": (0, 1), "below": (2, 1)}
+        for side, (down, across) in shifts.items():
+            values[side][span] = framed[down : down + rows, across : across + columns].ravel()
 
     def hidden(self, ids_BT: Tensor, **inputs: Any) -> Any:
         return self.module(ids_BT, **inputs)
@@ -129,5 +139,7 @@ def _start_from_codebook(module: SmallModel, codebook_KD: Tensor) -> None:
     scaled_KD = scaled_KD / scaled_KD.norm(dim=1).median().clamp(min=1e-6)
     scaled_KD = scaled_KD * (scaled_KD.norm(dim=1, keepdim=True) < 100)  # codes placed where no feature is
     scale = 2 * module.config.initializer_range
-    for table_KD in (module.head[-len(codebook_KD) :], module.aligned.weight[1:]):
-        table_KD.add_(scale * scaled_KD @ torch.randn(codebook_KD.shape[1], table_KD.shape[1]))
+    start_KD = scale * scaled_KD @ torch.randn(codebook_KD.shape[1], module.head.shape[1])
+    module.head[-len(codebook_KD) :] += start_KD
+    module.aligned.weight[1:] += start_KD  # what predicts a token starts from the source's
+    module.before.weight[1:] -= start_KD  # what reads a change starts from the difference

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel, PreTrainedModel
 
 
+SIDES = ("left", "right", "above", "below")
+
+
 class SmallConfig(LlamaConfig):
     model_type = "retrodict-small"
 
@@ -38,15 +41,28 @@ class SmallModel(PreTrainedModel):
         self.row = nn.Embedding(config.rows + 1, config.hidden_size, padding_idx=0)
         self.column = nn.Embedding(config.columns + 1, config.hidden_size, padding_idx=0)
         self.aligned = nn.Embedding(config.image_codes + 1, config.hidden_size, padding_idx=0)
+        self.before = nn.Embedding(config.image_codes + 1, config.hidden_size, padding_idx=0)
         self.changed = nn.Embedding(3, config.hidden_size, padding_idx=0)
+        self.beside = nn.ModuleDict(
+            {side: nn.Embedding(config.image_codes + 1, config.hidden_size, padding_idx=0) for side in SIDES}
+        )
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(
-        self, input_ids: Tensor, row: Tensor, column: Tensor, aligned: Tensor, changed: Tensor, **inputs: Any
+        self,
+        input_ids: Tensor,
+        row: Tensor,
+        column: Tensor,
+        aligned: Tensor,
+        before: Tensor,
+        changed: Tensor,
+        **inputs: Any,
     ) -> Any:
         """Token ids and the features of `SmallFamily.features`, all [B, T]; the output is `LlamaModel`'s."""
         embeds_BTD = self.backbone.embed_tokens(input_ids) + self.row(row) + self.column(column)
-        embeds_BTD = embeds_BTD + self.aligned(aligned) + self.changed(changed)
+        embeds_BTD = embeds_BTD + self.aligned(aligned) + self.before(before) + self.changed(changed)
+        for side, table in self.beside.items():
+            embeds_BTD = embeds_BTD + table(inputs.pop(side))
         return self.backbone(inputs_embeds=embeds_BTD, **inputs)
 
     @property

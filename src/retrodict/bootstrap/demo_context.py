@@ -13,13 +13,13 @@ Scale = Literal["quick", "full"]
 class Settings:
     """What a scale stands for."""
 
-    labelled: int = 1000
+    labelled: int = 900
     test: int = 500
-    videos: int = 2000
+    videos: int = 2400
     actions: int = 6  # in each video
     frames_per_clip: int = 6
     min_gap: int = 8  # frames
-    top_k: int = 8000
+    top_k: int = 5000
     steps: int = 900  # of every model, so that all comparisons are at equal compute
     batch: int = 16
     tokenizer_steps: int = 250  # of each of its two phases

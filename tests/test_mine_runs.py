@@ -76,7 +76,9 @@ def test_pairs_load_as_images_and_carry_where_they_come_from(videos, tmp_path):
     ledger = [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()]
     assert len({clip["clip"] for clip in ledger}) == 26 and sum(clip["pairs"] for clip in ledger) == 69
     datasets = pytest.importorskip("datasets")
-    loaded = datasets.load_dataset("parquet", data_dir=str(out), split="train", cache_dir=str(tmp_path / "cache"))
+    loaded = datasets.load_dataset(
+        "parquet", data_files=str(out / "*.parquet"), split="train", cache_dir=str(tmp_path / "cache")
+    )
     assert isinstance(loaded.features["source"], datasets.Image) and loaded[0]["target"].size == (96, 64)
 
 

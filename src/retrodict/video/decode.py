@@ -148,7 +148,9 @@ def to_bgr(frame: av.VideoFrame) -> Gray:
 
 
 def to_jpeg(frame: av.VideoFrame, quality: int) -> bytes:
-    done, data = cv2.imencode(".jpg", to_bgr(frame), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    # Colour at full resolution: at half, the edges of small things bleed, and their image codes change.
+    full_colour = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    done, data = cv2.imencode(".jpg", to_bgr(frame), [cv2.IMWRITE_JPEG_QUALITY, quality, *full_colour])
     assert done
     return data.tobytes()
 

@@ -1,18 +1,21 @@
 """Train the *small* weights that ship inside the wheel: an image tokenizer, an inverse and a forward model.
 
-    python scripts/ship_small.py --out build/small   # then copy inverse/ and forward/ to src/retrodict/weights/small
+    python benchmarks/gpu/ship_small.py --out build/small                      # cells: what ships, 25 minutes on a core
+    python benchmarks/gpu/ship_small.py --out build/small --size continuous    # waits for a GPU
 
 Every stage is skipped when its output exists and training continues from its newest checkpoint, so the same command
 resumes. Labels are the simulator's own: these are the models to try things with, not a result about bootstrapping.
-One core, about 70 minutes in all.
+Copy `inverse/` and `forward/` to src/retrodict/weights/small.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import math
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,6 +25,7 @@ import torch
 from PIL import Image
 
 from retrodict.dynamics.sequences import build
+from retrodict.models.load import save_model
 from retrodict.models.protocol import Direction
 from retrodict.models.small.family import SmallFamily
 from retrodict.models.small.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
@@ -32,14 +36,20 @@ from retrodict.training.trainer import TrainConfig, train
 from retrodict.worlds import tabletop
 
 NAMESPACE = "shipped"  # no bench, demo or test draws from this stream
+TOKENIZERS = {
+    "cells": ImageTokenizerConfig(),
+    # Things lie anywhere, so a patch cannot stand alone.
+    "continuous": ImageTokenizerConfig(patch=8, codes=512, width=256, context=2),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--examples", type=int, default=60_000)
-    parser.add_argument("--forward-steps", type=int, default=9_000)
-    parser.add_argument("--inverse-steps", type=int, default=5_000)
+    parser.add_argument("--examples", type=int, default=50_000)
+    parser.add_argument("--forward-steps", type=int, default=3_500)
+    parser.add_argument("--inverse-steps", type=int, default=2_000)
+    parser.add_argument("--tokenizer-steps", type=int, default=600, help="of each of two phases")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--hidden", type=int, default=192)
     parser.add_argument("--layers", type=int, default=4)
@@ -48,7 +58,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     tokenizer = _tokenizer(arguments)
-    words = Words.from_texts(text for e in tabletop.sample(20_000, 0, namespace=NAMESPACE) for text in (e.text,))
+    words = Words.from_texts(tabletop.vocabulary())
     codes_N2L, texts = _codes(arguments, tokenizer)
     directions: Sequence[Direction] = ("forward", "inverse")
     for direction in directions:
@@ -59,11 +69,11 @@ def _tokenizer(arguments: argparse.Namespace) -> ImageTokenizer:
     folder = arguments.out / "image_tokenizer"
     if folder.is_dir():
         return ImageTokenizer.load(folder)
-    examples = tabletop.sample(3_000, 0, size=arguments.size, namespace=NAMESPACE)
+    examples = tabletop.sample(min(3_000, arguments.examples), 0, size=arguments.size, namespace=NAMESPACE)
     images = [image for e in examples for image in (tabletop.draw(e.source), _as_jpeg(tabletop.draw(e.target)))]
-    config = ImageTokenizerConfig()
-    training = ImageTokenizerTraining(warm_steps=600, steps=600)
-    tokenizer = train_image_tokenizer(images, config, training, _print)
+    steps = arguments.tokenizer_steps
+    training = ImageTokenizerTraining(warm_steps=steps, steps=steps)
+    tokenizer = train_image_tokenizer(images, TOKENIZERS[arguments.size], training, _print)
     tokenizer.save(folder)
     return tokenizer
 
@@ -82,7 +92,7 @@ def _codes(arguments: argparse.Namespace, tokenizer: ImageTokenizer) -> tuple[np
         chunks = []
         for start in range(0, len(examples), 1000):
             images = [tabletop.draw(s) for e in examples[start : start + 1000] for s in (e.source, e.target)]
-            chunks.append(tokenizer.encode(images).codes_NL.reshape(-1, 2, tokenizer.config.grid[0] ** 2))
+            chunks.append(tokenizer.encode(images).codes_NL.reshape(-1, 2, math.prod(tokenizer.config.grid)))
         np.save(file, np.concatenate(chunks))
     return np.load(file), [e.text for e in examples]
 
@@ -105,7 +115,8 @@ def _train(
     steps = arguments.forward_steps if direction == "forward" else arguments.inverse_steps
     config = TrainConfig(steps=steps, batch=arguments.batch, lr=3e-3, warmup=100, checkpoint_every=500)
     train(family, direction, examples, config, arguments.out / f"{direction}.training", _print)
-    family.save(folder)
+    facts = {"size": arguments.size, "examples": arguments.examples, "training": asdict(config)}
+    save_model(family, direction, folder, **facts)
 
 
 def _print(step: int, total: int, loss: float) -> None:

@@ -25,6 +25,7 @@ from retrodict.evaluation.bench import (
     summarise,
     tabletop_scorer,
 )
+from retrodict.evaluation.exactness import exactness
 from retrodict.evaluation.stats import mean_interval
 from retrodict.models.editors import CopyModel
 from retrodict.models.small.image_tokenizer import ImageTokenizer
@@ -55,8 +56,8 @@ def write_results(context: Context, *, scale: Scale, command: str, wall_seconds:
         "ground_truth": estimate(score_images([t.target_image for t in test], test, tabletop_scorer)),
         "tokenizer_round_trip": estimate(score_images(_round_trip(images, test), test, tabletop_scorer)),
         "comparisons": _comparisons(items, context.settings.candidates),
-        "idm": _exactness(probe["explained"]["idm"], test, context.seed),
-        "idm_plain": _exactness(probe["explained"]["idm_plain"], test, context.seed),
+        "idm": exactness(probe["explained"]["idm"], test, context.seed),
+        "idm_plain": exactness(probe["explained"]["idm_plain"], test, context.seed),
         "annotation": _annotation(context),
         "mining": _mining(context),
         "weighting": {name: estimate(items[key]) for name, key in (("none", "fdm"), ("softened", "fdm_weighted"))},
@@ -98,17 +99,6 @@ def _comparisons(items: dict[str, list[ItemResult]], n: int) -> dict[str, Any]:
         "idm_vs_k1": verified("idm", "random", n, 1),
         "random_vs_k1": verified("random", "random", n, 1),
     }
-
-
-def _exactness(explained: Sequence[str], test: Sequence[Transition], seed: int) -> dict[str, Any]:
-    """How often the exact action is named; the floor is naming the action of another scene of the suite."""
-    named = mean_interval([float(tabletop.exact(text, t)) for text, t in zip(explained, test, strict=True)])
-    rng = np.random.default_rng(seed)
-    floor = []
-    for t in test:
-        others = [o.action for o in test if o.category == t.category and o.id != t.id]
-        floor.append(float(tabletop.exact(others[rng.integers(len(others))], t)))
-    return {"exact": named.mean, "ci95": [named.low, named.high], "n": named.n, "floor": float(np.mean(floor))}
 
 
 def _annotation(context: Context) -> dict[str, Any]:

@@ -106,6 +106,8 @@ def run_bench(
         write_predictions(out / "predictions" / f"{system}.parquet", results)
     if bench == "tabletop":
         measured = _tabletop(system, forward, verifiers, transitions, results, out)
+        if verifiers:
+            measured["idm"] = _explained(model, transitions, seed)
     else:
         from retrodict.evaluation.aurora import measure
 
@@ -197,6 +199,15 @@ def _tabletop(
         decoded = forward.family.decode(forward.codes([t.target_image for t in transitions]))
         measured["tokenizer_round_trip"] = estimate(score_images(decoded, transitions, tabletop_scorer))
     return measured
+
+
+def _explained(model: str, transitions: Sequence[Transition], seed: int) -> dict[str, Any]:
+    """How well the inverse model that verifies reads actions off true pairs."""
+    from retrodict.evaluation.exactness import exactness
+    from retrodict.models.load import load
+
+    found = load(model, role="inverse").explain([(t.source_image, t.target_image) for t in transitions])
+    return exactness([explanation.action for explanation in found], transitions, seed)
 
 
 def _comparisons(system: str, results: Sequence[ItemResult], verifiers: Sequence[str]) -> dict[str, Any]:

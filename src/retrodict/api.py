@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias, TypeVar, cast
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from retrodict.dynamics.rollout import rollout as _rollout
 from retrodict.dynamics.verify import (
@@ -34,8 +34,9 @@ from retrodict.models.protocol import (
     LogProb,
     ScoringForwardModel,
 )
+from retrodict.transitions import write_atomic
 
-__all__ = ["VERIFIERS", "explain", "load", "predict", "read_picture", "rerank", "rollout", "score"]
+__all__ = ["VERIFIERS", "explain", "load", "predict", "read_picture", "rerank", "rollout", "score", "write_picture"]
 
 VERIFIERS = ("idm", "idm_fdm", "random", "none")
 
@@ -122,14 +123,29 @@ def read_picture(picture: Picture) -> Image.Image:
     """`picture` as RGB, turned the way its camera was held."""
     name = "The picture" if isinstance(picture, Image.Image) else str(picture)
     try:
-        opened = picture if isinstance(picture, Image.Image) else Image.open(picture)
-        return ImageOps.exif_transpose(opened).convert("RGB")
+        if isinstance(picture, Image.Image):
+            return _upright(picture)
+        with Image.open(picture) as opened:
+            return _upright(opened)
     except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
+    except UnidentifiedImageError:
+        raise ValueError(f"{name} is no picture, or of a kind that cannot be read.") from None
     except Exception as error:  # decoders meet broken files with almost any exception
-        if type(error).__name__ == "UnidentifiedImageError":
-            raise ValueError(f"{name} is no picture, or of a kind that cannot be read.") from None
         raise ValueError(f"{name} is a broken picture: {error}.") from None
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    return ImageOps.exif_transpose(picture).convert("RGB")
+
+
+def write_picture(path: Path, image: Image.Image) -> None:
+    """Write a picture in the format that its name says, whole or not at all."""
+    Image.init()
+    kind = Image.EXTENSION.get(path.suffix.lower())
+    if kind is None or kind not in Image.SAVE:
+        raise ValueError(f"{path}: pictures cannot be written as {path.suffix or 'a file without a suffix'}; use .png.")
+    write_atomic(path, lambda temporary: image.save(temporary, kind))
 
 
 def _check(n: int, actions: Sequence[str]) -> None:

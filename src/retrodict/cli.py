@@ -279,9 +279,10 @@ def predict(
     check_output_file(out)
 
     from retrodict.api import predict as run
+    from retrodict.api import write_picture
 
     prediction = run(source, action, n=n, verifier=verifier.value, model=model, seed=seed)
-    prediction.image.save(out)
+    write_picture(out, prediction.image)
     typer.echo(f"{out}: candidate {prediction.chosen + 1} of {len(prediction.candidates)}")
 
 
@@ -318,12 +319,12 @@ def rollout(
     check_output(out)
 
     from retrodict.api import rollout as run
+    from retrodict.api import write_picture
 
     steps = run(source, actions, n=n, verifier=verifier.value, model=model, seed=seed)
-    out.mkdir(parents=True, exist_ok=True)
     for number, (action, step) in enumerate(zip(actions, steps, strict=True), start=1):
         path = out / f"step_{number:02d}.png"
-        step.image.save(path)
+        write_picture(path, step.image)
         typer.echo(f"{path}: {action}")
 
 

@@ -53,13 +53,20 @@ def _is_users_to_fix(error: Exception) -> bool:
         return isinstance(error, _USERS_TO_FIX) or error.errno in _USERS_TO_FIX_NUMBERS or unreadable_image
     if isinstance(error, ImportError):
         return "pip install" in str(error)  # an extra that is not installed
-    return isinstance(error, ValueError)
+    return isinstance(error, ValueError) or _is_full_disk(error)
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """Whether a library that writes weights found the disk full, which it says with an exception of its own."""
+    return any(words in str(error) for words in ("No space left on device", "PytorchStreamWriter failed"))
 
 
 def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror.lower()}"
+    if _is_full_disk(error):
+        return os.strerror(errno.ENOSPC).lower()
     return " ".join(str(error).split()) or type(error).__name__
 
 

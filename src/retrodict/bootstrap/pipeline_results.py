@@ -18,7 +18,7 @@ from retrodict.dynamics.verify import choose
 from retrodict.evaluation.metrics import L1_PROTOCOL, l1
 from retrodict.evaluation.pool import ItemResult, Scored, score_images
 from retrodict.evaluation.predictions import read_predictions
-from retrodict.evaluation.stats import mean_interval, paired_difference
+from retrodict.evaluation.stats import mean_interval, paired_difference, share
 from retrodict.evaluation.summary import compare, estimate, summarise
 from retrodict.models.small.image_tokenizer import ImageTokenizer
 from retrodict.transitions import MANIFEST, Transition, decode_image, iter_rows, read_transitions, write_json
@@ -161,14 +161,13 @@ def _comparisons(
 
 def _named(explained: Sequence[str], test: Sequence[Transition], judged: Judge) -> dict[str, Any]:
     """How often the inverse model names the action; the floor is the action of another item of the same class."""
-    groups = [t.group or t.id for t in test]
-    named = _estimate("exact", [float(judged.says(text, t)) for text, t in zip(explained, test, strict=True)], groups)
+    named = share([judged.says(text, t) for text, t in zip(explained, test, strict=True)])
     floor = []
     for t in test:
         others = [judged.says(o.action, t) for o in test if o.category == t.category and o.id != t.id]
         if others:
             floor.append(float(np.mean(others)))
-    return {**named, "floor": float(np.mean(floor)) if floor else math.nan}
+    return {"exact": named.pop("share"), **named, "floor": float(np.mean(floor)) if floor else math.nan}
 
 
 def _loglik(rows: Sequence[Sequence[float]], test: Sequence[Transition]) -> dict[str, Any]:

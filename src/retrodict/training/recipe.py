@@ -124,7 +124,11 @@ def learn_tokenizer(
     trained = train_image_tokenizer(_pictures(rows, section.image_size, seed), config, training, report)
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # what a run that was killed left
-    trained.save(unfinished)
+    try:
+        trained.save(unfinished)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     unfinished.replace(folder)
 
 

@@ -1,0 +1,100 @@
+"""What the README and the examples tell people to type works: with the shipped weights, or random ones without."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from retrodict.cli import app
+from retrodict.models import load
+from retrodict.recipes import TrainRecipe, load_recipe
+from retrodict.worlds import tabletop
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FENCED = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+COMMANDS = [line for _, text in FENCED for line in text.splitlines() if line.startswith("retrodict ")]
+COMMANDS += re.findall(r"`(retrodict [a-z]+ [^`]+)`", README)
+ANSWERED_AT_ONCE = ("predict", "explain", "rollout")
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder like a fresh clone, where "small" is a model."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    if not load.is_model(load.SHIPPED / "small" / "forward"):
+        (tmp_path / "weights").mkdir()
+        (tmp_path / "weights" / "small").symlink_to(tiny_model)
+        monkeypatch.setattr(load, "SHIPPED", tmp_path / "weights")
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_understood(command: str) -> None:
+    _, verb, *arguments = shlex.split(command)
+    group = typer.main.get_command(app)
+    group.commands[verb].make_context(verb, arguments)  # type: ignore[attr-defined]  # parses, and raises what it cannot
+
+
+def test_commands_answer(place: Path) -> None:
+    ran = [command for command in COMMANDS if command.split()[1] in ANSWERED_AT_ONCE]
+    assert {command.split()[1] for command in ran} == set(ANSWERED_AT_ONCE)
+    for command in ran:
+        result = CliRunner().invoke(app, shlex.split(command)[1:])
+        assert result.exit_code == 0, (command, result.output)
+    assert Path("next.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in Path("steps").iterdir()) == ["step_01.png", "step_02.png"]
+
+
+def test_python(place: Path) -> None:
+    (code,) = (text for language, text in FENCED if language == "python")
+    exec(compile(code, "README.md", "exec"), {})
+    assert Path("next.png").is_file()
+
+
+def test_recipes(tmp_path: Path) -> None:
+    (text,) = (text for language, text in FENCED if language == "yaml")
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert load_recipe(tmp_path / "recipe.yaml").forward.steps == 2000
+    assert load_recipe(ROOT / "recipes" / "bootstrap.yaml").data.labelled == ROOT / "recipes" / "pairs"
+    for direction in ("inverse", "forward"):
+        assert load_recipe(ROOT / "recipes" / f"{direction}.yaml", kind=TrainRecipe).direction == direction
+
+
+@pytest.mark.parametrize("name", ["quickstart", "custom_verifier"])
+def test_examples(place: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(place / "examples" / f"{name}.py"), run_name="__main__")
+    assert "of 8" in capsys.readouterr().out
+    assert Path("next.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_labelling_videos(
+    place: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tabletop.write_videos(place / "clips", 1, 0, truth=place / "truth", actions=4)
+    monkeypatch.setattr(sys, "argv", ["label", "clips", "--model", str(tiny_model), "--out", "labelled"])
+    runpy.run_path(str(place / "examples" / "label_my_videos.py"), run_name="__main__")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith("frame pairs of 1 clips")
+    assert len(said) > 2
+
+
+def test_the_pictures_of_the_examples_are_what_their_script_draws(place: Path) -> None:
+    drawn = {path.name: path.read_bytes() for path in (place / "examples").glob("*.png")}
+    for path in (place / "examples").glob("*.png"):
+        path.unlink()
+    runpy.run_path(str(place / "examples" / "draw_frames.py"), run_name="__main__")
+    assert set(drawn) == {"frame.png", "before.png", "after.png"}
+    for name in drawn:
+        with Image.open(ROOT / "examples" / name) as kept, Image.open(place / "examples" / name) as again:
+            assert kept.tobytes() == again.tobytes()

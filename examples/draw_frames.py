@@ -13,7 +13,7 @@ from retrodict.worlds.tabletop import State, Thing
 
 HERE = Path(__file__).parent
 
-FRAME = State.of([Thing("red", "ball", 4, 0), Thing("green", "box", 1, 0), Thing("yellow", "cone", 1, 1)], (3, 4))
+FRAME = State.of([Thing("red", "ball", 2, 0), Thing("green", "box", 4, 0), Thing("yellow", "cone", 4, 1)], (0, 1))
 BEFORE = State.of([Thing("green", "cone", 0, 0), Thing("blue", "box", 3, 0), Thing("red", "ball", 5, 0)])
 
 

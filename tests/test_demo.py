@@ -14,11 +14,12 @@ import psutil
 import pytest
 
 RUN = """
-import sys
+import signal, sys
 from dataclasses import replace
 from retrodict.bootstrap import demo_context
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell would have it ignored
 demo_context.SCALES["quick"] = replace(
-    demo_context.Settings(), labelled=40, test=20, videos=5, actions=5, top_k=12, steps=4, batch=4, tokenizer_steps=20,
+    demo_context.Settings(), labelled=40, test=20, videos=5, actions=5, top_k=12, steps=30, batch=8, tokenizer_steps=20,
     candidates=2,
 )
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def test_inverse(two_words: SmallFamily) -> None:
     assert built.ids_T.tolist() == [1, *SOURCE_IDS, *TARGET_IDS, PUSH, LEFT, 2]
     assert built.segments == ((2, 6), (8, 12), (13, 16))  # the action and the end of the sequence
     features = two_words.features(built)
-    assert features["aligned"][8:12].tolist() == [1, 2, 3, 4]
+    assert features["before"][8:12].tolist() == [1, 2, 3, 4]
     assert features["changed"][2:6].tolist() == features["changed"][8:12].tolist() == [2, 1, 1, 2]
 
 

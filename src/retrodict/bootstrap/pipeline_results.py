@@ -53,6 +53,7 @@ def write_results(context: Context, *, command: str, wall_seconds: float) -> Non
             "mining": _mining(context),
             "annotation": {"mined": _count(context, "annotated"), "selected": _count(context, "selected")},
             "probe": found["probe"],
+            "probe_left_out": found["left_out"],  # held-out actions with words that no labelled pair taught
             "seconds": {name: record["seconds"] for name, record in read_records(context.out).items()},
             "wall_seconds": round(wall_seconds, 1),
             **json.loads((context.out / MEMORY).read_text()),

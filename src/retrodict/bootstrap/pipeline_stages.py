@@ -192,25 +192,27 @@ def probe(context: Context, progress: Progress) -> str:
     from retrodict.bootstrap.judging import judge
     from retrodict.evaluation.probe import probe_forward, probe_inverse
     from retrodict.models.load import load
-    from retrodict.training.validation import log_likelihoods
+    from retrodict.training.validation import can_say, log_likelihoods
 
     test = read_transitions(context.dir("test"))
     explains = judge(test, context.dir("image_tokenizer")).explains
     inverse: Any = load(context.dir("idm"), role="inverse")
+    asked = [row for row in test if can_say(inverse, row.action)]  # all models of a run know the same words
     found: dict[str, Any] = {
-        "probe": {"idm": probe_inverse(inverse, test, seed=context.recipe.seed, explains=explains)},
+        "left_out": len(test) - len(asked),
+        "probe": {"idm": probe_inverse(inverse, asked, seed=context.recipe.seed, explains=explains)},
         "explained": [e.action for e in inverse.explain([(row.source_image, row.target_image) for row in test])],
         "loglik": {"idm": log_likelihoods(inverse, "inverse", test)},
     }
     progress.advance(1, 1 + len(SYSTEMS))
     for done, name in enumerate(SYSTEMS, start=2):
         model: Any = load(context.dir(name), role="forward")
-        found["probe"][name] = probe_forward(model, test, seed=context.recipe.seed, explains=explains)
+        found["probe"][name] = probe_forward(model, asked, seed=context.recipe.seed, explains=explains)
         found["loglik"][name] = log_likelihoods(model, "forward", test)
         progress.advance(done, 1 + len(SYSTEMS))
     found["loglik"] = {name: [[one.sum, one.count] for one in rows] for name, rows in found["loglik"].items()}
     write_json(context.dir("probe") / "probe.json", found)
-    return f"{len(test):,} held-out transitions"
+    return f"{len(asked):,} held-out transitions"
 
 
 def read_probe(context: Context) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def log_likelihoods(model: UnifiedModel, direction: Direction, transitions: Sequ
 
 
 def _score(model: UnifiedModel, direction: Direction, transitions: Sequence[Transition]) -> list[LogProb]:
-    known = [t.source is not None and t.target is not None and _known(model, t.action) for t in transitions]
+    known = [t.source is not None and t.target is not None and can_say(model, t.action) for t in transitions]
     usable = [t for t, is_known in zip(transitions, known, strict=True) if is_known]
     sources, targets = [t.source_image for t in usable], [t.target_image for t in usable]
     actions = [t.action for t in usable]
@@ -45,7 +45,8 @@ def _score(model: UnifiedModel, direction: Direction, transitions: Sequence[Tran
     return [next(scored) if is_known else LogProb(math.nan, 0) for is_known in known]
 
 
-def _known(model: UnifiedModel, action: str) -> bool:
+def can_say(model: UnifiedModel, action: str) -> bool:
+    """Whether the model knows all words of an action."""
     try:
         return bool(model.family.text_ids(action))
     except ValueError:

@@ -12,7 +12,6 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel, PreTrainedModel
 
-
 SIDES = ("left", "right", "above", "below")
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,9 @@ def run_stages(stages: Sequence[Stage], out: Path, context: Any, progress: Progr
     if not waiting:
         return
     methods = multiprocessing.get_context("spawn")
-    with methods.Manager() as manager:
+    manager = SyncManager(ctx=methods)
+    manager.start(_follow, (os.getpid(),))
+    with manager:
         queue = manager.Queue()
         pool = ProcessPoolExecutor(workers, mp_context=methods, initializer=_start_worker, initargs=(os.getpid(),))
         with receive(queue, progress), watch_memory(out / MEMORY):
@@ -144,11 +147,16 @@ def _run_stage(stage: Stage, out: Path, context: Any, queue: Any) -> None:
     progress.done(summary)
 
 
+def _follow(parent: int) -> None:
+    """What every helper process does first: leave Ctrl-C to the parent, and end when it is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+
+
 def _start_worker(parent: int) -> None:
+    _follow(parent)
     # One thread each: two processes of one thread beat two threads in each of two processes.
     os.environ["OMP_NUM_THREADS"] = "1"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     import torch
 
     torch.set_num_threads(1)

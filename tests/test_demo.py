@@ -70,7 +70,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wait_for(out / "stages" / "tokenizer.json", killed)
     workers = psutil.Process(killed.pid).children(recursive=True)
     killed.kill()
-    killed.communicate()
+    killed.communicate(timeout=60)  # until its workers, which hold the pipe, are gone too
     wait_until_gone(workers)
     before = {path.name: path.read_text() for path in (out / "stages").glob("*.json")}
 

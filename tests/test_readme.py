@@ -14,6 +14,8 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+import retrodict
+from retrodict.api import write_picture
 from retrodict.cli import app
 from retrodict.models import load
 from retrodict.recipes import TrainRecipe, load_recipe
@@ -37,6 +39,18 @@ def place(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (tmp_path / "weights" / "small").symlink_to(tiny_model)
         monkeypatch.setattr(load, "SHIPPED", tmp_path / "weights")
     return tmp_path
+
+
+def test_the_shipped_model_reads_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture that is predicted, written, sent as JPEG and read again still shows its action."""
+    if not load.is_model(load.SHIPPED / "small" / "forward"):
+        pytest.skip("no shipped weights")
+    action = "push the red ball to the left"
+    predicted = retrodict.predict(ROOT / "examples" / "frame.png", action)
+    for name in ("next.png", "next.jpg"):
+        write_picture(tmp_path / name, predicted.image)
+        said = retrodict.explain(ROOT / "examples" / "frame.png", tmp_path / name).action
+        assert tabletop.parse_action(said) == tabletop.parse_action(action)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import TrainerCallback
 
 from retrodict.dynamics.sequences import build
@@ -18,7 +19,7 @@ from retrodict.models.small.family import SmallFamily
 from retrodict.models.small.image_tokenizer import ImageTokenizerConfig
 from retrodict.training import trainer as trainer_module
 from retrodict.training.batches import Example, collate, example, supervised_logits, token_nll
-from retrodict.training.image_tokenizer import ImageTokenizerTraining, train_image_tokenizer
+from retrodict.training.image_tokenizer import ImageTokenizerTraining, keep_codes, train_image_tokenizer
 from retrodict.training.optimizer import MuonAdamW
 from retrodict.training.trainer import TrainConfig, train
 from retrodict.training.weighting import Weighting, loss_weights
@@ -178,3 +179,14 @@ def test_an_image_tokenizer_of_few_steps(steps: int) -> None:
     codes = trained.encode(pictures).codes_NL
     assert codes.shape == (6, 9)
     assert trained.decode(codes)[0].size == (24, 24)
+
+
+def test_only_codes_that_a_model_knows(family: SmallFamily) -> None:
+    noise = [Image.effect_noise((24, 24), 120).convert("RGB") for _ in range(20)]
+    before = family.encode(noise)
+    used = np.unique(before.codes_NL[:, 0])[:2]
+    kept = keep_codes(family.images, used)
+    after = kept.encode(noise)
+    distances = np.square(before.features_NLD[:, :, None] - kept.codebook.weight.detach().numpy()[used]).sum(-1)
+    assert (after.codes_NL == used[distances.argmin(-1)]).all()  # the nearest of those that are left
+    assert family.encode(noise).codes_NL.tolist() == before.codes_NL.tolist()  # and the original is as it was

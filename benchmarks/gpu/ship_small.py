@@ -31,7 +31,7 @@ from retrodict.models.small.family import SmallFamily
 from retrodict.models.small.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
 from retrodict.models.small.words import Words
 from retrodict.training.batches import example
-from retrodict.training.image_tokenizer import ImageTokenizerTraining, train_image_tokenizer
+from retrodict.training.image_tokenizer import ImageTokenizerTraining, keep_codes, train_image_tokenizer
 from retrodict.training.trainer import TrainConfig, train
 from retrodict.worlds import tabletop
 
@@ -116,7 +116,8 @@ def _train(
     config = TrainConfig(steps=steps, batch=arguments.batch, lr=3e-3, warmup=100, checkpoint_every=500)
     train(family, direction, examples, config, arguments.out / f"{direction}.training", _print)
     facts = {"size": arguments.size, "examples": arguments.examples, "training": asdict(config)}
-    save_model(family, direction, folder, **facts)
+    shipped = SmallFamily(family.module, keep_codes(tokenizer, codes_N2L), words, told_changes=family.told_changes)
+    save_model(shipped, direction, folder, **facts)
 
 
 def _print(step: int, total: int, loss: float) -> None:

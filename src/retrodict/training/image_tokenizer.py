@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from retrodict.models.protocol import IntArray
 from retrodict.models.small.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
 
 
@@ -118,3 +120,19 @@ def _rarity(tokenizer: ImageTokenizer, pixels_N3HW: Tensor, rng: np.random.Gener
     codes_NL = tokenizer.quantise(_sample_features(tokenizer, pixels_N3HW, rng, 2000))
     counts_K = torch.bincount(codes_NL.flatten(), minlength=tokenizer.config.codes).float()
     return counts_K.clamp(min=1).rsqrt()
+
+
+@torch.no_grad()
+def keep_codes(tokenizer: ImageTokenizer, used: IntArray) -> ImageTokenizer:
+    """A copy of a tokenizer that encodes with the codes in `used` and no others.
+
+    A model only knows the codes that it was trained on. A tokenizer that saw more kinds of pictures (compressed ones,
+    say) has codes of its own for them, and a picture that is written and read again would come back as codes that the
+    model has never met. Without those, it comes back as their nearest neighbours, which it has.
+    """
+    kept = copy.deepcopy(tokenizer)
+    weight_KD = kept.codebook.weight
+    unused_K = torch.ones(len(weight_KD), dtype=torch.bool)
+    unused_K[torch.from_numpy(np.unique(used))] = False
+    weight_KD[unused_K] = 1000 * weight_KD[~unused_K].abs().max()  # far from any feature
+    return kept

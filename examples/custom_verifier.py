@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageChops
 
 import retrodict
-from retrodict.dynamics.verify import InverseLikelihood, Scored
+from retrodict.dynamics.verify import InverseLikelihood, ScoredBy
 
 SOURCE = Path(__file__).parent / "frame.png"
 ACTION = "push the red ball to the left"
@@ -27,7 +27,7 @@ def small_change(source: Image.Image, action: str, candidate: Image.Image) -> fl
 def main() -> None:
     forward = retrodict.load("small", role="forward")
     inverse = retrodict.load("small", role="inverse")
-    for verifier in (InverseLikelihood(inverse), Scored("small change", small_change)):
+    for verifier in (InverseLikelihood(inverse), ScoredBy("small change", small_change)):
         prediction = retrodict.predict(SOURCE, ACTION, n=8, verifier=verifier, model=forward)
         print(f"{prediction.verifier}: candidate {prediction.chosen + 1} of {len(prediction.candidates)}")
     prediction.image.save("next.png")

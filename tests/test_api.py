@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from retrodict import api
-from retrodict.dynamics.verify import InverseLikelihood, Scored
+from retrodict.dynamics.verify import InverseLikelihood, ScoredBy
 from retrodict.worlds import tabletop
 
 EXAMPLE = tabletop.sample(1, 3)[0]
@@ -79,7 +79,7 @@ def test_rerank_sorts_pictures_of_other_programs(tiny_model: Path, tmp_path: Pat
     paths = [tmp_path / f"{name}.png" for name in ("black", "grey", "white")]
     for path, shade in zip(paths, (0, 100, 255), strict=True):
         Image.new("RGB", (40, 30), (shade, shade, shade)).save(path)
-    assert api.rerank(SOURCE, ACTION, paths, verifier=Scored("red", red_first)) == [
+    assert api.rerank(SOURCE, ACTION, paths, verifier=ScoredBy("red", red_first)) == [
         (paths[2], 255.0),
         (paths[1], 100.0),
         (paths[0], pytest.approx(math.nan, nan_ok=True)),

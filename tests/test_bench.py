@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from retrodict.data.aurora import read_aurora
-from retrodict.dynamics.verify import Random, expected_best
-from retrodict.dynamics.verify import Scored as ScoredBy
+from retrodict.dynamics.verify import Random, ScoredBy
 from retrodict.evaluation.bench import (
     ItemResult,
     compare,
@@ -80,13 +82,22 @@ def test_best_of_k_by_hand() -> None:
     assert math.isnan(item_values([one], "absent", 2)[0])
 
 
-def test_best_of_k_is_that_of_the_verifier_with_ties_and_missing_scores() -> None:
-    rng = np.random.default_rng(0)
-    scores, values = rng.integers(0, 4, (30, 8)).astype(float), rng.random((30, 8))
-    scores[0, :5] = NAN
-    for k in (1, 3, 8):
-        expected = [expected_best(s, v, k) for s, v in zip(scores, values, strict=True)]
-        assert (best_of_k(scores, k) * values).sum(1) == pytest.approx(expected)
+@given(
+    st.lists(st.tuples(st.sampled_from([NAN, 0.0, 1.0, 2.0]), st.integers(0, 9)), min_size=1, max_size=6),
+    st.integers(1, 6),
+)
+def test_best_of_k_is_the_mean_over_all_subsets(pool: list[tuple[float, int]], k: int) -> None:
+    k = min(k, len(pool))
+    scores, values = np.array([[s for s, _ in pool]]), np.array([[v for _, v in pool]])
+    found = (best_of_k(scores, k) * values).sum()
+    if np.isnan(scores).all():
+        assert math.isnan(found)  # nothing was scored, so nothing was chosen
+        return
+    means = []
+    for subset in itertools.combinations(pool, k):
+        keys = [-math.inf if math.isnan(score) else score for score, _ in subset]
+        means.append(np.mean([value for key, (_, value) in zip(keys, subset, strict=True) if key == max(keys)]))
+    assert found == pytest.approx(np.mean(means))
 
 
 def test_summary_has_the_documented_shape_and_counts_what_is_unscored() -> None:

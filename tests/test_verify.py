@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from retrodict.dynamics.verify import (
     InverseAndForwardLikelihood,
     InverseLikelihood,
-    Scored,
+    ScoredBy,
     choose,
-    expected_best,
     predict,
 )
 from retrodict.models.protocol import Candidate, Explanation, Frame, LogProb, Pair
@@ -52,23 +47,6 @@ class Shades:
         return [LogProb(-100.0 * i, 1) for i, _ in enumerate(targets)]
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from([NAN, 0.0, 1.0, 2.0]), st.integers(0, 9)), min_size=1, max_size=6),
-    st.integers(1, 6),
-)
-def test_expected_best_is_the_mean_over_all_subsets(pool: list[tuple[float, int]], k: int) -> None:
-    if k > len(pool):
-        with pytest.raises(ValueError, match="k must lie between"):
-            expected_best([s for s, _ in pool], [v for _, v in pool], k)
-        return
-    means = []
-    for subset in itertools.combinations(pool, k):
-        keys = [-math.inf if math.isnan(score) else score for score, _ in subset]
-        means.append(np.mean([value for key, (_, value) in zip(keys, subset, strict=True) if key == max(keys)]))
-    found = expected_best([s for s, _ in pool], [v for _, v in pool], k)
-    assert found == pytest.approx(np.mean(means))
-
-
 def test_choose() -> None:
     assert choose([NAN, -3.0, -1.0, -1.0]) == 2  # the first of equals
     assert choose([NAN, -math.inf]) == 1
@@ -90,5 +68,5 @@ def test_verifiers_and_predictions() -> None:
     greedy = predict(model, None, SOURCE, "go", n=3, seed=0)
     assert (len(greedy.candidates), greedy.chosen, greedy.verifier) == (1, 0, "none")
     assert math.isnan(greedy.scores[0])
-    by_shade = Scored("bright", lambda source, action, image: float(image.getpixel((0, 0))[0]))  # type: ignore[index]
+    by_shade = ScoredBy("bright", lambda source, action, image: float(image.getpixel((0, 0))[0]))  # type: ignore[index]
     assert by_shade.scores([SOURCE, SOURCE], ["go", "go"], [pool, pool[:1]]) == [[0.0, 1.0, 2.0], [0.0]]

@@ -101,7 +101,7 @@ class Random:
         return [self._rng.random(len(pool)).tolist() for pool in pools]
 
 
-class Scored:
+class ScoredBy:
     """Any function of (source, action, candidate picture): an exact state check, a reward model, a person."""
 
     def __init__(self, name: str, function: Callable[[Image.Image, str, Image.Image], float]) -> None:
@@ -172,26 +172,3 @@ def choose(scores: Sequence[float]) -> int:
     if not scored:
         raise ValueError("No candidate could be scored, so none can be chosen.")
     return max(scored, key=lambda i: (scores[i], -i))
-
-
-def expected_best(scores: Sequence[float], values: Sequence[float], k: int) -> float:
-    """Mean of `values` over the best-scored of `k` candidates, over all subsets of size k of the pool (unbiased).
-
-    With candidates ordered by score, the one of rank r (0 = worst) is the best of C(r, k-1) of the C(n, k) subsets.
-    Equal scores share their ranks' weights, so that the order of the pool does not matter.
-    """
-    n = len(scores)
-    if not 1 <= k <= n:
-        raise ValueError(f"k must lie between 1 and the pool's size {n}, not {k}.")
-    filled = [-math.inf if math.isnan(s) else s for s in scores]
-    order = sorted(range(n), key=lambda i: filled[i])
-    total, start = 0.0, 0
-    while start < n:
-        stop = start
-        while stop < n and filled[order[stop]] == filled[order[start]]:
-            stop += 1
-        # Subsets whose maximum lies in this run of equals: C(stop, k) - C(start, k).
-        share = (math.comb(stop, k) - math.comb(start, k)) / math.comb(n, k)
-        total += share * float(np.mean([values[i] for i in order[start:stop]]))
-        start = stop
-    return total

@@ -44,9 +44,9 @@ def item_values(
 def best_of_k(scores_IN: Values, k: int) -> Values:
     """How often each of N candidates is the best-scored of k, over all subsets of size k: weights [I, N].
 
-    `verify.expected_best` for many items at once. A candidate with `low` others below it and `high` at most at its own
-    score (itself included) shares the C(high, k) - C(low, k) subsets whose best score is its own with its equals. NaN
-    loses to any number; a row of nothing but NaN chose nothing, and its weights are NaN.
+    A candidate with `low` others below it and `high` at most at its own score (itself included) shares the
+    C(high, k) - C(low, k) subsets whose best score is its own with its equals: unbiased, from one pool of N. NaN loses
+    to any number; a row of nothing but NaN chose nothing, and its weights are NaN.
     """
     filled_IN = np.where(np.isnan(scores_IN), -np.inf, scores_IN)
     low_IN = (filled_IN[:, None, :] < filled_IN[:, :, None]).sum(2)

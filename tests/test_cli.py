@@ -102,3 +102,10 @@ def test_public_names_exist(name: str) -> None:
 
     assert name in dir(retrodict)
     assert callable(getattr(retrodict, name))
+
+
+def test_layouts_are_those_that_can_be_read() -> None:
+    from retrodict.cli import Layout
+    from retrodict.data import LAYOUTS
+
+    assert sorted(layout.value for layout in Layout) == sorted(LAYOUTS)

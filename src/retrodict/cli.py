@@ -9,12 +9,15 @@ import os
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
 
 import typer
 
 from retrodict.errors import check_output, check_output_file, guarded
-from retrodict.progress import counter, open_progress
+from retrodict.progress import open_progress
+
+if TYPE_CHECKING:
+    from retrodict.video import ClipRef
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,6 +58,16 @@ class Motion(StrEnum):
     FLOW = "flow"
     FAST = "fast"
     REFERENCE = "reference"
+
+
+class Layout(StrEnum):
+    FOLDER = "folder"
+    UCF101 = "ucf101"
+    KINETICS700 = "kinetics700"
+    MOMENTS = "moments"
+    EPIC100 = "epic100"
+    SSV2 = "ssv2"
+    LEROBOT = "lerobot"
 
 
 class Executor(StrEnum):
@@ -146,6 +159,22 @@ def mine(
         Executor, typer.Option(help="Where clips are mined: in this process, in several, or on a Ray cluster.")
     ] = Executor.PROCESSES,
     workers: Annotated[int | None, typer.Option(min=1, help="How many processes; one per core by default.")] = None,
+    layout: Annotated[Layout, typer.Option(help="How the videos are laid out, where they are a known collection.")] = (
+        Layout.FOLDER
+    ),
+    annotations: Annotated[
+        Path | None, typer.Option(help="The collection's own list, where it does not lie beside the videos.")
+    ] = None,
+    snap: Annotated[str, typer.Option(help="How far a pick may move to a sharper frame; 0s never.")] = "0.3s",
+    shard_clips: Annotated[
+        int, typer.Option(min=1, help="Clips per Parquet file, which is what a killed run repeats.")
+    ] = 128,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds without a decoded frame after which a clip's worker is killed.")
+    ] = 60.0,
+    retries: Annotated[
+        int, typer.Option(min=0, help="How often a clip that crashed or hung its worker is tried again.")
+    ] = 2,
     quiet: Quiet = False,
 ) -> None:
     """Find frame pairs in videos between which something happened.
@@ -156,20 +185,31 @@ def mine(
 
     from retrodict.video import MineConfig
     from retrodict.video import mine as run
+    from retrodict.video.tally import tally
 
     config = MineConfig(
         frames_per_clip=frames_per_clip,
         min_gap=min_gap,
         selection=selection.value,
         motion=motion.value,
+        snap=snap,
         cuts=cuts,
         compensate_camera=compensate_camera,
         frames=frames,
     )
     with open_progress(quiet, "retrodict mine") as progress:
         progress.stage("mine", "find the moments between which something happens")
-        each = counter(progress, "clips")
-        result = run(videos, out, config, executor_name=executor.value, workers=workers, progress=each)
+        result = run(
+            _clips(videos, layout, annotations),
+            out,
+            config,
+            executor_name=executor.value,
+            workers=workers,
+            shard_clips=shard_clips,
+            timeout=timeout,
+            retries=retries,
+            progress=tally(progress),
+        )
         progress.done(f"{result.pairs:,} pairs")
     typer.echo(f"{out}: {result.pairs} pairs from {result.clips} clips{_dropped(result.dropped)}")
 
@@ -418,6 +458,18 @@ def info() -> None:
     weights = Path(__file__).parent / "weights"
     shipped = sorted(folder.name for folder in weights.glob("*") if folder.is_dir())
     typer.echo(f"{'shipped models':24}{', '.join(shipped) or 'none'}")
+
+
+def _clips(videos: list[Path], layout: Layout, annotations: Path | None) -> list[Path] | list[ClipRef]:
+    """What to mine: files and folders as they are, or the clips of one known collection."""
+    if layout is Layout.FOLDER and annotations is None:
+        return videos
+    if len(videos) > 1:
+        raise ValueError(f"--layout {layout.value} reads one folder: give the collection's folder alone.")
+
+    from retrodict.data import read_clips
+
+    return read_clips(layout.value, videos[0], annotations)
 
 
 def _print_counts(out: Path) -> None:

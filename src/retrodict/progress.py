@@ -211,18 +211,6 @@ class PlainProgress(EventProgress):
             self._write(f"[{clock(board.elapsed())}] {row.stage.name}: done in {took}{summary}{left}")
 
 
-def counter(progress: Progress, what: str) -> Callable[[object], None]:
-    """A function to call once per finished thing where nobody knows how many there are: "12 clips"."""
-    count = 0
-
-    def one_more(thing: object) -> None:
-        nonlocal count
-        count += 1
-        progress.advance(count, 0, f"{count:,} {what}")
-
-    return one_more
-
-
 def clock(seconds: float) -> str:
     """`0:09`, `12:34` or `1:02:03`."""
     minutes, rest = divmod(round(seconds), 60)

@@ -42,14 +42,13 @@ def videos(context: Context, progress: Progress) -> str:
 
 
 def mine(context: Context, progress: Progress) -> str:
-    from retrodict.progress import counter
     from retrodict.video import MineConfig
     from retrodict.video import mine as run
+    from retrodict.video.tally import tally
 
     settings = context.settings
     config = MineConfig(frames_per_clip=settings.frames_per_clip, min_gap=settings.min_gap)
-    each = counter(progress, "clips")
-    result = run(context.dir("videos"), context.dir("pairs"), config, workers=1, progress=each)
+    result = run(context.dir("videos"), context.dir("pairs"), config, workers=1, progress=tally(progress))
     return f"{result.pairs:,} pairs of {result.clips} clips"
 
 

@@ -78,13 +78,12 @@ def hold_out(context: Context, progress: Progress) -> str:
 
 
 def mine(context: Context, progress: Progress) -> str:
-    from retrodict.progress import counter
     from retrodict.video import MineConfig
     from retrodict.video import mine as run
+    from retrodict.video.tally import tally
 
     config = MineConfig(**context.recipe.mine.model_dump())
-    each = counter(progress, "clips")
-    result = run(context.recipe.data.videos, context.dir("pairs"), config, progress=each)
+    result = run(context.recipe.data.videos, context.dir("pairs"), config, progress=tally(progress))
     if not result.pairs:
         reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in result.dropped.items())
         raise ValueError(f"No frame pairs were found in {result.clips} clips ({reasons}): see mine.min_gap.")

@@ -1,7 +1,7 @@
 """Train the *small* weights that ship inside the wheel: an image tokenizer, an inverse and a forward model.
 
-    python benchmarks/gpu/ship_small.py --out build/small                      # cells: what ships, 25 minutes on a core
-    python benchmarks/gpu/ship_small.py --out build/small --size continuous    # waits for a GPU
+    python benchmarks/gpu/ship_small.py --out build/small                    # cells, half an hour on a busy core
+    python benchmarks/gpu/ship_small.py --out build/small --size continuous  # waits for a GPU
 
 Every stage is skipped when its output exists and training continues from its newest checkpoint, so the same command
 resumes. Labels are the simulator's own: these are the models to try things with, not a result about bootstrapping.

@@ -23,25 +23,25 @@ STAGES = (
     Stage("world", "draw labelled and test scenes", 4, demo_stages.world),
     Stage("tokenizer", "learn to write pictures as 36 codes", 20, demo_stages.tokenizer, ("world",)),
     Stage("videos", "film unlabelled videos of the same world", 60, demo_stages.videos),
-    Stage("idm", "learn which action lies between two frames", 100, demo_stages.idm, ("tokenizer",)),
-    Stage("mine", "find moments between which something happened", 80, demo_stages.mine, ("videos",)),
-    Stage("ft", "learn to predict from the labelled pairs alone", 100, demo_stages.ft, ("tokenizer",)),
-    Stage("annotate", "let the inverse model label the mined pairs", 25, demo_stages.annotate, ("mine", "idm")),
+    Stage("idm", "learn which action lies between two frames", 115, demo_stages.idm, ("tokenizer",)),
+    Stage("mine", "find moments between which something happened", 35, demo_stages.mine, ("videos",)),
+    Stage("ft", "learn to predict from the labelled pairs alone", 125, demo_stages.ft, ("tokenizer",)),
+    Stage("annotate", "let the inverse model label the mined pairs", 80, demo_stages.annotate, ("mine", "idm")),
     Stage("select", "keep the labels it is most sure of", 3, demo_stages.select, ("annotate",)),
-    Stage("fdm", "learn to predict from labelled and annotated pairs", 110, demo_stages.fdm, ("select",)),
-    Stage("fdm_true_labels", "the same with true labels: the ceiling", 110, demo_stages.fdm_true_labels, ("select",)),
-    Stage("fdm_weighted", "the same with recognition-weighted loss", 110, demo_stages.fdm_weighted, ("select",)),
-    Stage("idm_plain", "an inverse model that is not told what changed", 100, demo_stages.idm_plain, ("tokenizer",)),
-    *(
-        Stage(f"bench_{name}", f"predict the test scenes with {name}, verified", 30, run, (name, "idm"))
-        for name, run in demo_stages.BENCHES.items()
-    ),
+    Stage("fdm", "learn to predict from labelled and annotated pairs", 125, demo_stages.fdm, ("select",)),
+    Stage("fdm_true_labels", "the same with true labels: the ceiling", 125, demo_stages.fdm_true_labels, ("select",)),
+    Stage("fdm_weighted", "the same with recognition-weighted loss", 120, demo_stages.fdm_weighted, ("select",)),
+    Stage("idm_plain", "an inverse model that is not told what changed", 120, demo_stages.idm_plain, ("tokenizer",)),
     Stage(
         "probe",
         "ask which of two transitions each model prefers",
-        30,
+        60,
         demo_stages.probe,
         ("fdm", "ft", "idm", "idm_plain"),
+    ),
+    *(
+        Stage(f"bench_{name}", f"predict the test scenes with {name}, verified", 40, run, (name, "idm"))
+        for name, run in demo_stages.BENCHES.items()
     ),
 )
 

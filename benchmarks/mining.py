@@ -90,7 +90,7 @@ def magnitude(before: np.ndarray, after: np.ndarray) -> float:
     return float(cv2.magnitude(flow[..., 0], flow[..., 1]).mean())
 
 
-def speed(clips: list[Path], rounds: int = 3) -> None:
+def speed(clips: list[Path], rounds: int = 7) -> None:
     with tempfile.TemporaryDirectory() as out:
         mine(clips[:1], Path(out), executor_name="serial")  # imports are paid once, not per clip; see the last line
     decode, mined = [], []

@@ -142,7 +142,7 @@ def test_a_gap_in_seconds_means_seconds(shared_data):
 def test_frames_let_go_are_decoded_again(shared_data, monkeypatch):
     path = shared_data / "clips" / "kinetics_cleaning_pool_32f.mp4"
     plenty = mined(path, min_gap=3)
-    monkeypatch.setattr("retrodict.video.process._HELD_BYTES", 500_000)
+    monkeypatch.setattr("retrodict.video.held._BYTES", 500_000)
     assert mined(path, min_gap=3) == plenty
 
 

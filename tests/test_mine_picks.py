@@ -20,7 +20,8 @@ def lane(motion, sharpness, seconds=None, end=None):
     seconds = frames / 10 if seconds is None else np.asarray(seconds)
     end = seconds[-1] if end is None else end
     shot = np.zeros(len(motion), np.int64)
-    return Lane(seconds * 10, seconds, np.asarray(motion, float), np.asarray(sharpness, float), shot, end)
+    motion = np.asarray(motion, float)
+    return Lane(seconds * 10, seconds, motion, motion, np.asarray(sharpness, float), shot, end)
 
 
 def worth(picks, motion, shot):

@@ -59,11 +59,13 @@ class Video:
         if start > 0:
             self._container.seek(int(start / self._stream.time_base), stream=self._stream)
         index, last = -1, -math.inf
-        origin = float(self._stream.start_time or 0) * float(self._stream.time_base)
+        unit = self._stream.time_base
+        ticks, per_second = unit.numerator, unit.denominator  # whole numbers: a Fraction per frame would cost more
+        origin = (self._stream.start_time or 0) * ticks / per_second
         for frame in self._frames():
             index += 1
             known = frame.pts is not None
-            now = float(frame.pts * frame.time_base) if known else index / self.fps
+            now = frame.pts * ticks / per_second if known else index / self.fps
             if start > 0 and known:
                 index = max(index, round((now - origin) * self.fps))
             if now <= last:  # missing or unordered time stamps

@@ -21,6 +21,7 @@ class Lane:
 
     position: Floats  # in the unit of the gap
     seconds: Floats
+    motion: Floats  # frame widths per second; 0 across a cut
     change: Floats  # mean absolute difference to the frame before, grey levels
     sharpness: Floats
     shot: Ints

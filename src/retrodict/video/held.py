@@ -1,0 +1,65 @@
+"""Decoded frames kept while a clip is measured, so that most clips are decoded once."""
+
+from __future__ import annotations
+
+import av
+import numpy as np
+
+from retrodict.video.config import MineConfig, seconds
+from retrodict.video.decode import size_in_bytes, to_jpeg
+from retrodict.video.motion import Track
+from retrodict.video.selection import lay_out, likely
+from retrodict.video.snap import SETTLE
+
+_BYTES = 96 << 20
+_GROWTH = 1.05  # of the track, before what is likely is worked out anew: that takes time with the track's length
+
+
+class Held:
+    """Frames by their place in the track, up to a fixed number of bytes.
+
+    All are held until the bytes are used up; then those that no pick is likely to be of are let go. A guess: what is
+    picked though it was let go has to be decoded again.
+    """
+
+    def __init__(self, config: MineConfig) -> None:
+        self._config = config
+        self._settling = SETTLE + 2 * seconds(config.snap, "snap")  # until it is past, a pick may still move to a frame
+        self._frames: dict[int, av.VideoFrame] = {}
+        self._bytes = 0
+        self._likely: set[int] = set()
+        self._judged = 0  # places below this were likely or not when the track had `_length` frames
+        self._length = 0
+
+    def add(self, track: Track, frame: av.VideoFrame) -> None:
+        """Hold the last frame of the track."""
+        self._frames[len(track) - 1] = frame
+        self._bytes += size_in_bytes(frame)
+        if self._bytes > _BYTES:
+            if len(track) >= _GROWTH * self._length:
+                self._judge(track)
+            self._let_go(track)
+
+    def _judge(self, track: Track) -> None:
+        lane = lay_out(track, self._config)
+        self._likely = likely(lane, self._config)
+        self._judged = int(np.searchsorted(lane.seconds, lane.seconds[-1] - self._settling))
+        self._length = len(track)
+
+    def _let_go(self, track: Track) -> None:
+        """Drop what is unlikely, then what moved least, until a third of the bytes is free."""
+
+        def worth(place: int) -> tuple[bool, bool, float]:
+            return place in self._likely, place >= self._judged, track.motion[place]
+
+        for place in sorted(self._frames, key=worth):
+            if any(worth(place)[:2]) and self._bytes <= 2 * _BYTES // 3:
+                break
+            self._bytes -= size_in_bytes(self._frames.pop(place))
+
+    def jpegs(self, places: set[int]) -> dict[int, bytes]:
+        """JPEG bytes of those of the frames that are held; then none is held any more."""
+        quality = self._config.jpeg_quality
+        jpegs = {place: to_jpeg(self._frames[place], quality) for place in places if place in self._frames}
+        self._frames.clear()
+        return jpegs

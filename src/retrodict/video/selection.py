@@ -14,7 +14,7 @@ _STILL = 0.1  # of the clip's brisk motion (95th percentile): frames that move l
 
 
 def lay_out(track: Track, config: MineConfig) -> Lane:
-    """The frames of a clip as the rules see them. Raises nothing; a track of no frames gives an empty lane."""
+    """The frames of a clip as the rules see them: shots numbered, and no motion across a cut."""
     _, in_seconds = config.gap()
     times, motion = np.asarray(track.seconds), np.asarray(track.motion, np.float64)
     shot = np.zeros(len(track), np.int64)

@@ -125,6 +125,20 @@ def test_a_corrupt_packet_costs_that_packet_only(shared_data):
     assert (result.frames, result.corrupt_packets, result.reason) == (49, 1, "")
 
 
+def test_names_inside_a_file_need_not_be_utf8(tmp_path):
+    frames, _ = toy_world(0)
+    path = tmp_path / "named.mp4"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "a name"
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 96, 96, "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    path.write_bytes(path.read_bytes().replace(b"a name", b"\xff\xfename"))
+    assert mined(path, min_gap=3).frames == len(frames)
+
+
 def test_pictures_are_upright_and_know_their_time(shared_data):
     path = shared_data / "clips" / "edge_rotated90.mov"
     result = mined(path, min_gap=1, min_motion=0.0)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +25,8 @@ _CONTAINERS = (
     "av1,nut,mxf,vob,dv,swf,wtv,apng"
 )
 _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+# Names and comments that are not UTF-8 are no reason to refuse a video. PyAV 19 replaces such bytes unasked.
+_LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 _REFORMATTER = av.video.reformatter.VideoReformatter()  # shared, as setting one up costs more than a conversion
 _MAX_PIXELS = 16384 * 8640  # a header that claims more is broken; decoding it would exhaust the memory
 _LUMA_FIRST = frozenset(
@@ -59,7 +62,7 @@ class Video:
         if start > 0:
             self._container.seek(int(start / self._stream.time_base), stream=self._stream)
         index, last = -1, -math.inf
-        unit = self._stream.time_base
+        unit = self._stream.time_base or Fraction(0)  # of an unknown unit: all 0, and so as if they were missing
         ticks, per_second = unit.numerator, unit.denominator  # whole numbers: a Fraction per frame would cost more
         origin = (self._stream.start_time or 0) * ticks / per_second
         for frame in self._frames():
@@ -99,7 +102,7 @@ def open_video(path: Path) -> Iterator[Video]:
     if not path.is_file():
         raise ClipError("missing", f"{path.name} is not a file")
     try:
-        container = av.open(f"file:{path.absolute()}", options=_OPTIONS, metadata_errors="replace")
+        container = av.open(f"file:{path.absolute()}", options=_OPTIONS, **_LENIENT)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise ClipError("unreadable", _first_line(error)) from error
     with container:

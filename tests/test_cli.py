@@ -16,7 +16,7 @@ from retrodict.cli import app
 from retrodict.errors import check_output, check_output_file, guarded
 
 HEAVY = {"torch", "transformers", "cv2", "numpy", "pyarrow", "PIL", "pymunk", "av", "matplotlib", "pydantic", "yaml"}
-VERBS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+VERBS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -105,7 +105,7 @@ def test_public_names_exist(name: str) -> None:
 
 
 def test_layouts_are_those_that_can_be_read() -> None:
-    from retrodict.cli.loop import Layout
+    from retrodict.cli.sources import Layout
     from retrodict.data import LAYOUTS
 
     assert sorted(layout.value for layout in Layout) == sorted(LAYOUTS)

@@ -14,11 +14,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
-from retrodict.data import PRESETS, Columns, image_pairs, read_clips, read_transitions, write_transitions
+from retrodict.cli import app
+from retrodict.data import (
+    PRESETS,
+    Columns,
+    UnusableError,
+    image_pairs,
+    labelled_clips,
+    read_clips,
+    transitions,
+    write_transitions,
+)
 from retrodict.data.files import inside
 from retrodict.data.ssv2 import shows_action
-from retrodict.transitions import read_rows
+from retrodict.transitions import Transition, read_rows
 from retrodict.transitions import read_transitions as read_written
 from retrodict.video import MineConfig, mine
 from retrodict.video.restore import with_pictures
@@ -89,7 +100,7 @@ def test_epic_segments_give_first_and_last_frame(annotations, tmp_path):
     counting_video(tmp_path / "P01" / "videos" / "P01_11.MP4", 120)
     table = annotations / "EPIC_100_validation_head50.csv"
     dropped = Counter()
-    first, second, *_ = read_transitions("epic100", tmp_path, table, dropped=dropped)
+    first, second, *_ = transitions(labelled_clips("epic100", tmp_path, table), dropped)
     assert (first.action, first.category, first.group) == ("take plate", "take", "P01")
     # 0 s to 1.89 s at 10 frames/s, then 1.56 s to 2.45 s.
     assert (number_on(first.source_image), number_on(first.target_image)) == (0, 18)
@@ -113,7 +124,7 @@ def test_ssv2_leaves_out_what_two_frames_do_not_show(shared_data, annotations, t
     assert 0 < len(shown) < len(labels)
     place(shared_data / "clips" / "asl_eat.mkv", tmp_path / "videos" / f"{shown[0]['id']}.webm")
     dropped = Counter()
-    (row,) = read_transitions("ssv2", tmp_path, annotations / "ssv2_labels_sample.json", dropped=dropped)
+    (row,) = transitions(labelled_clips("ssv2", tmp_path, annotations / "ssv2_labels_sample.json"), dropped)
     assert row.action == shown[0]["label"] and (row.frame_source, row.frame_target) == (0, 46)
     assert dropped == {"excluded_label": len(labels) - len(shown), "missing": len(shown) - 1}
     assert (
@@ -173,7 +184,7 @@ def lerobot_set(root, subtasks):
 @pytest.mark.parametrize("subtasks", [True, False])
 def test_lerobot_subtasks_else_tasks(tmp_path, subtasks):
     lerobot_set(tmp_path, subtasks)
-    rows = list(read_transitions("lerobot", tmp_path))
+    rows = list(transitions(labelled_clips("lerobot", tmp_path), Counter()))
     ends = [(row.action, number_on(row.source_image), number_on(row.target_image)) for row in rows]
     whole = [("fold the cloth", 0, 29)]
     parts = [("grasp the corner", 0, 11), ("fold it over", 12, 29)]
@@ -219,7 +230,7 @@ def test_aurora_json_with_its_own_columns_and_groups(annotations, tmp_path):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(picture(1))
         shutil.copy(annotations / file, tmp_path / file)
-        made = list(image_pairs(tmp_path / file, PRESETS[name]))
+        made = list(transitions(image_pairs(tmp_path / file, PRESETS[name]), Counter()))
         assert [row.action for row in made] == [row["instruction"].strip() for row in rows]
         groups[name] = [row.group for row in made]
     assert "1K0SU" in groups["action-genome"] and groups["aurora-magicbrush"].count("435242") >= 2
@@ -234,15 +245,9 @@ def test_rows_without_target_or_picture_are_counted(annotations, tmp_path):
             (tmp_path / row[side]).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / row[side]).write_bytes(picture(3))
     (tmp_path / with_target[0]["input"]).unlink(missing_ok=True)
-    dropped = Counter()
-    kept = write_transitions(
-        image_pairs(tmp_path / "test.json", dropped=dropped),
-        tmp_path / "out",
-        source={"file": "test.json"},
-        dropped=dropped,
-    )
+    dropped = write_transitions(image_pairs(tmp_path / "test.json"), tmp_path / "out", source={"file": "test.json"})
+    kept = len(read_written(tmp_path / "out"))
     assert kept + dropped.total() == len(rows) and dropped["missing_picture"] >= 1
-    assert len(read_written(tmp_path / "out")) == kept
     counts = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]
     assert counts == {"kept": kept, "dropped": dict(sorted(dropped.items()))}
 
@@ -254,11 +259,59 @@ def test_magicbrush_parquet_and_a_wrong_column(tmp_path):
     rows = [dict(zip(names, row, strict=True)) for row in (good, bad)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
     dropped = Counter()
-    (row,) = image_pairs(tmp_path, PRESETS["magicbrush"], dropped=dropped)
+    (row,) = transitions(image_pairs(tmp_path, PRESETS["magicbrush"]), dropped)
     assert (row.group, row.action, row.target) == ("7", "add a hat", picture(8))
     assert dropped.total() == 1
     with pytest.raises(ValueError, match="no column 'text'"):
         list(image_pairs(tmp_path / "train.parquet", Columns(source="source_img", target="target_img", action="text")))
+
+
+def test_import_continues_where_it_was_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr("retrodict.data.convert._ITEMS", 2)
+    out, asked = tmp_path / "out", []
+
+    def item(number, stop=False):
+        def read():
+            asked.append(number)
+            if stop:
+                raise KeyboardInterrupt
+            if number == 1:
+                raise UnusableError("no_action")
+            return Transition(id=str(number), source=picture(number), target=picture(9), action="go")
+
+        return read
+
+    def write(stop, **source):
+        return write_transitions([item(n, stop=stop and n == 5) for n in range(7)], out, source={"a": 1} | source)
+
+    with pytest.raises(KeyboardInterrupt):
+        write(stop=True)
+    assert write(stop=False) == {"no_action": 1}
+    assert asked == [0, 1, 2, 3, 4, 5, 4, 5, 6]  # files that were complete are not read again
+    assert [row.id for row in read_written(out)] == ["0", "2", "3", "4", "5", "6"]
+    assert write(stop=False) == {"no_action": 1} and len(asked) == 9
+    with pytest.raises(ValueError, match="not of this data and these settings"):
+        write(stop=False, a=2)
+    assert len(read_written(out)) == 6
+
+
+def test_import_on_the_command_line(tmp_path):
+    rows = [{"before": f"{n}.png", "after": f"{n}.png", "text": "go" if n else ""} for n in range(3)]
+    for n in range(3):
+        (tmp_path / f"{n}.png").write_bytes(picture(n))
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    names = [f"--column={ours}={theirs}" for ours, theirs in zip(("source", "target", "action"), rows[0], strict=True)]
+
+    def run(*arguments):
+        return CliRunner().invoke(app, ["import", *map(str, arguments)])
+
+    result = run("pairs", tmp_path / "mine.jsonl", "--out", tmp_path / "out", *names)
+    assert result.output.endswith(f"{tmp_path / 'out'}: 2 kept; dropped: 1 no action\n")
+    assert [row.source for row in read_written(tmp_path / "out")] == [picture(1), picture(2)]
+    for arguments in (names[:1], ["--column=colour=red"], ["--annotations=x.csv"], ["--column=source="]):
+        assert run("pairs", tmp_path / "mine.jsonl", "--out", tmp_path / "other", *arguments).exit_code == 2
+    assert run("ssv2", tmp_path, "--pictures", tmp_path, "--out", tmp_path / "other").exit_code == 2
+    assert not list(tmp_path.glob("other/*"))
 
 
 def test_a_wrong_layout_says_what_it_looked_for(tmp_path):
@@ -269,7 +322,7 @@ def test_a_wrong_layout_says_what_it_looked_for(tmp_path):
         ("folder", "names no"),
     ]:
         with pytest.raises(ValueError, match=message):
-            list(read_transitions(layout, tmp_path))
+            labelled_clips(layout, tmp_path)
     (tmp_path / "EPIC_100_train.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="no column 'narration_id'"):
         read_clips("epic100", tmp_path)

@@ -132,9 +132,15 @@ def to_table(rows: Iterable[FramePair], kind: type[FramePair]) -> pa.Table:
     return pa.Table.from_pylist([_to_record(row) for row in rows], schema=schema(kind))
 
 
-def write_rows(path: Path, rows: Iterable[FramePair], kind: type[FramePair] = Transition) -> None:
-    """Write rows to one Parquet file. It appears under its name only when it is complete."""
+def write_rows(
+    path: Path,
+    rows: Iterable[FramePair],
+    kind: type[FramePair] = Transition,
+    notes: Mapping[bytes, bytes] | None = None,
+) -> None:
+    """Write rows to one Parquet file, with `notes` in its footer. It appears under its name only when complete."""
     table = to_table(rows, kind)
+    table = table.replace_schema_metadata({**table.schema.metadata, **(notes or {})})
     # Image bytes are compressed already: leaving them alone keeps reading fast.
     plain = [name for name, column in _PAIR_FIELDS + _ACTION_FIELDS if column != _IMAGE]
     compression = {f"{s}.bytes": "none" for s in ("source", "target")} | dict.fromkeys(plain, "zstd")

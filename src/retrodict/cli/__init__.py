@@ -5,6 +5,20 @@ Each module registers its commands when it is imported; the order here is the or
 
 # ruff: noqa: I001
 from retrodict.cli.app import app, main
-from retrodict.cli import loop, use, measure, evaluate, judge, study, families, download, about
+from retrodict.cli import demo, sources, loop, use, measure, evaluate, judge, study, families, download, about
 
-__all__ = ["about", "app", "download", "evaluate", "families", "judge", "loop", "main", "measure", "study", "use"]
+__all__ = [
+    "about",
+    "app",
+    "demo",
+    "download",
+    "evaluate",
+    "families",
+    "judge",
+    "loop",
+    "main",
+    "measure",
+    "sources",
+    "study",
+    "use",
+]

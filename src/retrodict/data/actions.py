@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections import deque
 from dataclasses import dataclass
 
+import av
+
+from retrodict.data.items import UnusableError
 from retrodict.transitions import Transition
 from retrodict.video.clips import ClipError, ClipRef
 from retrodict.video.decode import Decoded, open_video, to_jpeg
@@ -23,16 +25,16 @@ class LabelledClip:
     action: str
 
 
-def transitions_of(clips: Iterable[LabelledClip], dropped: Counter[str]) -> Iterator[Transition]:
-    """A transition per labelled clip. Clips that cannot be read are counted in `dropped` by reason, not raised."""
-    for clip in clips:
-        if not clip.action.strip():
-            dropped["no_action"] += 1
-            continue
-        try:
-            yield _transition(clip)
-        except ClipError as error:
-            dropped[error.reason] += 1
+def transition_of(clip: LabelledClip) -> Transition:
+    """First and last frame of a labelled clip. Raises `UnusableError` when it has no action or cannot be read."""
+    if not clip.action.strip():
+        raise UnusableError("no_action")
+    try:
+        return _transition(clip)
+    except ClipError as error:
+        raise UnusableError(error.reason) from error
+    except (av.FFmpegError, OSError) as error:
+        raise UnusableError("unreadable") from error
 
 
 def _transition(clip: LabelledClip) -> Transition:

@@ -2,36 +2,94 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from retrodict.transitions import MANIFEST, Transition, write_manifest, write_rows
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-_ROWS = 1000  # per file
+from retrodict.data.items import Item, transitions
+from retrodict.progress import Progress, QuietProgress
+from retrodict.transitions import MANIFEST, write_manifest, write_rows
+
+_ITEMS = 500  # per file: what a killed run repeats
+_SOURCE, _DROPPED = b"retrodict.source", b"retrodict.dropped"
 
 
 def write_transitions(
-    rows: Iterable[Transition], out: Path, *, source: Mapping[str, Any], dropped: Counter[str] | None = None
-) -> int:
-    """Write labelled transitions to `out`, a new directory, and return their number.
+    items: Iterable[Item], out: Path, *, source: Mapping[str, Any], total: int = 0, progress: Progress | None = None
+) -> Counter[str]:
+    """Read labelled items and write their transitions to `out`; return how many were dropped, by reason.
 
-    `rows` may be lazy; `dropped` is the counter that their reader fills. Raises `ValueError` when `out` is not empty,
-    or when there are no rows.
+    The same call again continues: what an earlier one wrote is not read again.
+
+    Args:
+        items: of `labelled_clips` or `image_pairs`.
+        out: a new directory, or that of an earlier call for the same `source`.
+        source: where the items come from; JSON values. It stands in the manifest.
+        total: number of items, where it is known.
+
+    Raises:
+        ValueError: `out` holds something else, or not one item gave a transition.
     """
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise ValueError(f"{out} is a file or not empty: give a new directory.")
-    rows = iter(rows)
-    kept = 0
-    while part := list(islice(rows, _ROWS)):
-        write_rows(out / f"transitions-{kept // _ROWS:05d}.parquet", part)
-        kept += len(part)
-    dropped = dropped if dropped is not None else Counter()
+    progress = progress or QuietProgress()
+    origin = json.dumps(dict(source), sort_keys=True).encode()
+    _check_ours(out, origin)
+    remaining, read = iter(items), 0
+    kept, dropped, files = 0, Counter[str](), list[Path]()
+    try:
+        for number in count():
+            part = list(islice(remaining, _ITEMS))
+            if not part:
+                break
+            files.append(out / f"transitions-{number:05d}.parquet")
+            if not files[-1].is_file():
+                _write(files[-1], _told(part, read, total, progress), origin)
+            read += len(part)
+            footer = pq.read_metadata(files[-1])
+            kept += footer.num_rows
+            dropped.update(json.loads(footer.metadata[_DROPPED]))
+            progress.advance(read, total, f"{kept:,} transitions")
+    finally:
+        if not kept:
+            for file in files:
+                file.unlink(missing_ok=True)
     if not kept:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()) if count)
+        reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items()))
         raise ValueError(f"No transition could be read ({reasons or 'no rows'}); nothing was written to {out}.")
-    write_manifest(out, kind="transitions", config=dict(source), kept=kept, dropped=+dropped)
-    assert (out / MANIFEST).is_file()
-    return kept
+    write_manifest(out, kind="transitions", config=dict(source), kept=kept, dropped=dropped)
+    return dropped
+
+
+def _check_ours(out: Path, origin: bytes) -> None:
+    if out.is_file():
+        raise ValueError(f"{out} is a file: give a folder to write to.")
+    for file in sorted(out.glob("[!.]*")):
+        ours = file.name == MANIFEST or (file.match("transitions-*.parquet") and _origin(file) == origin)
+        if not ours:
+            raise ValueError(
+                f"{out} holds {file.name}, which is not of this data and these settings: give a new folder."
+            )
+
+
+def _origin(file: Path) -> bytes | None:
+    try:
+        return (pq.read_metadata(file).metadata or {}).get(_SOURCE)
+    except (pa.ArrowException, OSError):
+        return None
+
+
+def _write(file: Path, items: Iterable[Item], origin: bytes) -> None:
+    dropped: Counter[str] = Counter()
+    rows = list(transitions(items, dropped))
+    write_rows(file, rows, notes={_SOURCE: origin, _DROPPED: json.dumps(dropped, sort_keys=True).encode()})
+
+
+def _told(items: Iterable[Item], read: int, total: int, progress: Progress) -> Iterator[Item]:
+    for done, item in enumerate(items, read):
+        progress.advance(done, total)
+        yield item

@@ -8,9 +8,9 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from retrodict.data.files import inside, read_json
+from retrodict.data.items import Item, UnusableError
 from retrodict.transitions import Transition
 
 
@@ -41,6 +42,7 @@ AURORA_MAGICBRUSH = Columns(group="img_id")
 ACTION_GENOME = Columns(group_pattern=r"([^/]+)\.mp4_\d+_(?:left|right)\.\w+$")
 KUBRIC = Columns(group_pattern=r"(.*)/[^/]+$")  # pairs of one folder are used in both directions
 PRESETS = {
+    "pairs": Columns(),
     "aurora": AURORA,
     "magicbrush": MAGICBRUSH,
     "aurora-magicbrush": AURORA_MAGICBRUSH,
@@ -49,35 +51,28 @@ PRESETS = {
 }
 
 
-def image_pairs(
-    file: Path, columns: Columns = AURORA, *, root: Path | None = None, dropped: Counter[str] | None = None
-) -> Iterator[Transition]:
-    """Transitions of a file of labelled picture pairs.
+def image_pairs(file: Path, columns: Columns = AURORA, *, root: Path | None = None) -> Iterator[Item]:
+    """The rows of a file of labelled picture pairs, each read when it is called.
 
     Args:
         file: `.json` (a list), `.jsonl` or `.parquet`; or a folder of Parquet files.
         columns: which column holds what; see `PRESETS`.
         root: folder that picture paths start from; by default that of `file`.
-        dropped: counts rows without a target, picture or action, by reason.
 
     Raises:
-        ValueError: the file cannot be read, lacks a column in every row, or names a picture outside `root`.
+        ValueError: the file cannot be read, or lacks a column in every row; when a row is called: it names a picture
+            outside `root`.
     """
-    dropped = dropped if dropped is not None else Counter()
     root = root or (file if file.is_dir() else file.parent)
     for number, row in enumerate(_checked(_rows(file), columns, file)):
-        action = str(row.get(columns.action) or "").strip()
-        pictures = [_picture(row.get(name), root) for name in (columns.source, columns.target)]
-        reason = "no_action" if not action else next((reason for _, reason in pictures if reason), "")
-        if reason:
-            dropped[reason] += 1
-            continue
-        yield _transition(row, number, file, columns, action, pictures[0][0], pictures[1][0])
+        yield partial(_transition, row, number, file, columns, root)
 
 
-def _transition(
-    row: dict[str, Any], number: int, file: Path, columns: Columns, action: str, source: bytes, target: bytes
-) -> Transition:
+def _transition(row: dict[str, Any], number: int, file: Path, columns: Columns, root: Path) -> Transition:
+    action = str(row.get(columns.action) or "").strip()
+    if not action:
+        raise UnusableError("no_action")
+    source, target = (_picture(row.get(name), root) for name in (columns.source, columns.target))
     name = str(row[columns.id]) if columns.id and row.get(columns.id) is not None else str(number)
     identity = f"{file.stem}/{name}"
     path = _path(row.get(columns.source))
@@ -103,8 +98,8 @@ def _path(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _picture(value: Any, root: Path) -> tuple[bytes, str]:
-    """Encoded bytes of a picture, or why there are none."""
+def _picture(value: Any, root: Path) -> bytes:
+    """The picture as it is encoded. Raises `UnusableError` when there is none that can be opened."""
     if isinstance(value, dict) and value.get("bytes"):
         data = bytes(value["bytes"])
     elif isinstance(value, bytes):
@@ -113,14 +108,14 @@ def _picture(value: Any, root: Path) -> tuple[bytes, str]:
         try:
             data = inside(root, path).read_bytes()
         except FileNotFoundError:
-            return b"", "missing_picture"
+            raise UnusableError("missing_picture") from None
     else:
-        return b"", "no_picture"
+        raise UnusableError("no_picture")
     try:
         Image.open(io.BytesIO(data)).verify()
     except Exception as error:  # Pillow raises whatever its format plug-in raises
-        return b"", f"broken_picture ({type(error).__name__})"
-    return data, ""
+        raise UnusableError(f"broken_picture ({type(error).__name__})") from error
+    return data
 
 
 def _checked(rows: Iterable[dict[str, Any]], columns: Columns, file: Path) -> Iterator[dict[str, Any]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from retrodict.data.actions import LabelledClip, transitions_of
+from retrodict.data.actions import LabelledClip, transition_of
 from retrodict.data.classes import kinetics700, moments, ucf101
 from retrodict.data.epic import epic100
+from retrodict.data.items import Item, UnusableError
 from retrodict.data.lerobot import lerobot
 from retrodict.data.ssv2 import shows_action, ssv2
 from retrodict.transitions import Transition
@@ -52,21 +53,21 @@ def read_clips(layout: str, root: Path, annotations: Path | None = None) -> list
     return [clip.ref for clip in _labelled(layout)(root, annotations)]
 
 
-def read_transitions(
-    layout: str, root: Path, annotations: Path | None = None, *, dropped: Counter[str] | None = None
-) -> Iterator[Transition]:
-    """The labelled transitions of a collection, frames decoded one clip at a time; `dropped` counts by reason.
+def labelled_clips(layout: str, root: Path, annotations: Path | None = None) -> list[Item]:
+    """The labelled clips of a collection, each read when it is called.
 
     EPIC: first and last frame of the segment and its narration. Something-Something v2: first and last frame and the
-    label, without those that AURORA excludes. LeRobot: first and last frame of a subtask, else of the episode.
+    label; those that AURORA excludes are unusable. LeRobot: first and last frame of a subtask, else of the episode.
+    Errors are those of `read_clips`.
     """
-    dropped = dropped if dropped is not None else Counter()
     clips = _labelled(layout)(root, annotations)
     if layout == "ssv2":
-        shown = [clip for clip in clips if shows_action(clip.action)]
-        dropped["excluded_label"] += len(clips) - len(shown)
-        clips = shown
-    return transitions_of(clips, dropped)
+        return [partial(transition_of, clip) if shows_action(clip.action) else _excluded for clip in clips]
+    return [partial(transition_of, clip) for clip in clips]
+
+
+def _excluded() -> Transition:
+    raise UnusableError("excluded_label")
 
 
 def _labelled(layout: str) -> Callable[[Path, Path | None], list[LabelledClip]]:

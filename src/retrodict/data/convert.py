@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -56,13 +57,23 @@ def write_transitions(
             progress.advance(read, total, f"{kept:,} transitions")
     finally:
         if not kept:
-            for file in files:
-                file.unlink(missing_ok=True)
+            _clean(out, files)
     if not kept:
         reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items()))
-        raise ValueError(f"No transition could be read ({reasons or 'no rows'}); nothing was written to {out}.")
+        hint = " Paths of pictures start from the file's folder, unless --pictures names another."
+        raise ValueError(
+            f"No transition could be read ({reasons or 'no rows'}); nothing was written to {out}."
+            + hint * bool(dropped["missing_picture"])
+        )
     write_manifest(out, kind="transitions", config=dict(source), kept=kept, dropped=dropped)
     return dropped
+
+
+def _clean(out: Path, files: Iterable[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
+    with suppress(OSError):  # not there, or not empty
+        out.rmdir()
 
 
 def _check_ours(out: Path, origin: bytes) -> None:

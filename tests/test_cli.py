@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from retrodict import _HOMES
 from retrodict.cli import app
 from retrodict.errors import check_output, check_output_file, guarded
+from retrodict.versions import command_line
 
 HEAVY = {"torch", "transformers", "cv2", "numpy", "pyarrow", "PIL", "pymunk", "av", "matplotlib", "pydantic", "yaml"}
 VERBS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
@@ -116,3 +117,8 @@ def test_formats_to_import_are_those_that_can_be_read() -> None:
     from retrodict.data import LABELLED, PRESETS
 
     assert sorted(kind.value for kind in Labelled) == sorted([*PRESETS, *LABELLED])
+
+
+def test_the_recorded_command_can_be_typed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/lib/retrodict/__main__.py", "predict", "a.png", "push the ball"])
+    assert command_line() == "retrodict predict a.png 'push the ball'"

@@ -1,9 +1,12 @@
-"""Which versions a result was made with."""
+"""With which versions, and by which command, a result was made."""
 
 from __future__ import annotations
 
 import platform
+import shlex
+import sys
 from importlib import metadata
+from pathlib import Path
 
 _RECORDED = (
     "retrodict",
@@ -28,3 +31,9 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def command_line() -> str:
+    """The command that runs, as it could be typed again; `python -m retrodict` is written `retrodict`."""
+    name = Path(sys.argv[0]).name
+    return shlex.join(["retrodict" if name == "__main__.py" else name, *sys.argv[1:]])

@@ -8,7 +8,6 @@ labels (the ceiling of labelling) -> best-of-n -> bench -> report.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from retrodict.bootstrap.demo_families import PLUMBING
 from retrodict.bootstrap.stages import Stage, run_stages
 from retrodict.progress import Progress
 from retrodict.transitions import write_json
+from retrodict.versions import command_line
 
 STAGES = (
     Stage("world", "draw labelled and test scenes", 4, demo_stages.world),
@@ -64,7 +64,7 @@ def run_demo(out: Path, seed: int, scale: Scale, progress: Progress, family: str
     from retrodict.bootstrap.demo_results import write_results
 
     progress.stage("report", "put everything on one page")
-    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    command = command_line()
     write_results(context, scale=scale, command=command, wall_seconds=time.monotonic() - began)
     progress.done("report.html")
 

@@ -6,7 +6,6 @@ models on the labelled pairs alone (FT) and on labelled + annotated ones (FDM) -
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from retrodict.bootstrap.pipeline_stages import Context, split
 from retrodict.bootstrap.stages import Stage, run_stages
 from retrodict.progress import Progress
 from retrodict.recipes import BootstrapRecipe, Training, claim
+from retrodict.versions import command_line
 
 SEQUENCES_PER_SECOND = 100  # that one core trains a small model with: only for the time left
 
@@ -37,7 +37,7 @@ def run_bootstrap(recipe: BootstrapRecipe, out: Path, progress: Progress) -> Non
     claim(recipe, out)
     run_stages(_stages(recipe), out, context, progress)
     progress.stage("report", "put everything on one page")
-    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    command = command_line()
     write_results(context, command=command, wall_seconds=time.monotonic() - began)
     progress.done("report.html")
 

@@ -7,7 +7,6 @@ The parts, for code that runs its own loop: `evaluate` makes and scores predicti
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -296,7 +295,7 @@ def _finish(
     seconds: Mapping[str, float],
     **config: Any,
 ) -> dict[str, Any]:
-    from retrodict.versions import versions
+    from retrodict.versions import command_line, versions
 
     results = {
         "kind": "bench",
@@ -307,7 +306,7 @@ def _finish(
         "seconds": dict(seconds),
         "wall_seconds": round(time.monotonic() - began, 1),
         "versions": versions(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
     }
     write_json(out / "results.json", results)
     from retrodict.evaluation.report import write_report

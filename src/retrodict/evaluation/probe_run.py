@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -202,7 +201,7 @@ def _finish(
     **more: Any,
 ) -> dict[str, Any]:
     from retrodict.evaluation.report import write_report
-    from retrodict.versions import versions
+    from retrodict.versions import command_line, versions
 
     names = list(dict.fromkeys(t.category for t in transitions))
     results = {
@@ -226,7 +225,7 @@ def _finish(
         "unscored": reason_counts(reasons),
         **more,
         "versions": versions(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
     }
     write_json(out / "results.json", results)
     write_report(out)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -176,7 +175,7 @@ def _finish(
     config: dict[str, Any],
 ) -> dict[str, Any]:
     from retrodict.evaluation.report import write_report
-    from retrodict.versions import versions
+    from retrodict.versions import command_line, versions
 
     kept = [a for a in answers if not a.reason]
     lost = sum(not a.parsed for a in kept)
@@ -200,7 +199,7 @@ def _finish(
         "config": config,
         "wall_seconds": round(time.monotonic() - began, 1),
         "versions": versions(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
     }
     write_json(out / "results.json", results)
     write_report(out)

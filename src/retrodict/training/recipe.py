@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -35,7 +34,7 @@ from retrodict.transitions import (
     decode_image,
     write_json,
 )
-from retrodict.versions import versions
+from retrodict.versions import command_line, versions
 
 PICTURES = 4000  # for the image tokenizer; more of the same do not make its codes better
 
@@ -83,7 +82,7 @@ def train_recipe(recipe: TrainRecipe, out: Path, progress: Progress) -> None:
         "versions": versions(),
         "config": recipe.model_dump(mode="json"),
         "seed": recipe.seed,
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
     }
     write_json(out / "results.json", results)
     progress.done(f"{measured['nll_per_token']['mean']:.3f} nats per token" if val else "nothing was held out")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -137,12 +136,12 @@ def _usage(judge: Judge | PairJudge, plan: Plan) -> dict[str, Any] | None:
 def _finish(
     run: Path, name: str, measured: dict[str, Any], lines: Sequence[Mapping[str, Any]], began: float
 ) -> dict[str, Any]:
-    from retrodict.versions import versions
+    from retrodict.versions import command_line, versions
 
     measured |= {
         "wall_seconds": round(time.monotonic() - began, 1),
         "versions": versions(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
     }
     write_lines(run / FOLDER / f"{name}.jsonl", lines)
     write_json(run / FOLDER / f"{name}.json", measured)

@@ -77,8 +77,8 @@ def test_rows_and_measures(tmp_path: Path) -> None:
         compare_runs(a, run(tmp_path / "c", {"other": [1.0]}), measure="score")
 
 
-def test_unscored_everywhere_is_not_zero(tmp_path: Path) -> None:
-    a, b = run(tmp_path / "a", {"x": [None, None]}), run(tmp_path / "b", {"x": [0.5, 0.5]})
+def test_a_subset_without_scores_is_not_zero(tmp_path: Path) -> None:
+    a, b = run(tmp_path / "a", {"x": [None, None], "y": [0.1]}), run(tmp_path / "b", {"x": [0.5, 0.5], "y": [0.5]})
     found = compare_runs(a, b, measure="score")["subsets"]["x"]
     assert math.isnan(found["difference"])
     assert math.isnan(found["mean_b"])
@@ -91,3 +91,11 @@ def test_the_command_prints_a_table(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "+0.250" in result.stdout
     assert CliRunner().invoke(app, ["compare", str(a), str(tmp_path / "none")]).exit_code == 2
+
+
+def test_what_cannot_be_compared_is_one_line(tmp_path: Path) -> None:
+    a, b = run(tmp_path / "a", {"x": [0.5, None]}), run(tmp_path / "b", {"x": [None, 0.5]})
+    result = CliRunner().invoke(app, ["compare", str(a), str(b), "--measure", "score"])
+    assert result.exit_code == 2 and "None of the 2 common items has score in both runs (1 in" in result.output
+    result = CliRunner().invoke(app, ["compare", str(a / "results.json"), str(b)])
+    assert result.exit_code == 2 and "holds no results.json: name a folder" in result.output

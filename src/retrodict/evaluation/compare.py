@@ -39,7 +39,8 @@ def compare_runs(
     measure of the explained actions, or `judge:<name>`; by default what both runs have, a judge first. `rows` names a
     row in each run: a system, `<system>.k8.<verifier>` or a known row such as `copy`; by default each run's own system.
     `p` is the sign-flip test over groups and `p_holm` its adjustment over the subsets. Writes `results.json` and
-    `report.md` to `out`, if given. Raises `ValueError` for runs without common items or without the measure.
+    `report.md` to `out`, if given. Raises `ValueError` for runs without common items, without the measure, or
+    without an item that has it in both.
     """
     measure = measure or _common_measure(a, b)
     names = (rows[0] or _own_row(a), rows[1] or _own_row(b))
@@ -49,6 +50,11 @@ def compare_runs(
         raise ValueError(f"{a} and {b} have no item in common: they were not measured on the same benchmark.")
     x = np.array([first[name].value for name in ids])
     y = np.array([second[name].value for name in ids])
+    if np.isnan(x - y).all():
+        scored = [int((~np.isnan(values)).sum()) for values in (x, y)]
+        raise ValueError(
+            f"None of the {len(ids)} common items has {measure} in both runs ({scored[0]} in {a}, {scored[1]} in {b})."
+        )
     categories = [first[name].category for name in ids]
     groups = [first[name].group or name for name in ids]
 

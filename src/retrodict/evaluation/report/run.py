@@ -59,7 +59,7 @@ class Run:
         path = folder / "results.json"
         try:
             results = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise ValueError(
                 f"{folder} holds no results.json: name a folder that demo, bootstrap or bench wrote."
             ) from None

@@ -161,11 +161,48 @@ def test_frames_let_go_are_decoded_again(shared_data, monkeypatch):
     assert mined(path, min_gap=3) == plenty
 
 
+def textures(seed, frames, shift=1):
+    """A drifting texture: one shot."""
+    noise = np.random.default_rng(seed).integers(0, 255, (20, 40, 3))
+    picture = np.kron(noise, np.ones((8, 8, 1))).astype(np.uint8)
+    return [np.roll(picture, step * shift, 1)[:120, :160] for step in range(frames)]
+
+
+@pytest.mark.parametrize("bars", [(slice(0, 45), slice(75, 120)), (slice(0, 52), slice(108, 160))])
+def test_cuts_between_black_bars_are_found(tmp_path, bars):
+    frames = [picture.copy() for seed in range(4) for picture in textures(seed, 30)]
+    for picture in frames:
+        for bar in bars:
+            picture[(bar, slice(None)) if bars[1].stop == 120 else (slice(None), bar)] = 16
+    write_video(tmp_path / "bars.mp4", frames, fps=25)
+    result = mined(tmp_path / "bars.mp4", min_gap=5)
+    assert result.cuts == (30, 60, 90)
+
+
+def test_a_slow_dissolve_makes_no_pair_across_it(tmp_path):
+    before, after = textures(0, 90), textures(1, 90)
+    share = np.clip((np.arange(90) - 25) / 40, 0, 1)  # longer than the window in which dissolves are looked for
+    frames = [(a * (1 - s) + b * s).astype(np.uint8) for a, b, s in zip(before, after, share, strict=True)]
+    write_video(tmp_path / "slow.mp4", frames, fps=25)
+    result = mined(tmp_path / "slow.mp4", min_gap=45)
+    assert not any(result.keyframes[i].index < 35 and result.keyframes[j].index > 55 for i, j in result.pairs)
+    assert result.unlike or result.cuts
+    without = mined(tmp_path / "slow.mp4", min_gap=45, cuts=False)
+    assert without.unlike == 0 and without.pairs
+
+
+@pytest.mark.parametrize("size", [(2, 400), (1280, 16), (130, 10)])
+def test_pictures_too_thin_for_flow_are_a_reason(tmp_path, size):
+    noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3)).astype(np.uint8)
+    write_video(tmp_path / "thin.mp4", [np.roll(noise, step, 0) for step in range(30)], codec="mpeg4")
+    assert mined(tmp_path / "thin.mp4").reason == "too_small"
+
+
 def test_what_is_held_is_bounded_and_holds_the_picks(tmp_path, monkeypatch):
     frames, _ = toy_world(3, actions=40)
     write_video(tmp_path / "long.mp4", frames)
     plenty = mined(tmp_path / "long.mp4")
-    monkeypatch.setattr("retrodict.video.held._BYTES", 110 * 96 * 96 * 3 // 2)
+    monkeypatch.setattr("retrodict.video.held._BYTES", 110 * (96 * 96 * 5 // 2))
     most = 0
 
     def let_go(held, track):
@@ -175,7 +212,9 @@ def test_what_is_held_is_bounded_and_holds_the_picks(tmp_path, monkeypatch):
 
     original = Held._let_go
     monkeypatch.setattr(Held, "_let_go", let_go)
-    monkeypatch.setattr("retrodict.video.process.decode_jpegs", None)  # nothing is decoded again
+    monkeypatch.setattr(
+        "retrodict.video.process.decode_some", lambda ref, wanted, tick: iter(wanted)
+    )  # nothing is decoded again
     assert mined(tmp_path / "long.mp4") == plenty
     assert len(frames) > 450 and 0 < most < 80
 

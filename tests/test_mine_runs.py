@@ -41,7 +41,7 @@ def videos(tmp_path_factory):
             stream = container.add_stream("mpeg4", rate=25)
             stream.width, stream.height = 96, 64
             for step in range(24):
-                moved = picture if number == 5 else np.roll(picture, step * (1 + number % 4), 1)
+                moved = picture if number == 5 else np.roll(picture, step * (1 + number % 4) // 4, 1)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(moved, format="rgb24")))
             container.mux(stream.encode())
     (root / "empty.mkv").touch()
@@ -256,6 +256,27 @@ def test_progress_tells_speed_pairs_and_failures(videos, tmp_path):
     mine(videos, tmp_path / "out", CONFIG, executor_name="serial", progress=tally(progress, lambda: next(clock)))
     assert (events[-1]["done"], events[-1]["total"]) == (26, 26)
     assert events[-1]["note"] == "1.0 clips/s · 1 video-s/s · 69 pairs · 3 clips without"
+
+
+def test_another_file_of_a_name_that_is_done_is_refused(videos, tmp_path):
+    folder = tmp_path / "in"
+    shutil.copytree(videos, folder)
+    mine(folder, tmp_path / "out", CONFIG, executor_name="serial")
+    shutil.copy(folder / "clip03.mp4", folder / "clip00.mp4")
+    with pytest.raises(ValueError, match=r"clip00.mp4 is not the file .* or delete pairs-0000000"):
+        mine(folder, tmp_path / "out", CONFIG, executor_name="serial")
+
+
+def test_any_file_name_and_linked_folders_are_mined(videos, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "more").symlink_to(videos / "run", target_is_directory=True)
+    (folder / "round").symlink_to(folder, target_is_directory=True)
+    shutil.copy(videos / "clip00.mp4", os.fsencode(folder) + b"/bad\xff.mp4")
+    mine(folder, tmp_path / "out", CONFIG, workers=1)
+    names = [json.loads(line)["clip"] for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]
+    assert names[0] == "bad\\xff.mp4" and len(names) == 1 + len(list((videos / "run").iterdir()))
+    assert all(name.startswith("more/") for name in names[1:])
 
 
 def test_two_runs_do_not_share_an_output(videos, tmp_path):

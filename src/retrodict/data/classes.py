@@ -43,8 +43,12 @@ def kinetics700(root: Path, annotations: Path | None = None) -> list[ClipRef]:
     if annotations is None:
         return [_kinetics_clip(path, root, path.parent.name if path.parent != root else "") for path in files.values()]
     clips = []
-    for row in read_csv(annotation(annotations, root, ["*.csv"]), _KINETICS_COLUMNS):
-        start, stop = (int(float(row[key])) for key in _KINETICS_COLUMNS[1:])
+    table = annotation(annotations, root, ["*.csv"])
+    for number, row in enumerate(read_csv(table, _KINETICS_COLUMNS), 2):
+        try:
+            start, stop = (int(float(row[key])) for key in _KINETICS_COLUMNS[1:])
+        except ValueError as error:
+            raise ValueError(f"{table}, line {number}: {error}.") from None
         stem = f"{row['youtube_id']}_{start:06d}_{stop:06d}"
         path = files.get(stem) or inside(root, f"{stem}.mp4")
         clips.append(_kinetics_clip(path, root, row.get("label", "")))

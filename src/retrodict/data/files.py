@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from retrodict.video.clips import readable
 from retrodict.video.folder import SUFFIXES
 
 
@@ -69,4 +70,4 @@ def read_json(path: Path) -> Any:
 
 
 def shown_name(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+    return readable(path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name)

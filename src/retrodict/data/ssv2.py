@@ -40,10 +40,10 @@ def _clip(item: dict[str, str], root: Path, videos: dict[str, Path]) -> Labelled
     if not isinstance(item, dict) or "id" not in item:
         raise ValueError("The label file is not a list of {id, label, template}: give Something-Something v2's own.")
     name = str(item["id"])
-    category = item.get("template", "").replace("[", "").replace("]", "")
+    category = str(item.get("template") or "").replace("[", "").replace("]", "")
     path = videos.get(name) or inside(root, f"{name}.webm")
     ref = ClipRef(path=path, name=name, category=category, group=name, meta={"file": shown_name(path, root)})
-    return LabelledClip(ref, item.get("label", ""))
+    return LabelledClip(ref, str(item.get("label") or ""))
 
 
 def shows_action(label: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,12 @@ class ClipResult:
     fps: float = 0.0
     time_base: str = ""
     straddling: int = 0  # neighbouring picks that made no pair because a cut lies between them
+    unlike: int = 0  # those that made none because they have nothing in common
+
+
+def readable(text: str) -> str:
+    """Names of files may hold bytes that are no text, which no Parquet file or page can: here they are escaped."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 class ClipError(Exception):

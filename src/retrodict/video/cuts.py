@@ -2,7 +2,8 @@
 
 Two frames of one shot still match once the flow between them is undone; two frames of different shots do not, in the
 fine structure nor the coarse. The match is a correlation per block, so it does not depend on contrast or exposure, and
-its median over the blocks does not depend on black bars or on a logo that stays in place.
+its median over the blocks does not depend on a logo that stays in place. Black bars, whose edges always match, are cut
+off first.
 """
 
 from __future__ import annotations
@@ -17,17 +18,22 @@ from numpy.typing import NDArray
 from retrodict.video.decode import Gray
 
 Plane = NDArray[np.float32]
+Box = tuple[slice, slice]  # rows and columns
 
 _CUT = 0.5  # likeness below which two frames belong to different shots
 _LONE_CUT = 0.65  # the same for a frame amid calm ones, where a lesser break stands out
 _CALM = 0.75
 _NEIGHBOURS = 3
 _BLANK = 3.0  # contrast in grey levels under which a picture shows nothing
+_BLACK = 32  # grey level up to which all of a row or column at the border makes it part of a bar
+_LEAST_SIDE = 24  # pixels that bars must leave of a small plane
 _FADING = 0.01  # relative change of contrast per frame that continues a fade
 
 
 def likeness(before: Gray, after: Gray, flow: NDArray[np.float32]) -> float:
     """How much two small planes (height x width) have in common after `flow` is undone: about 0 to 1."""
+    box = between_bars(before, after)
+    before, after, flow = before[box], after[box], flow[box]
     height, width = before.shape
     x, y = _grid(height, width)
     aligned = cv2.remap(after, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -36,6 +42,20 @@ def likeness(before: Gray, after: Gray, flow: NDArray[np.float32]) -> float:
     fine = _correlation(first, second, blur=scale, blocks=8, noise=4.0)
     coarse = _correlation(first, second, blur=4 * scale, blocks=4, noise=9.0)
     return (fine + coarse) / 2
+
+
+def between_bars(before: Gray, after: Gray) -> Box:
+    """The part of two small planes that black bars leave of either; all of it where there are none."""
+    rows, columns = (slice(0, size) for size in before.shape)
+    corners = [max(before[y, x], after[y, x]) > _BLACK for y in (0, -1) for x in (0, -1)]
+    if sum(corners) > 2:  # a bar takes two of them
+        return rows, columns
+    brightest = np.maximum(before, after)
+    lit = [np.flatnonzero(brightest.max(axis=axis) > _BLACK) for axis in (1, 0)]
+    if min(len(side) for side in lit) < _LEAST_SIDE:
+        return rows, columns
+    # Less a pixel, in which picture and bar blend.
+    return slice(lit[0][0] + 1, lit[0][-1]), slice(lit[1][0] + 1, lit[1][-1])
 
 
 def _correlation(first: Plane, second: Plane, *, blur: float, blocks: int, noise: float) -> float:

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from retrodict.video.clips import ClipRef
+from retrodict.video.clips import ClipRef, readable
 
 SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".mpeg", ".ts", ".m2ts", ".wmv", ".asf", ".flv"}
+    | {".f4v", ".qt", ".divx", ".m2v", ".h264", ".hevc", ".dv", ".nut"}
     | {".ogv", ".3gp", ".3g2", ".ivf", ".gif", ".vob", ".mts", ".mxf"}
 )
 
@@ -43,7 +44,7 @@ def _videos(root: Path) -> Iterator[Path]:
         raise ValueError(f"{root} does not exist: give a video file or a folder of videos.")
     files = sorted(
         Path(folder, name)
-        for folder, _, names in os.walk(root)
+        for folder, names in _folders(root)
         for name in names
         if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
     )
@@ -52,13 +53,29 @@ def _videos(root: Path) -> Iterator[Path]:
     yield from files
 
 
+def _folders(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folders at and below `root` with the names of their files; links are followed, each folder is visited once."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    seen: set[str] = set()
+    for folder, below, names in os.walk(root, followlinks=True, onerror=refuse):
+        below.sort()
+        if (real := os.path.realpath(folder)) in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        yield folder, names
+
+
 def _name(root: Path, path: Path) -> str:
-    return path.relative_to(root).as_posix() if path != root else path.name
+    return readable(path.relative_to(root).as_posix() if path != root else path.name)
 
 
 def _long_name(path: Path) -> str:
-    return path.absolute().as_posix().lstrip("/")
+    return readable(path.absolute().as_posix().lstrip("/"))
 
 
 def _category(root: Path, path: Path) -> str:
-    return path.parent.name if path != root and path.parent != root else ""
+    return readable(path.parent.name) if path != root and path.parent != root else ""

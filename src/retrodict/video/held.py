@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import av
 import numpy as np
 
 from retrodict.video.config import MineConfig, seconds
-from retrodict.video.decode import size_in_bytes, to_jpeg
+from retrodict.video.decode import Gray, size_in_bytes, to_jpeg
 from retrodict.video.motion import Track
 from retrodict.video.selection import lay_out, likely
 from retrodict.video.snap import SETTLE
 
 _BYTES = 96 << 20
 _GROWTH = 1.05  # of the track, before what is likely is worked out anew: that takes time with the track's length
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What is kept of a picked frame: its small luma plane, and its JPEG bytes where pictures are stored."""
+
+    small: Gray
+    jpeg: bytes | None
 
 
 class Held:
@@ -25,20 +35,24 @@ class Held:
     def __init__(self, config: MineConfig) -> None:
         self._config = config
         self._settling = SETTLE + 2 * seconds(config.snap, "snap")  # until it is past, a pick may still move to a frame
-        self._frames: dict[int, av.VideoFrame] = {}
+        self._frames: dict[int, tuple[Gray, av.VideoFrame | None]] = {}
         self._bytes = 0
         self._likely: set[int] = set()
         self._judged = 0  # places below this were likely or not when the track had `_length` frames
         self._length = 0
 
-    def add(self, track: Track, frame: av.VideoFrame) -> None:
+    def add(self, track: Track, small: Gray, frame: av.VideoFrame) -> None:
         """Hold the last frame of the track."""
-        self._frames[len(track) - 1] = frame
-        self._bytes += size_in_bytes(frame)
+        self._frames[len(track) - 1] = small, frame if self._config.frames else None
+        self._bytes += self._size(len(track) - 1)
         if self._bytes > _BYTES:
             if len(track) >= _GROWTH * self._length:
                 self._judge(track)
             self._let_go(track)
+
+    def _size(self, place: int) -> int:
+        small, frame = self._frames[place]
+        return small.nbytes + (size_in_bytes(frame) if frame is not None else 0)
 
     def _judge(self, track: Track) -> None:
         lane = lay_out(track, self._config)
@@ -55,11 +69,14 @@ class Held:
         for place in sorted(self._frames, key=worth):
             if any(worth(place)[:2]) and self._bytes <= 2 * _BYTES // 3:
                 break
-            self._bytes -= size_in_bytes(self._frames.pop(place))
+            self._bytes -= self._size(place)
+            del self._frames[place]
 
-    def jpegs(self, places: set[int]) -> dict[int, bytes]:
-        """JPEG bytes of those of the frames that are held; then none is held any more."""
-        quality = self._config.jpeg_quality
-        jpegs = {place: to_jpeg(self._frames[place], quality) for place in places if place in self._frames}
+    def pictures(self, places: set[int]) -> dict[int, Picture]:
+        """Those of the frames that are held; then none is held any more."""
+        found = {}
+        for place in places & self._frames.keys():
+            small, frame = self._frames[place]
+            found[place] = Picture(small, to_jpeg(frame, self._config.jpeg_quality) if frame is not None else None)
         self._frames.clear()
-        return jpegs
+        return found

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +19,11 @@ from retrodict.video.config import MineConfig
 from retrodict.video.executors import ExecutorName, executor
 from retrodict.video.folder import folder_clips
 from retrodict.video.page import PAGE, write_page
-from retrodict.video.shards import plan, read_ledgers, record, remove_leftovers, take, write_shard
+from retrodict.video.shards import plan, read_ledgers, record, remove_leftovers, shard_of, size, take, write_shard
 
 CLIPS = "clips.jsonl"
 _LOCK = ".lock"
+_DAY = 86_400.0  # seconds
 
 # Called with the ledger record of each clip as it is finished, and with `done` of `total` clips; see `tally`.
 Progress = Callable[[dict[str, Any]], None]
@@ -37,6 +38,7 @@ class MineResult:
     pairs: int
     dropped: dict[str, int] = field(default_factory=dict)  # clips without pairs, by reason
     straddling: int = 0  # neighbouring picks that made no pair because a cut lies between them
+    unlike: int = 0  # those that made none because they have nothing in common
     resumed: int = 0  # clips that an earlier run had done
     video_seconds: float = 0.0  # of this run
     wall_seconds: float = 0.0
@@ -75,11 +77,14 @@ def mine(
     refs = _clips(videos)
     begun = time.monotonic()
     workers = workers or len(os.sched_getaffinity(0))
-    if workers < 1 or shard_clips < 1 or retries < 0 or not timeout > 0:
-        raise ValueError("workers and shard_clips must be at least 1, retries at least 0, and timeout above 0.")
+    if workers < 1 or shard_clips < 1 or retries < 0 or not 0 < timeout <= _DAY:
+        raise ValueError(
+            "workers and shard_clips must be at least 1, retries at least 0, timeout above 0 and a day at most."
+        )
     engine = executor(executor_name, config, workers=workers, timeout=timeout, retries=retries)
     with _held(out):
         done = read_ledgers(out, config.digest())
+        _check_unchanged(out, refs, done)
         resumed = len(done)
         shards = plan(refs, set(done), shard_clips)
         with closing(engine.map(ref for shard in shards for ref in shard.refs)) as mined:
@@ -104,6 +109,16 @@ def _clips(videos: Path | Sequence[Path] | Iterable[ClipRef]) -> list[ClipRef]:
     return refs
 
 
+def _check_unchanged(out: Path, refs: Sequence[ClipRef], done: Mapping[str, dict[str, Any]]) -> None:
+    """A clip is known by its name, so another file of that name would go without notice."""
+    for ref in refs:
+        if ref.name in done and (now := size(ref)) is not None and now != done[ref.name]["bytes"]:
+            raise ValueError(
+                f"{ref.path} is not the file that {out} holds pairs of (its size differs): give another output "
+                f"directory, or delete {shard_of(out, ref.name).name} there to mine its clips again."
+            )
+
+
 @contextmanager
 def _held(out: Path) -> Iterator[None]:
     """Make the output directory ours for the run. The kernel lets go of the lock however the run ends."""
@@ -125,10 +140,18 @@ def _check_ours(out: Path) -> None:
     strangers = [p.name for p in out.iterdir() if not p.name.startswith(".") and not p.match("pairs-*.parquet")]
     manifest = out / MANIFEST
     ours = {MANIFEST, CLIPS, PAGE}
-    if manifest.exists() and json.loads(manifest.read_text()).get("kind") != "frame-pairs":
+    if manifest.exists() and _kind(manifest) != "frame-pairs":
         raise ValueError(f"{out} holds the output of another stage: give another directory.")
     if unknown := sorted(set(strangers) - ours):
         raise ValueError(f"{out} is not empty (it holds {unknown[0]}): give a new one, or that of an earlier run.")
+
+
+def _kind(manifest: Path) -> str:
+    try:
+        found = json.loads(manifest.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{manifest} cannot be read ({error}): delete it, and it is written anew.") from None
+    return str(found.get("kind", "")) if isinstance(found, dict) else ""
 
 
 def _watched(results: Iterator[ClipResult], progress: Progress | None, done: int, total: int) -> Iterator[ClipResult]:
@@ -145,6 +168,7 @@ def _summary(out: Path, clips: list[dict[str, Any]], resumed: int, begun: float)
         pairs=sum(clip["pairs"] for clip in clips),
         dropped=dict(Counter(clip["reason"] for clip in clips if clip["reason"])),
         straddling=sum(clip["straddling"] for clip in clips),
+        unlike=sum(clip["unlike"] for clip in clips),
         resumed=resumed,
         video_seconds=sum(clip["duration"] for clip in clips[resumed:]),
         wall_seconds=time.monotonic() - begun,
@@ -165,7 +189,7 @@ def _publish(out: Path, config: MineConfig, clips: list[dict[str, Any]], result:
         kind="frame-pairs",
         config=config.to_dict(),
         kept=result.pairs,
-        dropped={**result.dropped, "straddles_cut": result.straddling},
+        dropped={**result.dropped, "straddles_cut": result.straddling, "nothing_in_common": result.unlike},
         config_sha256=config.digest(),
         clips={"mined": result.clips, "with_pairs": sum(1 for clip in clips if clip["pairs"])},
     )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.video.config import MineConfig
-from retrodict.video.cuts import likeness
+from retrodict.video.cuts import between_bars, likeness
 from retrodict.video.decode import Gray
 from retrodict.video.dissolves import DissolveFinder
 
@@ -63,10 +63,8 @@ class Meter:
     def push(self, index: int, seconds: float, pts: int | None, luma: Gray) -> bool:
         """Measure a frame. False when it repeats the one before."""
         self.track.end = seconds
-        half, small = pyramid(luma)
+        half, small = self.planes(luma)
         resized = luma.shape != self._shape and self._last is not None
-        if self._last is not None and small.shape != self._last.shape:
-            small = cv2.resize(small, self._last.shape[::-1])
         if self._last is not None and not resized and cv2.norm(small, self._last, cv2.NORM_INF) <= _DUPLICATE:
             self.track.duplicates += 1
             return False
@@ -77,12 +75,35 @@ class Meter:
             elapsed = max(seconds - self.track.seconds[-1], 1e-3)
             motion = 0.0 if resized else self._measure(small, full) / elapsed
             change = cv2.norm(small, self._last, cv2.NORM_L1) / small.size
-            like = 0.0 if resized else self._like(small, change, contrast)
+            like = 0.0 if resized else self.alike(self._last, small)
         self._record(index, seconds, pts, motion, sharpness(half), like, contrast, change)
         self._last, self._last_full = small, full
         if self._dissolves:
             self._dissolves.push(small)
         return True
+
+    def planes(self, luma: Gray) -> tuple[Gray, Gray]:
+        """The halved and the small plane of a frame; all small planes of a clip have the size of the first."""
+        half, small = pyramid(luma)
+        if self._last is not None and small.shape != self._last.shape:
+            small = cv2.resize(small, self._last.shape[::-1])
+        return half, small
+
+    @property
+    def small(self) -> Gray:
+        """The small plane of the last frame of the track."""
+        assert self._last is not None
+        return self._last
+
+    def alike(self, before: Gray, after: Gray, changed: float = _SUSPECT) -> float:
+        """The likeness of two small planes of the clip; 1 where less than `changed` of the contrast did change."""
+        box = between_bars(before, after)
+        first, second = before[box], after[box]
+        change = cv2.norm(first, second, cv2.NORM_L1) / first.size
+        contrast = max(float(cv2.meanStdDev(plane)[1][0, 0]) for plane in (first, second))
+        if change <= changed * (contrast + 1):
+            return 1.0
+        return likeness(before, after, self._dis.calc(before, after, None))
 
     def finish(self) -> Track:
         """The track, once no frame is left."""
@@ -99,12 +120,6 @@ class Meter:
         columns = track.motion, track.sharpness, track.likeness, track.contrast, track.change
         for column, number in zip(columns, numbers, strict=True):
             column.append(number)
-
-    def _like(self, small: Gray, change: float, contrast: float) -> float:
-        assert self._last is not None
-        if change <= _SUSPECT * (max(contrast, self.track.contrast[-1]) + 1):
-            return 1.0
-        return likeness(self._last, small, self._dis.calc(self._last, small, None))
 
     def _flow(self, small: Gray, _: Gray | None) -> float:
         flow: NDArray[Any] = self._dis.calc(self._last, small, None)

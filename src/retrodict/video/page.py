@@ -53,6 +53,7 @@ def _counts(clips: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "pairs": sum(clip["pairs"] for clip in clips),
         "reasons": [(why, n, examples[why]) for why, n in Counter(clip["reason"] for clip in failed).most_common()],
         "straddling": sum(clip["straddling"] for clip in clips),
+        "unlike": sum(clip["unlike"] for clip in clips),
         "duplicates": sum(clip["duplicates"] for clip in clips),
         "frames": sum(clip["frames"] for clip in clips),
         "corrupt": sum(clip["corrupt_packets"] for clip in clips),

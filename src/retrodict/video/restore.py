@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from retrodict.transitions import FramePair
 from retrodict.video.clips import ClipError, ClipRef
-from retrodict.video.process import decode_jpegs, file_sha256
+from retrodict.video.decode import to_jpeg
+from retrodict.video.process import decode_some, file_sha256
 
 
 def with_pictures(rows: Iterable[FramePair], root: Path, quality: int = 95) -> Iterator[FramePair]:
@@ -36,7 +37,7 @@ def with_pictures(rows: Iterable[FramePair], root: Path, quality: int = 95) -> I
         wanted = {frame for pair in pairs for frame in (pair.frame_source, pair.frame_target)}
         ref = ClipRef(path=path, name=clip, start=segment[0], stop=segment[1])
         try:
-            images = decode_jpegs(ref, wanted, quality)
+            images = {item.index: to_jpeg(item.frame, quality) for item in decode_some(ref, wanted)}
         except ClipError as error:
             raise ValueError(f"{path}: {error}.") from None
         for pair in pairs:

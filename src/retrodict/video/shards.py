@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from retrodict.transitions import FramePair, schema, to_table, write_atomic
 from retrodict.versions import versions
-from retrodict.video.clips import ClipRef, ClipResult
+from retrodict.video.clips import ClipRef, ClipResult, readable
 from retrodict.video.config import MineConfig
 
 _CLIPS, _CONFIG = b"retrodict.clips", b"retrodict.config"
@@ -88,6 +88,14 @@ def read_ledgers(out: Path, digest: str) -> dict[str, dict[str, Any]]:
     return done
 
 
+def shard_of(out: Path, clip: str) -> Path:
+    """The file that a clip's pairs and record are in."""
+    for file in sorted(out.glob("*.parquet")):
+        if any(record["clip"] == clip for record in json.loads(_footer(file)[_CLIPS])):
+            return file
+    raise KeyError(clip)
+
+
 def _footer(file: Path) -> dict[bytes, bytes]:
     try:
         return dict(pq.read_metadata(file).metadata or {})
@@ -102,16 +110,26 @@ def record(result: ClipResult, pairs: int) -> dict[str, Any]:
         "class": result.ref.category,
         "pairs": pairs,
         "reason": result.reason,
-        "detail": result.detail,
+        "detail": readable(result.detail),
         "sha256": result.sha256,
+        "bytes": size(result.ref),
         "frames": result.frames,
         "duplicates": result.duplicates,
         "corrupt_packets": result.corrupt_packets,
         "cuts": list(result.cuts),
         "straddling": result.straddling,
+        "unlike": result.unlike,
         "duration": round(result.duration, 3),
         "fps": round(result.fps, 4),
     }
+
+
+def size(ref: ClipRef) -> int | None:
+    """Bytes of the clip's file; None where there is none."""
+    try:
+        return ref.path.stat().st_size
+    except OSError:
+        return None
 
 
 def pairs_of(result: ClipResult, config: MineConfig, digest: str) -> list[FramePair]:

@@ -179,6 +179,15 @@ def test_cuts_between_black_bars_are_found(tmp_path, bars):
     assert result.cuts == (30, 60, 90)
 
 
+def test_a_flash_of_light_is_no_cut(tmp_path):
+    frames = textures(0, 60)
+    frames[20], frames[40], frames[41] = (np.full_like(frames[0], level) for level in (255, 250, 250))
+    write_video(tmp_path / "flash.mp4", frames + textures(1, 30), fps=25)
+    result = mined(tmp_path / "flash.mp4", min_gap=8)
+    assert result.cuts == (60,)
+    assert not {20, 40, 41} & {keyframe.index for keyframe in result.keyframes}
+
+
 def test_a_slow_dissolve_makes_no_pair_across_it(tmp_path):
     before, after = textures(0, 90), textures(1, 90)
     share = np.clip((np.arange(90) - 25) / 40, 0, 1)  # longer than the window in which dissolves are looked for

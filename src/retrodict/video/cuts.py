@@ -24,7 +24,8 @@ _CUT = 0.5  # likeness below which two frames belong to different shots
 _LONE_CUT = 0.65  # the same for a frame amid calm ones, where a lesser break stands out
 _CALM = 0.75
 _NEIGHBOURS = 3
-_BLANK = 3.0  # contrast in grey levels under which a picture shows nothing
+BLANK = 3.0  # contrast in grey levels under which a picture shows nothing
+FLASH = 2  # blank frames in a row that may be a flash of light within a shot
 _BLACK = 32  # grey level up to which all of a row or column at the border makes it part of a bar
 _LEAST_SIDE = 24  # pixels that bars must leave of a small plane
 _FADING = 0.01  # relative change of contrast per frame that continues a fade
@@ -85,15 +86,29 @@ def _grid(height: int, width: int) -> tuple[Plane, Plane]:
 def shots(
     like: NDArray[np.float64], contrast: NDArray[np.float64], dissolves: Iterable[tuple[int, int]] = ()
 ) -> NDArray[np.int64]:
-    """Number of the shot of each frame, from 0; -1 for blank frames and those of a fade or a dissolve."""
-    starts = find_cuts(like)
-    faded = find_fades(contrast)
+    """Number of the shot of each frame, from 0; -1 for blank frames and those of a fade or a dissolve.
+
+    The likeness of a frame after at most `FLASH` blank ones is that to the frame before them.
+    """
+    flash = find_flashes(like, contrast)
+    before = np.maximum.accumulate(np.where(flash, 0, np.arange(len(like))))  # the frame before, for those of a flash
+    starts = find_cuts(np.where(flash, 1.0, like))
+    faded = find_fades(contrast[before])
     for first, last in dissolves:
         faded[first : last + 1] = True
     starts[1:] |= faded[1:] != faded[:-1]
     numbers = np.cumsum(starts).astype(np.int64)
-    numbers[faded] = -1
+    numbers[faded | flash] = -1
     return numbers
+
+
+def find_flashes(like: NDArray[np.float64], contrast: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which blank frames are of a flash: at most `FLASH` in a row, and the picture after them is that before them."""
+    found = np.zeros(len(like), bool)
+    edges = np.diff(np.concatenate([[False], contrast < BLANK, [False]]).astype(int))
+    for first, end in zip(np.flatnonzero(edges > 0), np.flatnonzero(edges < 0), strict=True):
+        found[first:end] = first > 0 and end < len(like) and end - first <= FLASH and like[end] >= _CUT
+    return found
 
 
 def find_cuts(like: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -109,7 +124,7 @@ def find_cuts(like: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 def find_fades(contrast: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which frames are blank, or lie in the steady loss or gain of contrast that leads to a blank one."""
-    faded = contrast < _BLANK
+    faded = contrast < BLANK
     for step in (1, -1):  # forwards out of a blank stretch, then backwards into one
         order = range(len(contrast)) if step == 1 else range(len(contrast) - 1, -1, -1)
         for i in order:

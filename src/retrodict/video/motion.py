@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.video.config import MineConfig
-from retrodict.video.cuts import between_bars, likeness
+from retrodict.video.cuts import BLANK, FLASH, between_bars, likeness
 from retrodict.video.decode import Gray
 from retrodict.video.dissolves import DissolveFinder
 
@@ -55,6 +55,8 @@ class Meter:
         self._compensate = config.compensate_camera
         self._last: Gray | None = None
         self._last_full: Gray | None = None
+        self._lit: Gray | None = None  # the last that was not blank
+        self._blanks = 0  # blank frames since
         self._full = config.motion == "reference"
         self._shape: tuple[int, ...] = ()
         self._dis = _dis()
@@ -75,9 +77,11 @@ class Meter:
             elapsed = max(seconds - self.track.seconds[-1], 1e-3)
             motion = 0.0 if resized else self._measure(small, full) / elapsed
             change = cv2.norm(small, self._last, cv2.NORM_L1) / small.size
-            like = 0.0 if resized else self.alike(self._last, small)
+            like = 0.0 if resized else self.alike(self._before_flash(contrast), small)
         self._record(index, seconds, pts, motion, sharpness(half), like, contrast, change)
         self._last, self._last_full = small, full
+        self._blanks = self._blanks + 1 if contrast < BLANK else 0
+        self._lit = self._lit if self._blanks else small
         if self._dissolves:
             self._dissolves.push(small)
         return True
@@ -88,6 +92,12 @@ class Meter:
         if self._last is not None and small.shape != self._last.shape:
             small = cv2.resize(small, self._last.shape[::-1])
         return half, small
+
+    def _before_flash(self, contrast: float) -> Gray:
+        """What to compare a frame of that contrast with: the last one, or the one before a flash."""
+        assert self._last is not None
+        ended = 0 < self._blanks <= FLASH and contrast >= BLANK
+        return self._lit if ended and self._lit is not None else self._last
 
     @property
     def small(self) -> Gray:

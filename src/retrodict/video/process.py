@@ -96,7 +96,8 @@ def _pick(known: ClipResult, meter: Meter, held: Held, config: MineConfig, tick:
             known, "static", f"{still}; the most motion is {lane.motion.max(initial=0):.4f} per second"
         )
     near = [(a, a + 1) for a, (i, j) in enumerate(pairwise(picks)) if shot[i] == shot[j]]
-    cut_frames = tuple(track.index[i] for i in np.flatnonzero(np.diff(shot, prepend=shot[:1])) if shot[i] >= 0)
+    first = np.unique(shot, return_index=True)
+    cut_frames = tuple(track.index[i] for number, i in zip(*first, strict=True) if number >= 0 and i > 0)
     known = replace(known, cuts=cut_frames, straddling=max(0, len(picks) - 1 - len(near)))
     if not near:
         reason = "cuts" if len(picks) > 1 else "too_short"

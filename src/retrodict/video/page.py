@@ -83,7 +83,10 @@ def _plot(title: str, values: Any) -> dict[str, Any]:
         return {"title": title, "bars": [], "low": "", "high": "", "median": "none", "width": 0, "height": _HEIGHT}
     top = float(np.percentile(values, 99))
     low = float(values.min())
-    counts, edges = np.histogram(np.minimum(values, top), bins=_BINS, range=(low, max(top, low + 1e-6)))
+    width = (max(top, low + 1e-6) - low) / _BINS
+    if np.array_equal(values, np.round(values)):  # whole numbers: bins that hold equally many of them
+        width = np.ceil(width)
+    counts, edges = np.histogram(np.minimum(values, top), bins=_BINS, range=(low, low + _BINS * width))
     bars = [
         {
             "x": place * _BAR,

@@ -106,7 +106,9 @@ def _pick(known: ClipResult, meter: Meter, held: Held, config: MineConfig, tick:
     pairs = [pair for pair in near if not config.cuts or _same_scene(meter, *(pictures[picks[i]].small for i in pair))]
     known = replace(known, unlike=len(near) - len(pairs))
     if not pairs:
-        return _without_pairs(known, "unlike", f"{len(near)} pairs, of frames that have nothing in common")
+        return _without_pairs(
+            known, "unlike", f"of {len(picks)} frames that fit, no two neighbours have anything in common"
+        )
     used = sorted({i for pair in pairs for i in pair})
     frames = tuple(_keyframe(track, lane, picks[i], pictures[picks[i]].jpeg) for i in used)
     renumber = {old: new for new, old in enumerate(used)}

@@ -45,11 +45,16 @@ def likeness(before: Gray, after: Gray, flow: NDArray[np.float32]) -> float:
     return (fine + coarse) / 2
 
 
+def may_have_bars(plane: Gray) -> bool:
+    """Whether two corners are black, which every bar takes: quick to see that most frames have none."""
+    corners = plane[0, 0], plane[0, -1], plane[-1, 0], plane[-1, -1]
+    return bool(sorted(corners)[1] <= _BLACK)
+
+
 def between_bars(before: Gray, after: Gray) -> Box:
     """The part of two small planes that black bars leave of either; all of it where there are none."""
     rows, columns = (slice(0, size) for size in before.shape)
-    corners = [max(before[y, x], after[y, x]) > _BLACK for y in (0, -1) for x in (0, -1)]
-    if sum(corners) > 2:  # a bar takes two of them
+    if not may_have_bars(before):
         return rows, columns
     brightest = np.maximum(before, after)
     lit = [np.flatnonzero(brightest.max(axis=axis) > _BLACK) for axis in (1, 0)]

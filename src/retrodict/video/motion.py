@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.video.config import MineConfig
-from retrodict.video.cuts import BLANK, FLASH, between_bars, likeness
+from retrodict.video.cuts import BLANK, FLASH, between_bars, likeness, may_have_bars
 from retrodict.video.decode import Gray
 from retrodict.video.dissolves import DissolveFinder
 
@@ -77,7 +77,8 @@ class Meter:
             elapsed = max(seconds - self.track.seconds[-1], 1e-3)
             motion = 0.0 if resized else self._measure(small, full) / elapsed
             change = cv2.norm(small, self._last, cv2.NORM_L1) / small.size
-            like = 0.0 if resized else self.alike(self._before_flash(contrast), small)
+            calm = change <= _SUSPECT * (max(contrast, self.track.contrast[-1]) + 1) and not may_have_bars(small)
+            like = 0.0 if resized else 1.0 if calm else self.alike(self._before_flash(contrast), small)
         self._record(index, seconds, pts, motion, sharpness(half), like, contrast, change)
         self._last, self._last_full = small, full
         self._blanks = self._blanks + 1 if contrast < BLANK else 0

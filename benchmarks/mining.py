@@ -1,12 +1,13 @@
 """What mining costs and what it picks, measured on a folder of video.
 
-    python benchmarks/mining.py CLIPS [speed] [scale] [cuts] [sharpness]
+    python benchmarks/mining.py CLIPS [speed] [scale] [cuts] [dissolves] [sharpness]
 
 All numbers are ratios within one run on the same files, so they hold on a busy or a slow machine:
 
 speed      CPU time of `mine` over decoding alone, and of full-size Farneback with the paper's greedy rule over `mine`
 scale      clips/s of two worker processes over one
 cuts       known cuts found, false alarms per 1,000 frames, and the same on shots joined by lot
+dissolves  pairs across dissolves of 12 to 50 frames, drawn between shots joined by lot
 sharpness  Laplacian variance of picked frames over the clip's median frame, for `mine` and for the paper's rule
 
 Everything is one thread per process. Baselines use PyAV, OpenCV and NumPy only.
@@ -185,6 +186,44 @@ def joined_cuts(clips: list[Path], joins: int) -> None:
         )
 
 
+def dissolves(clips: list[Path], repeats: int = 6) -> None:
+    """Four shots of 65 to 90 frames of different clips, one dissolved into the next."""
+    rng = random.Random(0)
+    shots = {}
+    for path in clips:
+        if path.name not in KNOWN_CUTS and not path.name.startswith("edge_"):
+            pictures = [f.reformat(320, 240, "rgb24").to_ndarray() for part in packets(path) for f in part]
+            if len(pictures) >= 90:
+                shots["asl" if path.name.startswith("asl") else path.name] = pictures
+    across = pairs = unlike = 0
+    for length in (12, 25, 38, 50):
+        for _ in range(repeats):
+            pictures, middles = [], []
+            for name in rng.sample(sorted(shots), 4):
+                count = rng.randint(65, 90)
+                begin = rng.randint(0, len(shots[name]) - count)
+                shot = shots[name][begin : begin + count]
+                if pictures:
+                    middles.append(len(pictures) - length / 2)
+                    for i, (before, after) in enumerate(zip(pictures[-length:], shot[:length], strict=True)):
+                        share = (i + 1) / (length + 1)
+                        mixed = cv2.addWeighted(before, 1 - share, after, share, 0)
+                        pictures[len(pictures) - length + i] = mixed
+                    shot = shot[length:]
+                pictures += shot
+            with tempfile.TemporaryDirectory() as folder:
+                encode(Path(folder, "joined.mp4"), pictures)
+                found = process_clip(ClipRef(path=Path(folder, "joined.mp4"), name="joined"), MineConfig(frames=False))
+            picks = [keyframe.index for keyframe in found.keyframes]
+            # Across: more than half of the dissolve lies between them.
+            sides = [[np.clip((pick - middle) / length + 0.5, 0, 1) for middle in middles] for pick in picks]
+            across += sum(any(b - a > 0.5 for a, b in zip(sides[i], sides[j], strict=True)) for i, j in found.pairs)
+            pairs += len(found.pairs)
+            unlike += found.unlike
+    say("dissolves", f"pairs across one of {4 * repeats * 3} dissolves, of {pairs} pairs", across)
+    say("dissolves", "  pairs dropped as their frames have nothing in common", unlike)
+
+
 def encode(path: Path, pictures: list[np.ndarray]) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25)
@@ -230,7 +269,7 @@ def say(part: str, what: str, value: object, target: str = "") -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", type=Path, help="folder of video files")
-    parts = {"speed": speed, "scale": scale, "cuts": cuts, "sharpness": sharpness}
+    parts = {"speed": speed, "scale": scale, "cuts": cuts, "dissolves": dissolves, "sharpness": sharpness}
     parser.add_argument("parts", nargs="*", default=list(parts), help=f"of {', '.join(parts)}; all by default")
     options = parser.parse_args()
     cv2.setNumThreads(1)

@@ -178,8 +178,8 @@ def sharpness(plane: Gray) -> float:
 
 def mean_length(flow: NDArray[Any]) -> float:
     """Mean length of the vectors of a flow field (height x width x 2), in its pixels."""
-    squared: NDArray[np.float32] = np.einsum("ijk,ijk->ij", flow, flow)
-    return float(np.sqrt(squared, out=squared).sum()) / squared.size
+    x, y = (np.ascontiguousarray(flow[..., part]) for part in (0, 1))
+    return float(cv2.norm(cv2.magnitude(x, y), cv2.NORM_L1)) / x.size
 
 
 def without_camera(flow: NDArray[Any]) -> NDArray[Any]:

@@ -248,6 +248,13 @@ def test_still_and_short_clips_are_results_with_a_reason(tmp_path):
     assert mined(tmp_path / "short.mp4").reason == "too_short"
 
 
+def test_one_short_action_amid_rest_is_a_pair(tmp_path):
+    for seed in range(4):
+        frames, _ = toy_world(seed, actions=1, still=(30, 30))
+        write_video(tmp_path / "one.mp4", frames)
+        assert len(mined(tmp_path / "one.mp4", min_gap=5).pairs) == 1
+
+
 def test_the_camera_can_be_taken_out_of_the_motion(shared_data):
     path = shared_data / "clips" / "kinetics_hitting_baseball.mp4"
     plain, compensated = mined(path, frames=False), mined(path, frames=False, compensate_camera=True)

@@ -89,19 +89,17 @@ def _pick(known: ClipResult, meter: Meter, held: Held, config: MineConfig, tick:
         return _without_pairs(known, "too_short", f"{known.frames} frames, {known.duration:.2f} s")
     lane = lay_out(track, config)
     shot = lane.shot
-    picks = select(lane, config) if len(track) > 1 and (lane.motion >= config.min_motion).any() else []
-    if not picks or lane.motion[picks].max() < config.min_motion:
-        still = f"{known.duplicates} of {known.frames} frames repeat the one before"
-        return _without_pairs(
-            known, "static", f"{still}; the most motion is {lane.motion.max(initial=0):.4f} per second"
-        )
+    if len(track) < 2 or not (lane.motion >= config.min_motion).any():
+        return _without_pairs(known, "static", f"{known.duplicates} of {known.frames} frames repeat the one before")
+    picks = select(lane, config)
     near = [(a, a + 1) for a, (i, j) in enumerate(pairwise(picks)) if shot[i] == shot[j]]
     first = np.unique(shot, return_index=True)
     cut_frames = tuple(track.index[i] for number, i in zip(*first, strict=True) if number >= 0 and i > 0)
     known = replace(known, cuts=cut_frames, straddling=max(0, len(picks) - 1 - len(near)))
     if not near:
-        reason = "cuts" if len(picks) > 1 else "too_short"
-        return _without_pairs(known, reason, f"{len(picks)} frames fit, no two of them in one shot")
+        if len(picks) < 2:
+            return _without_pairs(known, "static", "all that moves, moves within one gap")
+        return _without_pairs(known, "cuts", f"{len(picks)} frames fit, no two of them in one shot")
     pictures = _pictures(known.ref, meter, {picks[i] for pair in near for i in pair}, held, config, tick)
     pairs = [pair for pair in near if not config.cuts or _same_scene(meter, *(pictures[picks[i]].small for i in pair))]
     known = replace(known, unlike=len(near) - len(pairs))

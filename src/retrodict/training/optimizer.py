@@ -2,15 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from retrodict.precision import matmul_precision
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic coefficients (kellerjordan.github.io/posts/muon)
+NEWTON_SCHULZ_STEPS = 5
+MOMENTUM = 0.95
+EPSILON = 1e-7
+
+
+def orthogonalize(update_NRC: Tensor, dtype: torch.dtype) -> Tensor:
+    """Newton-Schulz iterations towards the nearest semi-orthogonal matrix of each of N matrices.
+
+    Args:
+        update_NRC: N matrices of R rows and C columns, R <= C.
+        dtype: what the products are computed in.
+
+    Returns:
+        N matrices of the same shape and dtype as given, with singular values near 1.
+    """
+    a, b, c = NEWTON_SCHULZ
+    x_NRC = update_NRC.to(dtype)
+    x_NRC = x_NRC / x_NRC.norm(dim=(-2, -1), keepdim=True).clamp(min=EPSILON)
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram_NRR = x_NRC @ x_NRC.mT
+        polynomial_NRR = torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=b, alpha=c)
+        x_NRC = torch.baddbmm(x_NRC, polynomial_NRR, x_NRC, beta=a)
+    return x_NRC.to(update_NRC.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """`torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, in the precision that the hardware is fast in.
+
+    The library's casts to bfloat16 everywhere and takes one matrix at a time; this one takes all of a shape at once.
+    """
+
+    def __init__(self, matrices: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        assert closure is None, "closures are not supported"
+        for group in self.param_groups:
+            by_shape: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    rows, columns = sorted(parameter.shape)
+                    by_shape[rows, columns].append(parameter)
+            for shape, parameters in by_shape.items():
+                self._step_shape(parameters, shape, group["lr"], group["weight_decay"])
+
+    def _step_shape(
+        self, parameters: list[nn.Parameter], shape: tuple[int, int], lr: float, weight_decay: float
+    ) -> None:
+        updates = []
+        for parameter in parameters:
+            assert parameter.grad is not None
+            state = self.state[parameter]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(parameter.grad)
+            momentum = state["momentum_buffer"].lerp_(parameter.grad, 1 - MOMENTUM)
+            nesterov = parameter.grad.lerp(momentum, MOMENTUM)
+            updates.append(nesterov if _is_wide(parameter) else nesterov.mT)
+        dtype = matmul_precision()[0]
+        orthogonal = orthogonalize(torch.stack(updates), dtype).unbind()
+        for parameter, update in zip(parameters, orthogonal, strict=True):
+            parameter.mul_(1 - lr * weight_decay)
+            step_size = lr * 0.2 * math.sqrt(shape[1])  # matches AdamW's root mean square (arXiv 2502.16982, eq. 4)
+            parameter.add_(update if _is_wide(parameter) else update.mT, alpha=-step_size)
+
+
+def _is_wide(parameter: Tensor) -> bool:
+    return parameter.shape[0] <= parameter.shape[1]
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """`torch.optim.Muon` on the 2-D weights inside layers, `torch.optim.AdamW` on embeddings, norms and biases.
+    """`Muon` on the 2-D weights inside layers, `torch.optim.AdamW` on embeddings, norms and biases.
 
     Both take the same learning rate: Muon's update is scaled to AdamW's root mean square.
     """
@@ -23,7 +97,7 @@ class MuonAdamW(torch.optim.Optimizer):
             if parameter.requires_grad:
                 (matrices if parameter.ndim == 2 and id(parameter) not in embeddings else rest).append(parameter)
         self._parts: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+            Muon(matrices, lr=lr, weight_decay=weight_decay),
             torch.optim.AdamW(rest, lr=lr, weight_decay=0.0, betas=(0.9, 0.95)),
         ]
         super().__init__([{"params": matrices + rest}], {"lr": lr})

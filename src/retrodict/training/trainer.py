@@ -24,6 +24,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from retrodict.models.protocol import Direction, TokenFamily
 from retrodict.models.quiet import no_bars
+from retrodict.precision import matmul_precision
 from retrodict.training import checkpoints
 from retrodict.training.batches import IGNORED, Example, collate
 from retrodict.training.objective import Objective
@@ -44,7 +45,7 @@ class TrainConfig:
     schedule: str = "cosine"
     accumulate: int = 1
     checkpoint_every: int = 200
-    bf16: bool = True
+    bf16: bool | None = None  # None: where the hardware multiplies it (`precision.matmul_precision`)
     seed: int = 0
     optimizer: Literal["muon", "adamw"] = "muon"
     recompute: bool = False  # activations of the layers, in the backward pass (gradient checkpointing)
@@ -193,7 +194,7 @@ def training_arguments(family: TokenFamily, config: TrainConfig, scratch: Path, 
         weight_decay=config.weight_decay,
         lr_scheduler_type=config.schedule,
         warmup_steps=config.warmup,
-        bf16=config.bf16,
+        bf16=matmul_precision()[0] is torch.bfloat16 if config.bf16 is None else config.bf16,
         seed=config.seed,
         data_seed=config.seed,
         use_cpu=not torch.cuda.is_available(),

@@ -17,11 +17,12 @@ from torch.nn import functional as F
 from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from retrodict.dynamics.batches import collate, example, supervised_logits, token_nll
 from retrodict.dynamics.sequences import build
-from retrodict.models.protocol import Direction, IntArray, TokenSequence
+from retrodict.models.protocol import IntArray, TokenSequence
 from retrodict.models.small.family import SmallFamily
 from retrodict.models.small.modeling import SmallConfig
-from retrodict.training.batches import collate, example, supervised_logits, token_nll
+from retrodict.prompts import Direction
 
 
 class SmallGenerator(PreTrainedModel, GenerationMixin):

@@ -25,13 +25,13 @@ import torch
 from generate_baseline import Baseline, batched, published
 from PIL import Image
 
-from retrodict.dynamics.drawing import Sampling
-from retrodict.dynamics.sampler import sample_images
+from retrodict.dynamics.generate import sample_images
+from retrodict.dynamics.sampling import Sampling
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verify import InverseLikelihood
-from retrodict.models.load import load
+from retrodict.files import write_json
+from retrodict.loading import load
 from retrodict.models.protocol import IntArray
-from retrodict.transitions import write_json
 from retrodict.versions import versions
 from retrodict.worlds import tabletop
 

@@ -24,9 +24,9 @@ from PIL import Image
 from retrodict.dynamics.rollout import rollout
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verify import InverseAndForwardLikelihood
-from retrodict.evaluation.stats import paired_difference
-from retrodict.models.load import load
-from retrodict.transitions import write_json
+from retrodict.files import write_json
+from retrodict.loading import load
+from retrodict.stats import paired_difference
 from retrodict.worlds import tabletop
 from retrodict.worlds.tabletop.scene import same_scene
 

@@ -25,17 +25,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
+from retrodict.dynamics.adaptive import Scores, calibrate, drawn_until, value_of_waves
+from retrodict.dynamics.batches import collate, example, supervised_logits, token_nll
 from retrodict.dynamics.sequences import build
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verify import InverseAndForwardLikelihood, InverseLikelihood, scores_of_all
-from retrodict.dynamics.waves import Scores, calibrate, drawn_until, value_of_waves
 from retrodict.evaluation.pool import tabletop_scorer
-from retrodict.evaluation.stats import paired_difference
 from retrodict.evaluation.summary import best_of_k
-from retrodict.models.load import load
+from retrodict.files import write_json
+from retrodict.loading import load
 from retrodict.models.protocol import Candidate
-from retrodict.training.batches import collate, example, supervised_logits, token_nll
-from retrodict.transitions import Transition, read_transitions, write_json
+from retrodict.stats import paired_difference
+from retrodict.transitions import Transition, read_transitions
 
 POOL, MOST = 32, 8
 SELECTORS = ("idm_fdm", "idm")

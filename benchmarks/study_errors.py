@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from retrodict.evaluation.stats import paired_difference, wilson
+from retrodict.stats import paired_difference, wilson
 from retrodict.study.analysis.panel import Panel, Values
 from retrodict.study.analysis.systems import scores, wilcoxon
 

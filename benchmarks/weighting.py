@@ -21,10 +21,11 @@ import torch
 from retrodict.bootstrap.demo_context import Context, Settings
 from retrodict.bootstrap.demo_stages import bootstrapped, train_forward
 from retrodict.evaluation.bench import compare, estimate, evaluate, read_predictions, tabletop_scorer, write_predictions
-from retrodict.models.load import load
-from retrodict.progress import open_progress
+from retrodict.files import write_json
+from retrodict.loading import load
+from retrodict.progress.view import open_progress
 from retrodict.training.weighting import Weighting
-from retrodict.transitions import read_transitions, write_json
+from retrodict.transitions import read_transitions
 
 VARIANTS = {
     "recognition": Weighting("recognition"),

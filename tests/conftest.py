@@ -62,7 +62,7 @@ def family() -> SmallFamily:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `inverse/` and `forward/`, both of random weights."""
-    from retrodict.models.load import save_model
+    from retrodict.loading import save_model
 
     folder = tmp_path_factory.mktemp("tiny")
     save_model(tiny_family(), "inverse", folder / "inverse")
@@ -84,7 +84,8 @@ def studied_runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
     from retrodict.evaluation.pool import ItemResult, Scored
     from retrodict.evaluation.predictions import write_predictions
-    from retrodict.transitions import Transition, encode_png, write_json, write_rows
+    from retrodict.files import write_json
+    from retrodict.transitions import Transition, encode_png, write_rows
 
     rng = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("studied")

@@ -20,14 +20,15 @@ import torch
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
+from retrodict.dynamics.batches import Example, example
 from retrodict.dynamics.sequences import build
-from retrodict.models.families import tiny_family
-from retrodict.models.protocol import Direction, TokenFamily, TrainSpec
+from retrodict.models.protocol import TokenFamily, TrainSpec
+from retrodict.models.registry import tiny_family
+from retrodict.prompts import Direction
 from retrodict.training import trainer as trainer_module
-from retrodict.training.batches import Example, example
 from retrodict.training.checkpoints import trained, whole
+from retrodict.training.distributed import is_main
 from retrodict.training.lora import LoraConfig, add_adapter, freeze_embeddings
-from retrodict.training.processes import is_main
 from retrodict.training.trainer import TrainConfig, train
 
 ACTIONS = ("remove the red ball", "put the red cone on top of the green box", "push the blue box to the left")

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from retrodict.data.aurora import SOURCE_ONLY, SUBSETS, read_aurora
+from retrodict.evaluation.baselines import other_targets
 from retrodict.evaluation.bench import run_bench
 from retrodict.evaluation.metrics import copying, l1
 from retrodict.evaluation.motion import flow_magnitude, magnitudes, split
-from retrodict.evaluation.rows import other_targets
 from retrodict.models.protocol import image_of
 
 SIZES = {"magicbrush": (96, 96), "ag": (80, 60), "something": (64, 48), "whatsup": (96, 64), "kubric": (64, 64)}
@@ -252,7 +252,7 @@ def test_embedding_metrics_and_an_editor_on_tiny_random_models(native: Path, tmp
     with pytest.raises(ValueError, match=r"--metric clip=nowhere: nowhere is no folder"):
         Embedder("clip", "nowhere")  # and is not looked for on the hub
 
-    from retrodict.models.load import load
+    from retrodict.loading import load
 
     with pytest.raises(ValueError, match="only predicts"):
         load(editor, "inverse")

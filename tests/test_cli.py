@@ -106,14 +106,14 @@ def test_public_names_exist(name: str) -> None:
 
 
 def test_layouts_are_those_that_can_be_read() -> None:
-    from retrodict.cli.sources import Layout
+    from retrodict.cli.data import Layout
     from retrodict.data import LAYOUTS
 
     assert sorted(layout.value for layout in Layout) == sorted(LAYOUTS)
 
 
 def test_formats_to_import_are_those_that_can_be_read() -> None:
-    from retrodict.cli.sources import Labelled
+    from retrodict.cli.data import Labelled
     from retrodict.data import LABELLED, PRESETS
 
     assert sorted(kind.value for kind in Labelled) == sorted([*PRESETS, *LABELLED])

@@ -12,9 +12,8 @@ from typer.testing import CliRunner
 
 from retrodict.cli import app
 from retrodict.evaluation.compare import compare_runs
-from retrodict.evaluation.predictions import write_lines
-from retrodict.evaluation.stats import holm
-from retrodict.transitions import write_json
+from retrodict.files import write_json, write_lines
+from retrodict.stats import holm
 
 
 def run(folder: Path, scores: dict[str, list[float | None]], *, bench: str = "tabletop") -> Path:

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from retrodict.cli import app
+from retrodict.loading import CARD, load
 from retrodict.models.chameleon.tiny import tiny_chameleon
 from retrodict.models.liquid.tiny import tiny_liquid
-from retrodict.models.load import CARD, load
 from retrodict.models.vqgan_files import OWN
 
 GOLDENS = Path(__file__).parent / "goldens"

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from retrodict.bootstrap.demo_families import NOTE, PLUMBING
 from retrodict.cli import app
-from retrodict.models.load import load
+from retrodict.loading import load
 
 
 @pytest.mark.parametrize("family", ["chameleon", "liquid"])

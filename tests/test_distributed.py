@@ -16,8 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from retrodict.models.protocol import Direction
 from retrodict.models.small.family import SmallFamily
+from retrodict.prompts import Direction
 from retrodict.training.trainer import TrainConfig, training_arguments
 
 WORKER = Path(__file__).with_name("distributed_worker.py")

@@ -12,11 +12,11 @@ import torch
 import transformers
 from family_checks import ACTIONS, check_adapter, check_greedy, check_loop, check_padding, sharpened
 
+from retrodict.dynamics.batches import collate, example, supervised_logits, token_nll
+from retrodict.loading import load_family
 from retrodict.models.adapter import quiet
-from retrodict.models.families import tiny_family
-from retrodict.models.load import load_family
 from retrodict.models.protocol import TokenFamily
-from retrodict.training.batches import collate, example, supervised_logits, token_nll
+from retrodict.models.registry import tiny_family
 
 
 @pytest.fixture(params=["chameleon", "liquid"])

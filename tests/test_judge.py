@@ -14,22 +14,24 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
+from retrodict.chat.cache import open_cache
+from retrodict.chat.cost import Prices
+from retrodict.chat.images import picture_tokens
+from retrodict.chat.parsing import Failure, Reply, read_body
+from retrodict.chat.prompt import load_prompt, names
+from retrodict.chat.request import build, check_base_url
 from retrodict.cli import app
 from retrodict.evaluation.bench import score_images, tabletop_scorer, write_predictions
-from retrodict.evaluation.judging import Plan, Question, Settings, Verdict, batch_in, batch_out, dry_run, judge_run
-from retrodict.evaluation.judging.cache import open_cache
-from retrodict.evaluation.judging.card import make_card
-from retrodict.evaluation.judging.chat import ChatJudge
-from retrodict.evaluation.judging.cost import Prices
-from retrodict.evaluation.judging.exact import ExactJudge
-from retrodict.evaluation.judging.parsing import Failure, Reply, read_body, read_scores
-from retrodict.evaluation.judging.pictures import picture_tokens
-from retrodict.evaluation.judging.prompt import load_prompt, names
-from retrodict.evaluation.judging.protocol import merge, unscored, verdict
-from retrodict.evaluation.judging.request import build, check_base_url
-from retrodict.evaluation.judging.results import estimate
-from retrodict.evaluation.report import write_report
-from retrodict.transitions import Transition, encode_png, write_json, write_rows
+from retrodict.evaluation.judge import Plan, Question, Settings, Verdict, batch_in, batch_out, dry_run, judge_run
+from retrodict.evaluation.judge.card import make_card
+from retrodict.evaluation.judge.chat import ChatJudge
+from retrodict.evaluation.judge.exact import ExactJudge
+from retrodict.evaluation.judge.parsing import read_scores
+from retrodict.evaluation.judge.protocol import merge, unscored, verdict
+from retrodict.evaluation.judge.results import estimate
+from retrodict.files import write_json
+from retrodict.report import write_report
+from retrodict.transitions import Transition, encode_png, write_rows
 from retrodict.worlds import tabletop
 
 PROMPT = load_prompt("paper_fig10_v1")
@@ -290,7 +292,7 @@ def tiny_vlm(folder: Path) -> None:
     )
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    from retrodict.models.quiet import no_bars
+    from retrodict.models.hf_logging import no_bars
 
     words = ["<pad>", "<s>", "</s>", "<unk>", "<image>", *map(chr, range(32, 127))]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))

@@ -24,19 +24,20 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from retrodict.bootstrap.annotate import annotate
+from retrodict.chat.cache import open_cache
+from retrodict.chat.cost import Budget, Prices
+from retrodict.chat.endpoint import Endpoint
+from retrodict.chat.explainer import ChatExplainer
+from retrodict.chat.prompt import load_prompt
+from retrodict.chat.request import Settings
 from retrodict.cli import app
 from retrodict.evaluation.bench import score_images, tabletop_scorer, write_predictions
-from retrodict.evaluation.judging.cache import open_cache
-from retrodict.evaluation.judging.chat import ChatJudge
-from retrodict.evaluation.judging.cost import Budget, Prices
-from retrodict.evaluation.judging.endpoint import Endpoint
-from retrodict.evaluation.judging.prompt import load_prompt
-from retrodict.evaluation.judging.protocol import Question, Verdict
-from retrodict.evaluation.judging.request import Settings
-from retrodict.evaluation.report import write_report
-from retrodict.models.chat import ChatExplainer
-from retrodict.models.load import load
-from retrodict.transitions import encode_png, read_transitions, write_json, write_rows
+from retrodict.evaluation.judge.chat import ChatJudge
+from retrodict.evaluation.judge.protocol import Question, Verdict
+from retrodict.files import write_json
+from retrodict.loading import load
+from retrodict.report import write_report
+from retrodict.transitions import encode_png, read_transitions, write_rows
 from retrodict.worlds import tabletop
 
 KEY = "sk-never-to-be-written-down"

@@ -13,11 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retrodict.dynamics.batches import example
 from retrodict.dynamics.likelihood import score
 from retrodict.dynamics.sequences import build
 from retrodict.models.protocol import ImageSpec, TokenSequence
 from retrodict.models.small.family import SmallFamily
-from retrodict.training.batches import example
 
 ACTIONS = ("remove the red ball", "push the blue box to the left", "put the red cone on top of the green box")
 

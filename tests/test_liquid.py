@@ -14,9 +14,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GemmaConfig, GemmaForCausalLM
 
 from retrodict.dynamics.sequences import build
+from retrodict.loading import load
 from retrodict.models.liquid.family import LiquidFamily
 from retrodict.models.liquid.tiny import tiny_liquid
-from retrodict.models.load import load
 from retrodict.models.vqgan_files import OWN
 
 CHECKPOINTS = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "goldens" / "checkpoints.py")))

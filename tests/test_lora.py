@@ -12,17 +12,18 @@ import torch
 from transformers import GemmaForCausalLM
 from typer.testing import CliRunner
 
+from retrodict.dynamics.batches import Example, collate, example
 from retrodict.dynamics.sequences import build
 from retrodict.dynamics.unified import UnifiedModel
+from retrodict.loading import load, load_family
 from retrodict.models.adapter import quiet
-from retrodict.models.families import tiny_family
-from retrodict.models.load import load, load_family
-from retrodict.models.protocol import Direction, TokenFamily
+from retrodict.models.protocol import TokenFamily
+from retrodict.models.registry import tiny_family
+from retrodict.prompts import Direction
 from retrodict.recipes import Source
 from retrodict.training import objective as objective_module
 from retrodict.training import run as run_module
 from retrodict.training import tokens as tokens_module
-from retrodict.training.batches import Example, collate, example
 from retrodict.training.checkpoints import trained
 from retrodict.training.data import source_rows, stored_transitions
 from retrodict.training.lora import LoraConfig, add_adapter, freeze_embeddings
@@ -157,7 +158,7 @@ def test_an_adapter_is_no_base_and_fits_only_its_own(folder: Path, tmp_path: Pat
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     family = family_of("liquid")
-    from retrodict.models.load import save_model
+    from retrodict.loading import save_model
 
     save_model(family, "forward", adapter, adapter=add_adapter(family, LoraConfig(rank=2), "tiny"), base=str(folder))
     changes = ["--set=family=liquid", f"--set=init={adapter}"]

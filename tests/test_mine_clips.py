@@ -13,7 +13,7 @@ from PIL import Image
 
 from retrodict.video import ClipRef, MineConfig, process_clip
 from retrodict.video.decode import luma, open_video
-from retrodict.video.held import Held
+from retrodict.video.frame_buffer import Held
 from retrodict.video.motion import sharpness
 
 CUTS = {"bikes_cuts.mp4": [30, 76, 137, 187, 242], "dog_snow_5fps.mp4": [25], "sintel_trailer_10s.mp4": [214]}
@@ -157,7 +157,7 @@ def test_a_gap_in_seconds_means_seconds(shared_data):
 def test_frames_let_go_are_decoded_again(shared_data, monkeypatch):
     path = shared_data / "clips" / "kinetics_cleaning_pool_32f.mp4"
     plenty = mined(path, min_gap=3)
-    monkeypatch.setattr("retrodict.video.held._BYTES", 500_000)
+    monkeypatch.setattr("retrodict.video.frame_buffer._BYTES", 500_000)
     assert mined(path, min_gap=3) == plenty
 
 
@@ -211,7 +211,7 @@ def test_what_is_held_is_bounded_and_holds_the_picks(tmp_path, monkeypatch):
     frames, _ = toy_world(3, actions=40)
     write_video(tmp_path / "long.mp4", frames)
     plenty = mined(tmp_path / "long.mp4")
-    monkeypatch.setattr("retrodict.video.held._BYTES", 110 * (96 * 96 * 5 // 2))
+    monkeypatch.setattr("retrodict.video.frame_buffer._BYTES", 110 * (96 * 96 * 5 // 2))
     most = 0
 
     def let_go(held, track):
@@ -222,7 +222,7 @@ def test_what_is_held_is_bounded_and_holds_the_picks(tmp_path, monkeypatch):
     original = Held._let_go
     monkeypatch.setattr(Held, "_let_go", let_go)
     monkeypatch.setattr(
-        "retrodict.video.process.decode_some", lambda ref, wanted, tick: iter(wanted)
+        "retrodict.video.clip_miner.decode_some", lambda ref, wanted, tick: iter(wanted)
     )  # nothing is decoded again
     assert mined(tmp_path / "long.mp4") == plenty
     assert len(frames) > 450 and 0 < most < 80

@@ -11,8 +11,8 @@ from PIL import Image
 
 from retrodict.dynamics.likelihood import score
 from retrodict.dynamics.sequences import build
+from retrodict.loading import CARD, load, load_family, save_model
 from retrodict.models.editors import CopyModel
-from retrodict.models.load import CARD, load, load_family, save_model
 from retrodict.models.small.family import SmallFamily
 
 ACTION = "push the red ball to the left"

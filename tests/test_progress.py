@@ -9,7 +9,7 @@ import threading
 from rich.console import Console
 
 from retrodict.progress import Board, EventProgress, PlainProgress, Progress, Stage, receive
-from retrodict.progress_view import RichProgress
+from retrodict.progress.view import RichProgress
 
 
 class Clock:

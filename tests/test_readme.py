@@ -15,9 +15,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import retrodict
+from retrodict import loading as load
 from retrodict.api import write_picture
 from retrodict.cli import app
-from retrodict.models import load
 from retrodict.recipes import TrainRecipe, load_recipe
 from retrodict.worlds import tabletop
 

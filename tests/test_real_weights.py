@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from retrodict.dynamics.sequences import build
-from retrodict.models.load import load_family
+from retrodict.loading import load_family
 from retrodict.models.protocol import TokenFamily
 
 FAMILIES = ("chameleon", "liquid", "emu3", "janus")

@@ -18,12 +18,13 @@ from retrodict.evaluation.bench import (
     write_predictions,
 )
 from retrodict.evaluation.pool import ItemResult, Scored
-from retrodict.evaluation.report import figures, write_report
-from retrodict.evaluation.report.curves import spread
-from retrodict.evaluation.report.run import Run, hashed
-from retrodict.evaluation.report.words import brief, claims, duration, number, spoken
+from retrodict.files import write_json
 from retrodict.models.editors import CopyModel
-from retrodict.transitions import Transition, write_json, write_rows
+from retrodict.report import figures, write_report
+from retrodict.report.curves import spread
+from retrodict.report.formatting import brief, claims, duration, number, spoken
+from retrodict.report.run import Run, hashed
+from retrodict.transitions import Transition, write_rows
 from retrodict.worlds import tabletop
 
 ATTACK = "<script>alert('x')</script>"

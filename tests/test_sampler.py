@@ -10,15 +10,14 @@ import torch
 from family_checks import sharpened
 from scipy import stats
 
-from retrodict.dynamics.drafting import decode_drafts
-from retrodict.dynamics.drawing import Sampling, uniforms
+from retrodict.dynamics.generate import sample_images, write_actions
 from retrodict.dynamics.likelihood import score
-from retrodict.dynamics.sampler import sample_images
+from retrodict.dynamics.sampling import Sampling, uniforms
 from retrodict.dynamics.sequences import build
-from retrodict.dynamics.stepping import decode_steps
-from retrodict.dynamics.writing import write_actions
-from retrodict.models.families import tiny_family
+from retrodict.dynamics.speculative import decode_drafts
+from retrodict.dynamics.stepwise import decode_steps
 from retrodict.models.protocol import IntArray, TokenFamily, TokenSequence
+from retrodict.models.registry import tiny_family
 from retrodict.models.small.family import SmallFamily
 
 ACTIONS = ["remove the red ball", "put the red cone on top of the green box", "push the blue box to the left"]

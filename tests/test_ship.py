@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from retrodict.models.load import load
+from retrodict.loading import load
 from retrodict.worlds import tabletop
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "gpu" / "ship_small.py"

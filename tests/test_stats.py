@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from retrodict.evaluation.metrics import l1
-from retrodict.evaluation.stats import holm, macro_interval, mean_interval, paired_difference, share, wilson
+from retrodict.stats import holm, macro_interval, mean_interval, paired_difference, share, wilson
 
 NAN = math.nan
 

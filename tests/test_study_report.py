@@ -12,7 +12,7 @@ import krippendorff
 import numpy as np
 import pytest
 
-from retrodict.evaluation.stats import paired_difference
+from retrodict.stats import paired_difference
 from retrodict.study.analysis.agreement import agreement, attention, krippendorff_alpha, self_consistency
 from retrodict.study.analysis.judges import against_people
 from retrodict.study.analysis.panel import Panel, Values

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrodict.evaluation.idp import measure_explanations, measure_texts
+from retrodict.evaluation.inverse_eval import measure_explanations, measure_texts
 from retrodict.evaluation.text import agreement, bleu, floors, parts, random_texts, rouge
 from retrodict.models.protocol import Explanation, LogProb, Pair
 from retrodict.worlds import tabletop

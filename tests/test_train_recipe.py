@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from retrodict.models.load import load
+from retrodict.loading import load
 from retrodict.transitions import write_rows
 from retrodict.worlds import tabletop
 

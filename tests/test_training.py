@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from transformers import TrainerCallback
 
+from retrodict.dynamics.batches import Example, collate, example, supervised_logits, token_nll
 from retrodict.dynamics.sequences import build
-from retrodict.models.protocol import Direction
 from retrodict.models.small.family import SmallFamily
 from retrodict.models.small.image_tokenizer import ImageTokenizerConfig
+from retrodict.prompts import Direction
 from retrodict.training import trainer as trainer_module
-from retrodict.training.batches import Example, collate, example, supervised_logits, token_nll
 from retrodict.training.image_tokenizer import ImageTokenizerTraining, keep_codes, train_image_tokenizer
 from retrodict.training.optimizer import MuonAdamW
 from retrodict.training.trainer import TrainConfig, train

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retrodict.dynamics.adaptive import calibrate, drawn_until, predict_in_waves, value_of_waves
 from retrodict.dynamics.gates import CopyGate
 from retrodict.dynamics.rollout import rollout
 from retrodict.dynamics.unified import UnifiedModel
@@ -22,7 +23,6 @@ from retrodict.dynamics.verify import (
     predict,
     scores_of_all,
 )
-from retrodict.dynamics.waves import calibrate, drawn_until, predict_in_waves, value_of_waves
 from retrodict.models.protocol import Candidate, Explanation, Frame, LogProb, Pair
 from retrodict.models.small.family import SmallFamily
 

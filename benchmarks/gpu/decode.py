@@ -21,16 +21,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from retrodict.dynamics.drawing import Sampling, uniforms
+from retrodict.dynamics.generate import sample_images
 from retrodict.dynamics.likelihood import score
-from retrodict.dynamics.sampler import sample_images
+from retrodict.dynamics.sampling import Sampling, uniforms
 from retrodict.dynamics.sequences import build
-from retrodict.dynamics.stepping import StepDecoder
-from retrodict.models.families import tiny_family
+from retrodict.dynamics.stepwise import StepDecoder
+from retrodict.files import write_json
 from retrodict.models.protocol import TokenFamily
+from retrodict.models.registry import tiny_family
 from retrodict.models.tiny import VQGAN_SIZES, tiny_vqgan
 from retrodict.models.vqgan import VQGANConfig
-from retrodict.transitions import write_json
 from retrodict.versions import versions
 
 ACTION = "push the red ball to the left"

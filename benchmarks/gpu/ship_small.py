@@ -24,13 +24,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from retrodict.dynamics.batches import example
 from retrodict.dynamics.sequences import build
-from retrodict.models.load import save_model
-from retrodict.models.protocol import Direction
+from retrodict.loading import save_model
 from retrodict.models.small.family import SmallFamily
 from retrodict.models.small.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
 from retrodict.models.small.words import Words
-from retrodict.training.batches import example
+from retrodict.prompts import Direction
 from retrodict.training.image_tokenizer import ImageTokenizerTraining, keep_codes, train_image_tokenizer
 from retrodict.training.trainer import TrainConfig, train
 from retrodict.worlds import tabletop

@@ -24,11 +24,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from retrodict.dynamics.batches import collate, example
 from retrodict.dynamics.sequences import build
 from retrodict.models.chameleon.tiny import tiny_chameleon
-from retrodict.models.protocol import Direction, TokenFamily
+from retrodict.models.protocol import TokenFamily
 from retrodict.models.vqgan import VQGAN, VQGANConfig
-from retrodict.training.batches import collate, example
+from retrodict.prompts import Direction
 from retrodict.training.checkpoints import trained
 from retrodict.training.lora import LoraConfig, add_adapter
 from retrodict.training.objective import Objective

@@ -17,7 +17,7 @@ _HOMES = {
     "annotate": ("retrodict.bootstrap.annotate", "annotate_dir"),
     "bench": ("retrodict.evaluation.bench", "run_bench"),
     "explain": ("retrodict.api", "explain"),
-    "load": ("retrodict.models.load", "load"),
+    "load": ("retrodict.loading", "load"),
     "mine": ("retrodict.video", "mine"),
     "predict": ("retrodict.api", "predict"),
     "rerank": ("retrodict.api", "rerank"),

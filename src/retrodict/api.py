@@ -16,9 +16,10 @@ from typing import TypeAlias, TypeVar, cast
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from retrodict.dynamics.drawing import Sampling
+from retrodict.dynamics.adaptive import predict_in_waves
 from retrodict.dynamics.gates import CopyGate, exact_state
 from retrodict.dynamics.rollout import rollout as _rollout
+from retrodict.dynamics.sampling import Sampling
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verify import (
     Contrast,
@@ -30,8 +31,8 @@ from retrodict.dynamics.verify import (
     Verifier,
 )
 from retrodict.dynamics.verify import predict as _predict
-from retrodict.dynamics.waves import predict_in_waves
-from retrodict.models.load import load
+from retrodict.files import write_atomic
+from retrodict.loading import load
 from retrodict.models.protocol import (
     Candidate,
     Explanation,
@@ -40,7 +41,6 @@ from retrodict.models.protocol import (
     LogProb,
     ScoringForwardModel,
 )
-from retrodict.transitions import write_atomic
 
 __all__ = [
     "VERIFIERS",

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Literal
 
-from retrodict.models.protocol import Direction
+Direction = Literal["forward", "inverse"]
 
 
 class Slot(Enum):

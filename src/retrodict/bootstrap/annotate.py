@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from retrodict.models.load import load
+from retrodict.loading import load
 from retrodict.models.protocol import InverseModel
 from retrodict.progress import Progress
 from retrodict.transitions import FramePair, Transition, label, read_rows, write_manifest, write_rows

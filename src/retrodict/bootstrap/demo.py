@@ -16,8 +16,8 @@ from retrodict.bootstrap import demo_stages
 from retrodict.bootstrap.demo_context import SCALES, Context, Scale
 from retrodict.bootstrap.demo_families import PLUMBING
 from retrodict.bootstrap.stages import Stage, run_stages
+from retrodict.files import write_json
 from retrodict.progress import Progress
-from retrodict.transitions import write_json
 from retrodict.versions import command_line
 
 STAGES = (

@@ -17,7 +17,7 @@ NOTE = "Tiny model with random weights: this run shows that all parts fit togeth
 
 def starting_point(context: Context, *, told_changes: bool) -> Callable[[], TokenFamily]:
     """What makes a model to train. `told_changes` is the small family's; others have no such input."""
-    from retrodict.models.load import load_family
+    from retrodict.loading import load_family
     from retrodict.models.small.family import SmallFamily
     from retrodict.models.small.image_tokenizer import ImageTokenizer
     from retrodict.models.small.words import Words
@@ -34,9 +34,9 @@ def make_base(context: Context) -> str:
     """Write the model that all others start from, as one would download it."""
     import torch
 
-    from retrodict.models.families import CARD, tiny_family
+    from retrodict.files import write_json
+    from retrodict.models.registry import CARD, tiny_family
     from retrodict.models.tiny import VQGAN_96, tiny_vqgan
-    from retrodict.transitions import write_json
     from retrodict.worlds import tabletop
 
     assert context.family is not None

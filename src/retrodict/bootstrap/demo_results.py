@@ -25,11 +25,12 @@ from retrodict.evaluation.bench import (
     tabletop_scorer,
 )
 from retrodict.evaluation.exactness import exactness
+from retrodict.files import write_json
+from retrodict.loading import load_family
 from retrodict.models.editors import CopyModel
-from retrodict.models.load import load_family
 from retrodict.models.protocol import TokenFamily
 from retrodict.training.weighting import Weighting, loss_weights
-from retrodict.transitions import MANIFEST, Transition, read_transitions, write_json
+from retrodict.transitions import MANIFEST, Transition, read_transitions
 from retrodict.versions import versions
 
 VERIFIERS = ("idm", "idm_fdm")
@@ -38,7 +39,7 @@ HEATMAPS = 4
 
 def write_results(context: Context, *, scale: Scale, command: str, wall_seconds: float) -> None:
     """Measure what the stages left and write `results.json`, `recognition.json` and `report.html`."""
-    from retrodict.evaluation.report import write_report
+    from retrodict.report import write_report
 
     out = context.out
     test = read_transitions(out / "test")

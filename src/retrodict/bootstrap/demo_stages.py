@@ -10,10 +10,11 @@ from typing import Any
 
 from retrodict.bootstrap.demo_context import Context
 from retrodict.bootstrap.demo_families import make_base, starting_point
-from retrodict.models.protocol import Direction
+from retrodict.files import write_json
 from retrodict.progress import Progress
+from retrodict.prompts import Direction
 from retrodict.training.weighting import Weighting
-from retrodict.transitions import Transition, read_rows, read_transitions, write_json, write_manifest, write_rows
+from retrodict.transitions import Transition, read_rows, read_transitions, write_manifest, write_rows
 
 LABELLING = "labelling.json"
 FORWARD = ("ft", "fdm", "fdm_weighted", "fdm_true_labels")
@@ -164,7 +165,7 @@ def _bench(name: str, context: Context, progress: Progress) -> str:
     """Greedy and a pool of candidates for every test scene, each with its exact score and both verifiers' scores."""
     from retrodict.dynamics.verify import InverseAndForwardLikelihood, InverseLikelihood
     from retrodict.evaluation.bench import evaluate, tabletop_scorer, write_items
-    from retrodict.models.load import load
+    from retrodict.loading import load
 
     test = read_transitions(context.dir("test"))
     inverse = load(context.dir("idm"), role="inverse")
@@ -189,7 +190,7 @@ BENCHES: dict[str, Callable[[Context, Progress], str]] = {name: partial(_bench, 
 def probe(context: Context, progress: Progress) -> str:
     """Preference probes of both directions, and how often each inverse model names the exact action."""
     from retrodict.evaluation.probe import probe_forward, probe_inverse, tabletop_explains
-    from retrodict.models.load import load
+    from retrodict.loading import load
 
     test = read_transitions(context.dir("test"))
     found: dict[str, Any] = {"probe": {}, "explained": {}}

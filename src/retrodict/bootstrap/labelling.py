@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from retrodict.bootstrap.truth import true_action
-from retrodict.evaluation.stats import mean_interval
+from retrodict.stats import mean_interval
 from retrodict.transitions import Transition
 from retrodict.worlds import tabletop
 

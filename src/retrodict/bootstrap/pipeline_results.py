@@ -18,10 +18,11 @@ from retrodict.dynamics.verify import choose
 from retrodict.evaluation.metrics import L1_PROTOCOL, l1
 from retrodict.evaluation.pool import ItemResult, Scored, score_images
 from retrodict.evaluation.predictions import read_predictions
-from retrodict.evaluation.stats import mean_interval, paired_difference, share
 from retrodict.evaluation.summary import compare, estimate, summarise
+from retrodict.files import write_json
 from retrodict.models.small.image_tokenizer import ImageTokenizer
-from retrodict.transitions import MANIFEST, Transition, decode_image, iter_rows, read_transitions, write_json
+from retrodict.stats import mean_interval, paired_difference, share
+from retrodict.transitions import MANIFEST, Transition, decode_image, iter_rows, read_transitions
 from retrodict.versions import versions
 
 VERIFIERS = ("idm", "idm_fdm")
@@ -35,7 +36,7 @@ def write_results(context: Context, *, command: str, wall_seconds: float) -> Non
     With an exact state there are scores, as the demo has them. Without, `systems` says only how often each copies, and
     `all` and `subsets` how far frames are from the true one (L1; copying does well where little changes).
     """
-    from retrodict.evaluation.report import write_report
+    from retrodict.report import write_report
 
     test = read_transitions(context.dir("test"))
     judged = judge(test, context.dir("image_tokenizer"))

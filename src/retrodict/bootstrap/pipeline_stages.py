@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from retrodict.models.protocol import Direction
+from retrodict.files import write_json
 from retrodict.progress import Progress
+from retrodict.prompts import Direction
 from retrodict.recipes import BootstrapRecipe
 from retrodict.transitions import (
     FramePair,
@@ -20,7 +21,6 @@ from retrodict.transitions import (
     read_rows,
     read_transitions,
     split_by_group,
-    write_json,
     write_manifest,
     write_rows,
 )
@@ -160,7 +160,7 @@ def _bench(context: Context, progress: Progress, name: str) -> str:
     from retrodict.bootstrap.judging import judge
     from retrodict.dynamics.verify import InverseAndForwardLikelihood, InverseLikelihood
     from retrodict.evaluation.bench import evaluate, write_items
-    from retrodict.models.load import load
+    from retrodict.loading import load
 
     test = read_transitions(context.dir("test"))
     inverse, forward = load(context.dir("idm"), role="inverse"), load(context.dir(name), role="forward")
@@ -191,7 +191,7 @@ def probe(context: Context, progress: Progress) -> str:
     """What each model prefers, how likely it finds what happened, and which actions the inverse model names."""
     from retrodict.bootstrap.judging import judge
     from retrodict.evaluation.probe import probe_forward, probe_inverse
-    from retrodict.models.load import load
+    from retrodict.loading import load
     from retrodict.training.validation import can_say, log_likelihoods
 
     test = read_transitions(context.dir("test"))

@@ -23,9 +23,9 @@ from typing import Any
 
 import psutil
 
+from retrodict.files import write_json
 from retrodict.progress import EventProgress, Progress, receive
 from retrodict.progress import Stage as Planned
-from retrodict.transitions import write_json
 
 Run = Callable[[Any, Progress], str]
 

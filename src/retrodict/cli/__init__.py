@@ -5,20 +5,20 @@ Each module registers its commands when it is imported; the order here is the or
 
 # ruff: noqa: I001
 from retrodict.cli.app import app, main
-from retrodict.cli import demo, sources, loop, use, measure, evaluate, judge, study, families, download, about
+from retrodict.cli import demo, data, train, predict, bench, evaluate, judge, study, families, download, about
 
 __all__ = [
     "about",
     "app",
+    "bench",
+    "data",
     "demo",
     "download",
     "evaluate",
     "families",
     "judge",
-    "loop",
     "main",
-    "measure",
-    "sources",
+    "predict",
     "study",
-    "use",
+    "train",
 ]

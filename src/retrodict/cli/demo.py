@@ -11,7 +11,7 @@ import typer
 from retrodict.cli.app import verb
 from retrodict.cli.options import OutDir, Quiet, Seed
 from retrodict.errors import check_output
-from retrodict.progress import open_progress
+from retrodict.progress.view import open_progress
 
 
 class DemoFamily(StrEnum):

@@ -27,7 +27,7 @@ def download(
 
     Example: retrodict download liquid --out models/liquid
     """
-    from retrodict.training.needs import fetch
+    from retrodict.training.prerequisites import fetch
 
     if out is not None:
         check_output(out)

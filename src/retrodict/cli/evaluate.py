@@ -11,7 +11,7 @@ import typer
 from retrodict.cli.app import verb
 from retrodict.cli.options import Bench, Benchmark, Data, Limit, Model, OutDir, Quiet, Scenes, Seed, Subsets
 from retrodict.errors import check_output
-from retrodict.progress import open_progress
+from retrodict.progress.view import open_progress
 
 
 class Direction(StrEnum):
@@ -81,7 +81,7 @@ def compare(
         check_output(out)
 
     from retrodict.evaluation.compare import compare_runs
-    from retrodict.evaluation.report.comparison import text
+    from retrodict.report.comparison import text
 
     typer.echo(text(compare_runs(a, b, measure=measure, rows=(row_a, row_b), out=out)))
 

@@ -11,10 +11,10 @@ import typer
 from retrodict.cli.app import verb
 from retrodict.cli.options import Quiet, Seed
 from retrodict.errors import check_output, check_output_file
-from retrodict.progress import open_progress
+from retrodict.progress.view import open_progress
 
 if TYPE_CHECKING:
-    from retrodict.evaluation.judging.plan import Plan
+    from retrodict.evaluation.judge.plan import Plan
 
 
 class JudgeKind(StrEnum):
@@ -97,9 +97,9 @@ def judge(
     if batch_out is not None:
         check_output_file(batch_out)
 
-    from retrodict.evaluation.judging.cost import Prices
-    from retrodict.evaluation.judging.plan import Plan
-    from retrodict.evaluation.judging.request import Settings
+    from retrodict.chat.cost import Prices
+    from retrodict.chat.request import Settings
+    from retrodict.evaluation.judge.plan import Plan
 
     if (price_in is None) != (price_out is None):
         raise ValueError("Give both prices, --price-in and --price-out.")
@@ -149,7 +149,7 @@ def _temperature(text: str) -> float | None:
 
 
 def _act(run: Path, plan: Plan, dry_run: bool, batch_out: Path | None, batch_in: Path | None, quiet: bool) -> None:
-    from retrodict.evaluation import judging
+    from retrodict.evaluation import judge as judging
 
     if dry_run:
         return _say_cost(judging.dry_run(run, plan))

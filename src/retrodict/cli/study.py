@@ -12,7 +12,7 @@ import typer
 from retrodict.cli.app import app
 from retrodict.cli.options import OutDir, Quiet, Seed
 from retrodict.errors import check_output, guarded
-from retrodict.progress import open_progress
+from retrodict.progress.view import open_progress
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -9,9 +9,9 @@ import av
 
 from retrodict.data.items import UnusableError
 from retrodict.transitions import Transition
+from retrodict.video.clip_miner import file_sha256
 from retrodict.video.clips import ClipError, ClipRef
 from retrodict.video.decode import Decoded, open_video, to_jpeg
-from retrodict.video.process import file_sha256
 
 _TAIL = 1.0  # seconds before the end of a long segment in which its last frame is looked for
 _QUALITY = 95

@@ -19,9 +19,10 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from retrodict.dynamics.context import Context, device_of, tokens_at_once
-from retrodict.models.protocol import Direction, IntArray, LogProb, TokenFamily, TokenSequence
-from retrodict.training.batches import IGNORED, Example, example, pad_right, token_nll
+from retrodict.dynamics.batches import IGNORED, Example, example, pad_right, token_nll
+from retrodict.dynamics.kv_cache import Context, device_of, tokens_at_once
+from retrodict.models.protocol import IntArray, LogProb, TokenFamily, TokenSequence
+from retrodict.prompts import Direction
 
 TREE_COST = 1.3  # a token behind a shared beginning costs more than one in a plain pass
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrodict.models.protocol import Direction, IntArray, Segments, TokenFamily, TokenSequence
-from retrodict.prompts import PROMPTS, Prompt, Slot
+from retrodict.models.protocol import IntArray, Segments, TokenFamily, TokenSequence
+from retrodict.prompts import PROMPTS, Direction, Prompt, Slot
 
 _COMPLETION: dict[Direction, Slot] = {"forward": Slot.TARGET, "inverse": Slot.ACTION}
 

@@ -8,11 +8,10 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from retrodict.dynamics.drawing import PLAIN, Sampling
+from retrodict.dynamics.generate import sample_images, write_actions
 from retrodict.dynamics.likelihood import score
-from retrodict.dynamics.sampler import sample_images
+from retrodict.dynamics.sampling import PLAIN, Sampling
 from retrodict.dynamics.sequences import build
-from retrodict.dynamics.writing import write_actions
 from retrodict.models.protocol import (
     Candidate,
     Explanation,

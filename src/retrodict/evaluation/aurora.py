@@ -15,15 +15,15 @@ import numpy as np
 
 from retrodict.dynamics.verify import Verifier
 from retrodict.evaluation import motion
+from retrodict.evaluation.baselines import COPY, Pictures, Rows
 from retrodict.evaluation.features import Embedder
 from retrodict.evaluation.metrics import L1_PROTOCOL, copying, l1
 from retrodict.evaluation.pool import ItemResult, reason_counts
-from retrodict.evaluation.predictions import write_lines
-from retrodict.evaluation.rows import COPY, Pictures, Rows
-from retrodict.evaluation.stats import Estimate, Values, holm, macro_interval, mean_interval, paired_difference
 from retrodict.evaluation.summary import best_of_k, pool_sizes
+from retrodict.files import write_lines
 from retrodict.models.protocol import ForwardModel
 from retrodict.progress import Progress
+from retrodict.stats import Estimate, Values, holm, macro_interval, mean_interval, paired_difference
 from retrodict.transitions import Transition, decode_image
 
 HIGHER_IS_BETTER = {

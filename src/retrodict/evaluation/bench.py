@@ -35,10 +35,11 @@ from retrodict.evaluation.predictions import read_predictions, write_items, writ
 from retrodict.evaluation.recognition import write_recognition
 from retrodict.evaluation.resume import claim, parts_of
 from retrodict.evaluation.summary import MIN_COPY, compare, estimate, item_values, summarise
+from retrodict.files import write_json
 from retrodict.models.editors import CopyModel
 from retrodict.models.protocol import ForwardModel, InverseModel
 from retrodict.progress import Progress
-from retrodict.transitions import Transition, write_json, write_rows
+from retrodict.transitions import Transition, write_rows
 
 __all__ = [
     "ItemResult",
@@ -167,7 +168,7 @@ def run_bench(
             progress=progress,
         )
         if reader is not None:
-            from retrodict.evaluation.idp import measure_explanations
+            from retrodict.evaluation.inverse_eval import measure_explanations
 
             measured["idp"] = measure_explanations(reader, transitions, out, bert=bert)
     if progress is not None:
@@ -247,7 +248,7 @@ def _system(
         return Path(predictions).resolve().name or "predictions", None, None, []
     if model == "copy":
         return "copy", CopyModel(), None, []
-    from retrodict.models.load import load
+    from retrodict.loading import load
 
     forward = load(model, role="forward")
     if verifier not in ("idm", "idm_fdm"):
@@ -309,7 +310,7 @@ def _finish(
         "command": command_line(),
     }
     write_json(out / "results.json", results)
-    from retrodict.evaluation.report import write_report
+    from retrodict.report import write_report
 
     write_report(out)
     return results

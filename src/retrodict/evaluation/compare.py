@@ -14,9 +14,9 @@ import numpy as np
 
 from retrodict.evaluation.aurora import HIGHER_IS_BETTER
 from retrodict.evaluation.pool import MEASURES, ItemResult, Scored
-from retrodict.evaluation.stats import holm, macro_interval, paired_difference
 from retrodict.evaluation.summary import item_values
-from retrodict.transitions import write_json
+from retrodict.files import write_json
+from retrodict.stats import holm, macro_interval, paired_difference
 
 JUDGE = "judge:"
 EXPLAINED = ("rouge1", "rougeL", "verb", "objects", "exact", "bertscore")
@@ -81,8 +81,8 @@ def compare_runs(
         "macro": {"difference": macro.mean, "ci95": [macro.low, macro.high], "n": macro.n},
     }
     if out is not None:
-        from retrodict.evaluation.report.comparison import markdown
-        from retrodict.transitions import write_atomic
+        from retrodict.files import write_atomic
+        from retrodict.report.comparison import markdown
 
         write_json(out / "results.json", found)
         text = markdown(found)
@@ -91,7 +91,7 @@ def compare_runs(
 
 
 def _results(run: Path) -> dict[str, Any]:
-    from retrodict.evaluation.report.run import Run
+    from retrodict.report.run import Run
 
     return Run.open(run).results
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from retrodict.evaluation.stats import mean_interval
+from retrodict.stats import mean_interval
 from retrodict.transitions import Transition
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrodict.evaluation.pool import ItemResult, Scored
-from retrodict.transitions import write_atomic
+from retrodict.files import write_atomic, write_lines
 
 GREEDY = -1  # the candidate index of the greedy frame
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -57,16 +57,6 @@ def write_items(path: Path, items: Sequence[ItemResult]) -> None:
     is null.
     """
     write_lines(path, [_record(item) for item in items])
-
-
-def write_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write JSON lines, whole or not at all."""
-    text = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
-
-    write_atomic(Path(path), write)
 
 
 def _record(item: ItemResult) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from scipy import stats
 
 from retrodict.evaluation.bench import bench_items
 from retrodict.evaluation.pool import BATCH, reason_counts
-from retrodict.evaluation.predictions import write_lines
 from retrodict.evaluation.probe import (
     Answers,
     Query,
@@ -26,10 +25,11 @@ from retrodict.evaluation.probe import (
     tabletop_explains,
 )
 from retrodict.evaluation.resume import claim, made_once
-from retrodict.models.load import load
+from retrodict.files import write_json, write_lines
+from retrodict.loading import load
 from retrodict.models.protocol import LogProb
 from retrodict.progress import Progress
-from retrodict.transitions import Transition, write_json
+from retrodict.transitions import Transition
 
 DIRECTIONS = ("inverse", "forward")
 _MISSING = LogProb(math.nan, 0)
@@ -200,7 +200,7 @@ def _finish(
     reasons: Sequence[str],
     **more: Any,
 ) -> dict[str, Any]:
-    from retrodict.evaluation.report import write_report
+    from retrodict.report import write_report
     from retrodict.versions import command_line, versions
 
     names = list(dict.fromkeys(t.category for t in transitions))

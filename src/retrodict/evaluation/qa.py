@@ -20,13 +20,13 @@ import numpy as np
 
 from retrodict.data.questions import READERS, Question
 from retrodict.evaluation.pool import BATCH, reason_counts
-from retrodict.evaluation.predictions import write_lines
 from retrodict.evaluation.qa_model import Answerer, ChatAnswerer
 from retrodict.evaluation.resume import claim, made_once
-from retrodict.evaluation.stats import share
+from retrodict.files import write_json, write_lines
 from retrodict.models.protocol import LogProb
 from retrodict.progress import Progress
-from retrodict.transitions import decode_image, write_json
+from retrodict.stats import share
+from retrodict.transitions import decode_image
 
 PROMPT = "qa-options-1"
 _PROMPTS = {"qa-options-1": "{question}\nOptions: {options}.\nAnswer with one of the options, word for word."}
@@ -174,7 +174,7 @@ def _finish(
     began: float,
     config: dict[str, Any],
 ) -> dict[str, Any]:
-    from retrodict.evaluation.report import write_report
+    from retrodict.report import write_report
     from retrodict.versions import command_line, versions
 
     kept = [a for a in answers if not a.reason]

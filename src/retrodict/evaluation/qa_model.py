@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
+from retrodict.models.hf_logging import no_bars
 from retrodict.models.protocol import LogProb
-from retrodict.models.quiet import no_bars
 
 
 class Answerer(Protocol):

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from retrodict.files import write_json
 from retrodict.models.protocol import TokenFamily
 from retrodict.training.weighting import Weighting, loss_weights
-from retrodict.transitions import Transition, write_json
+from retrodict.transitions import Transition
 
 SHOWN = 8
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from retrodict.evaluation.pool import ItemResult
 from retrodict.evaluation.predictions import read_predictions, write_predictions
-from retrodict.transitions import Transition, write_json
+from retrodict.files import write_json
+from retrodict.transitions import Transition
 from retrodict.versions import versions
 
 SETTINGS = "settings.json"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from retrodict.evaluation.pool import ItemResult, Measure, Scored, reason_counts
-from retrodict.evaluation.stats import Values, mean_interval, paired_difference
+from retrodict.stats import Values, mean_interval, paired_difference
 
 KS = (1, 2, 4, 8)
 DEFAULT_SELECTOR = "idm_fdm"

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from retrodict.dynamics.unified import UnifiedModel
+from retrodict.evaluation.baselines import other_targets
 from retrodict.evaluation.pool import ItemResult, evaluate, score_images, tabletop_scorer
 from retrodict.evaluation.predictions import write_items
 from retrodict.evaluation.resume import made_once
-from retrodict.evaluation.rows import other_targets
 from retrodict.evaluation.summary import MIN_COPY, compare, estimate, summarise
 from retrodict.models.editors import CopyModel
 from retrodict.models.protocol import ForwardModel, InverseModel

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from retrodict.evaluation.stats import Values, mean_interval
+from retrodict.stats import Values, mean_interval
 
 FLOOR_SEEDS = 5
 MEASURES = ("rouge1", "rougeL", "verb", "objects", "exact")

@@ -10,7 +10,8 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from retrodict.models.protocol import Direction, TokenFamily
+from retrodict.models.protocol import TokenFamily
+from retrodict.prompts import Direction
 
 
 def save_adapter(adapter: Any, family: TokenFamily, direction: Direction, out: Path) -> None:

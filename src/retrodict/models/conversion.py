@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from retrodict.models.families import CARD, family_class
-from retrodict.transitions import write_json
+from retrodict.files import write_json
+from retrodict.models.registry import CARD, family_class
 from retrodict.versions import versions
 
 

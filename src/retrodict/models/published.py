@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from retrodict.models.checkpoint import read_tensors, tensor_files
-from retrodict.models.quiet import no_bars
+from retrodict.models.hf_logging import no_bars
 
 PREPROCESSING = "preprocessor_config.json"
 BESIDE = (

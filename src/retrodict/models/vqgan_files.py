@@ -14,9 +14,9 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
+from retrodict.files import write_json
 from retrodict.models.checkpoint import has_tensors, read_tensors
 from retrodict.models.vqgan import VQGAN, VQGANConfig
-from retrodict.transitions import write_json
 
 FOLDERS = (".", "tokenizer", "chameleon", "vqgan")  # where publishers put `vqgan.ckpt` and `vqgan.yaml`
 OWN = "image_tokenizer"  # where we put a tokenizer beside weights that have no place for it

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retrodict.files import write_json
 from retrodict.progress import Progress
 from retrodict.study.examples import examples
 from retrodict.study.pictures import encode, keyed_name, noise, shown_size, write_pictures
@@ -32,7 +33,7 @@ from retrodict.study.plan import (
 )
 from retrodict.study.sources import System, read_items, read_system
 from retrodict.study.store import Store
-from retrodict.transitions import Transition, write_json
+from retrodict.transitions import Transition
 
 CONSENT = (
     "You will see a picture of a scene, a sentence that says what somebody does there, and several pictures made by "

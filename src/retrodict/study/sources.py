@@ -53,7 +53,7 @@ def read_system(given: str) -> list[System]:
 
 def read_items(given: Sequence[str], data: Path | None) -> list[Transition]:
     """The items that the first run folder was measured on, or those of AURORA-Bench in `data`."""
-    from retrodict.evaluation.judging.rows import read_items as items_of
+    from retrodict.evaluation.judge.predictions import read_items as items_of
 
     runs = [folder for _, folder, _ in map(_parse, given) if (folder / "results.json").is_file()]
     if runs:

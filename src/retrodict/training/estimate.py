@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from retrodict.models.families import card_of
+from retrodict.models.registry import card_of
 from retrodict.models.sizes import Size, size_of
 from retrodict.recipes import Source, TrainRecipe
-from retrodict.training.needs import missing_data, missing_weights
+from retrodict.training.distributed import process_count
 from retrodict.training.objective import LOGITS
-from retrodict.training.processes import process_count
+from retrodict.training.prerequisites import missing_data, missing_weights
 from retrodict.training.recipe import train_config
 
 TEXT = 48  # tokens of a prompt and an action, about

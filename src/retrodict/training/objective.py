@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from retrodict.models.protocol import Direction, TokenFamily
-from retrodict.training.batches import IGNORED, head, supervised_hidden, token_nll
+from retrodict.dynamics.batches import IGNORED, head, supervised_hidden, token_nll
+from retrodict.models.protocol import TokenFamily
+from retrodict.prompts import Direction
 
 LOGITS = 2**26  # that exist at a time: 256 MB in float32
 

@@ -12,28 +12,25 @@ from pathlib import Path
 from PIL import Image
 
 from retrodict.dynamics.unified import UnifiedModel
-from retrodict.models.families import card_of
-from retrodict.models.load import is_model, load
-from retrodict.models.protocol import Direction, TokenFamily
+from retrodict.files import write_json
+from retrodict.loading import is_model, load
+from retrodict.models.protocol import TokenFamily
+from retrodict.models.registry import card_of
 from retrodict.models.small.family import SmallFamily
 from retrodict.models.small.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
 from retrodict.models.small.words import Words
 from retrodict.progress import Progress
+from retrodict.prompts import Direction
 from retrodict.recipes import Model, Tokenizer, Training, TrainRecipe, Weighting, claim
 from retrodict.training import weighting
 from retrodict.training.data import fit_and_val
+from retrodict.training.distributed import is_main, to_accelerator
 from retrodict.training.image_tokenizer import ImageTokenizerTraining, train_image_tokenizer
 from retrodict.training.lora import LoraConfig
-from retrodict.training.processes import is_main, to_accelerator
 from retrodict.training.run import train_model
 from retrodict.training.trainer import TrainConfig
 from retrodict.training.validation import validate
-from retrodict.transitions import (
-    FramePair,
-    Transition,
-    decode_image,
-    write_json,
-)
+from retrodict.transitions import FramePair, Transition, decode_image
 from retrodict.versions import command_line, versions
 
 PICTURES = 4000  # for the image tokenizer; more of the same do not make its codes better

@@ -10,13 +10,14 @@ from typing import Any, overload
 
 import torch
 
+from retrodict.dynamics.batches import Example, example
 from retrodict.dynamics.sequences import build
-from retrodict.models.load import is_model, save_model
-from retrodict.models.protocol import Direction, TokenFamily
-from retrodict.training.batches import Example, example
+from retrodict.loading import is_model, save_model
+from retrodict.models.protocol import TokenFamily
+from retrodict.prompts import Direction
 from retrodict.training.data import Stored
+from retrodict.training.distributed import is_main, to_accelerator
 from retrodict.training.lora import LoraConfig, add_adapter, freeze_embeddings
-from retrodict.training.processes import is_main, to_accelerator
 from retrodict.training.tokens import Tokens, tokenize
 from retrodict.training.trainer import TrainConfig, train
 from retrodict.training.weighting import Weighting, loss_weights

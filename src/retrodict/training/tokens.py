@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from retrodict.files import write_atomic
 from retrodict.models.protocol import FloatArray, IntArray, TokenFamily
-from retrodict.training.processes import process_count, process_number, wait_until
-from retrodict.transitions import FramePair, write_atomic
+from retrodict.training.distributed import process_count, process_number, wait_until
+from retrodict.transitions import FramePair
 
 CHUNK = 512  # pairs tokenized at a time, and in one file
 MANY = 256  # codes of a picture from which on distances are kept in half precision: then they are what fills the disk

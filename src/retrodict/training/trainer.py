@@ -22,14 +22,15 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from retrodict.models.protocol import Direction, TokenFamily
-from retrodict.models.quiet import no_bars
+from retrodict.dynamics.batches import IGNORED, Example, collate
+from retrodict.models.hf_logging import no_bars
+from retrodict.models.protocol import TokenFamily
 from retrodict.precision import matmul_precision
+from retrodict.prompts import Direction
 from retrodict.training import checkpoints
-from retrodict.training.batches import IGNORED, Example, collate
+from retrodict.training.distributed import process_count
 from retrodict.training.objective import Objective
 from retrodict.training.optimizer import MuonAdamW
-from retrodict.training.processes import process_count
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from retrodict.dynamics.unified import UnifiedModel
-from retrodict.evaluation.stats import mean_interval
-from retrodict.models.protocol import Direction, LogProb
+from retrodict.models.protocol import LogProb
+from retrodict.prompts import Direction
+from retrodict.stats import mean_interval
 from retrodict.transitions import Transition
 
 CHUNK = 128  # transitions whose pictures are decoded at a time

@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from retrodict.video.clip_miner import process_clip as process_clip
     from retrodict.video.clips import ClipRef as ClipRef
     from retrodict.video.clips import ClipResult as ClipResult
     from retrodict.video.config import MineConfig as MineConfig
     from retrodict.video.mining import MineResult as MineResult
     from retrodict.video.mining import mine as mine
-    from retrodict.video.process import process_clip as process_clip
 
 _HOMES = {
     "ClipRef": "clips",

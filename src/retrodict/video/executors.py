@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from typing import Literal, Protocol
 
+from retrodict.video.clip_miner import process_clip
 from retrodict.video.clips import ClipRef, ClipResult
 from retrodict.video.config import MineConfig
 from retrodict.video.pool import Pool
-from retrodict.video.process import process_clip
 
 ExecutorName = Literal["serial", "processes", "ray"]
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from retrodict.transitions import MANIFEST, write_atomic, write_manifest
+from retrodict.files import write_atomic
+from retrodict.transitions import MANIFEST, write_manifest
 from retrodict.video.clips import ClipRef, ClipResult
 from retrodict.video.config import MineConfig
 from retrodict.video.executors import ExecutorName, executor

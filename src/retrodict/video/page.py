@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from retrodict.transitions import write_atomic
+from retrodict.files import write_atomic
 
 PAGE = "index.html"
 _SAMPLE = 24

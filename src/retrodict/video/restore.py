@@ -8,9 +8,9 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from retrodict.transitions import FramePair
+from retrodict.video.clip_miner import decode_some, file_sha256
 from retrodict.video.clips import ClipError, ClipRef
 from retrodict.video.decode import to_jpeg
-from retrodict.video.process import decode_some, file_sha256
 
 
 def with_pictures(rows: Iterable[FramePair], root: Path, quality: int = 95) -> Iterator[FramePair]:

@@ -18,7 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from retrodict.transitions import FramePair, schema, to_table, write_atomic
+from retrodict.files import write_atomic
+from retrodict.transitions import FramePair, schema, to_table
 from retrodict.versions import versions
 from retrodict.video.clips import ClipRef, ClipResult, readable
 from retrodict.video.config import MineConfig

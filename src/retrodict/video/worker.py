@@ -40,7 +40,7 @@ def main() -> None:
 
     import av.logging
 
-    from retrodict.video.process import process_clip
+    from retrodict.video.clip_miner import process_clip
 
     av.logging.restore_default_callback()  # the Python callback takes locks inside codec threads
     av.logging.set_level(None)

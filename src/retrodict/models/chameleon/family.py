@@ -14,11 +14,12 @@ from torch.nn import functional as F
 from retrodict.models.chameleon.modeling import ChameleonForConditionalGeneration, load_module
 from retrodict.models.chameleon.vocabulary import Vocabulary
 from retrodict.models.chameleon.writing import write_checkpoint
-from retrodict.models.protocol import Branch, Direction, ImageSpec, TokenSequence, TrainSpec
+from retrodict.models.protocol import Branch, ImageSpec, TokenSequence, TrainSpec
 from retrodict.models.text import TextTokenizer
 from retrodict.models.tokenized import Tokenized
 from retrodict.models.vqgan import VQGAN
 from retrodict.models.vqgan_files import find_vqgan
+from retrodict.prompts import Direction
 
 IMAGE_GUIDANCE = 1.2  # the authors' strength of the source picture
 

@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor
 from transformers import ChameleonConfig, ChameleonVQVAEConfig
 
+from retrodict.files import write_json
 from retrodict.models.chameleon.vocabulary import PLACEHOLDER, SEP, Vocabulary
 from retrodict.models.checkpoint import write_tensors
 from retrodict.models.text import TextTokenizer
 from retrodict.models.vqgan import VQGAN
 from retrodict.models.vqgan_files import PREFIX, hf_config
-from retrodict.transitions import write_json
 
 
 def write_checkpoint(

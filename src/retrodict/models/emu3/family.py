@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from transformers import Emu3ForConditionalGeneration
 
 from retrodict.models.pictures import exact_float32
-from retrodict.models.protocol import Branch, Codes, Direction, ImageSpec, IntArray, TokenSequence, TrainSpec
+from retrodict.models.protocol import Branch, Codes, ImageSpec, IntArray, TokenSequence, TrainSpec
 from retrodict.models.published import (
     Pixels,
     files_beside,
@@ -33,7 +33,7 @@ from retrodict.models.published import (
 )
 from retrodict.models.text import TextTokenizer
 from retrodict.models.tokenized import Tokenized
-from retrodict.prompts import PROMPTS
+from retrodict.prompts import PROMPTS, Direction
 
 BOS, EOS, PAD = "<|extra_203|>", "<|extra_204|>", "<|endoftext|>"
 BOI, IMAGE, EOI = "<|image start|>", "<|image token|>", "<|image end|>"

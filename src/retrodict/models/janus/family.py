@@ -25,7 +25,7 @@ from torch import Tensor
 from transformers import JanusForConditionalGeneration
 
 from retrodict.models.janus.images import JanusImages
-from retrodict.models.protocol import Branch, Direction, ImageSpec, IntArray, TokenSequence, TrainSpec
+from retrodict.models.protocol import Branch, ImageSpec, IntArray, TokenSequence, TrainSpec
 from retrodict.models.published import (
     files_beside,
     load_pretrained,
@@ -36,6 +36,7 @@ from retrodict.models.published import (
 )
 from retrodict.models.text import TextTokenizer
 from retrodict.models.tokenized import Tokenized
+from retrodict.prompts import Direction
 
 BOS, EOS, PAD = (
     "<\uff5cbegin\u2581of\u2581sentence\uff5c>",

@@ -10,14 +10,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import GemmaForCausalLM
 
-from retrodict.models.protocol import Branch, Direction, ImageSpec, TokenSequence, TrainSpec
+from retrodict.files import write_json
+from retrodict.models.hf_logging import no_bars
+from retrodict.models.protocol import Branch, ImageSpec, TokenSequence, TrainSpec
 from retrodict.models.published import load_pretrained
-from retrodict.models.quiet import no_bars
 from retrodict.models.text import TextTokenizer
 from retrodict.models.tokenized import Tokenized
 from retrodict.models.vqgan import VQGAN
 from retrodict.models.vqgan_files import OWN, find_vqgan, save_vqgan
-from retrodict.transitions import write_json
+from retrodict.prompts import Direction
 
 BOI, EOI, UNCONDITIONAL = "<boi>", "<eoi>", "<unconditional>"  # renamed from Gemma's <unused0> to <unused2>
 ACTIVATION = "gelu_pytorch_tanh"

@@ -12,11 +12,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from retrodict.models.protocol import Branch, Codes, Direction, ImageSpec, IntArray, TokenSequence, TrainSpec
-from retrodict.models.quiet import no_bars
+from retrodict.models.hf_logging import no_bars
+from retrodict.models.protocol import Branch, Codes, ImageSpec, IntArray, TokenSequence, TrainSpec
 from retrodict.models.small.image_tokenizer import ImageTokenizer
 from retrodict.models.small.modeling import SIDES, SmallConfig, SmallModel
 from retrodict.models.small.words import Words
+from retrodict.prompts import Direction
 
 
 class SmallFamily:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from retrodict.evaluation.stats import mean_interval, share
+from retrodict.stats import mean_interval, share
 from retrodict.study.analysis.panel import Panel, Values
 from retrodict.study.export import Record
 from retrodict.study.plan import Key

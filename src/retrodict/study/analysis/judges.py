@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from retrodict.evaluation.stats import mean_interval
+from retrodict.stats import mean_interval
 from retrodict.study.analysis.panel import Panel, Values
 
 Rows = npt.NDArray[np.intp]

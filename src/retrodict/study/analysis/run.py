@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retrodict.evaluation.stats import holm
+from retrodict.stats import holm
 from retrodict.study.analysis.agreement import agreement, attention, self_consistency
 from retrodict.study.analysis.judges import against_people, judge_table
 from retrodict.study.analysis.panel import Panel, make_panel

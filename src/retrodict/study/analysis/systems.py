@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from retrodict.evaluation.stats import holm, paired_difference
+from retrodict.stats import holm, paired_difference
 from retrodict.study.analysis.panel import Panel, Values, draws, interval, mean, resampled
 
 ZERO_METHOD = "wilcox"  # pairs without a difference are left out, as in Wilcoxon's paper and scipy's default

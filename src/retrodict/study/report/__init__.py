@@ -8,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from retrodict.files import write_atomic, write_json
 from retrodict.study.analysis.run import analyse
 from retrodict.study.export import records, to_csv, to_jsonl
 from retrodict.study.plan import DATABASE, Key, read_key, read_plan
 from retrodict.study.report.markdown import markdown
 from retrodict.study.report.page import render
 from retrodict.study.store import Store
-from retrodict.transitions import write_atomic, write_json
 
 PAGE, SUMMARY, NUMBERS = "report.html", "report.md", "results.json"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from retrodict.evaluation.report.words import MISSING, number, percent, span
+from retrodict.report.formatting import MISSING, number, percent, span
 
 
 def markdown(results: dict[str, Any]) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 import jinja2
 
-from retrodict.evaluation.report import words
-from retrodict.evaluation.report.run import finite, system_name
-from retrodict.evaluation.report.tables import Cell, Table
+from retrodict.report import formatting
+from retrodict.report.run import finite, system_name
+from retrodict.report.tables import Cell, Table
 from retrodict.study.report.markdown import agreement_rows, interval_words, p_value
 
 
@@ -43,14 +43,14 @@ def render(results: dict[str, Any]) -> str:
     """All text that comes from the study is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(
-            [jinja2.PackageLoader("retrodict.study.report"), jinja2.PackageLoader("retrodict.evaluation.report")]
+            [jinja2.PackageLoader("retrodict.study.report"), jinja2.PackageLoader("retrodict.report")]
         ),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"num": words.number, "span": words.span, "pct": words.percent, "p": p_value}
+    environment.filters |= {"num": formatting.number, "span": formatting.span, "pct": formatting.percent, "p": p_value}
     return environment.get_template("study.html").render(
         results=results,
         marks=_marks(results),
@@ -103,7 +103,7 @@ def _spoken(p: float) -> str:
 
 def _by_subset(results: dict[str, Any]) -> Table:
     def cell(entry: dict[str, Any]) -> Cell:
-        return Cell(words.number(entry["score"], 2), words.span(entry["ci95"], 2))
+        return Cell(formatting.number(entry["score"], 2), formatting.span(entry["ci95"], 2))
 
     rows = [
         (
@@ -123,7 +123,7 @@ def _pairs(found: Sequence[dict[str, Any]]) -> Table:
         (
             f"{system_name(row['a'])} − {system_name(row['b'])}",  # noqa: RUF001 (a minus sign)
             [
-                Cell(words.number(row["difference"], 2), words.span(row["ci95"], 2)),
+                Cell(formatting.number(row["difference"], 2), formatting.span(row["ci95"], 2)),
                 Cell(p_value(row["p"]), f"{row['n_items']} items"),
                 Cell(p_value(row["p_holm"])),
                 Cell(p_value(row["p_wilcoxon_paper"]), f"{row['n_judgements']} judgements"),
@@ -136,7 +136,10 @@ def _pairs(found: Sequence[dict[str, Any]]) -> Table:
 
 def _matrix(systems: Sequence[str], rates: Sequence[Sequence[float]]) -> Table:
     rows = [
-        (system_name(s), [Cell(words.MISSING if i == j else words.number(rates[i][j])) for j in range(len(systems))])
+        (
+            system_name(s),
+            [Cell(formatting.MISSING if i == j else formatting.number(rates[i][j])) for j in range(len(systems))],
+        )
         for i, s in enumerate(systems)
     ]
     return Table([system_name(s) for s in systems], rows)
@@ -145,7 +148,7 @@ def _matrix(systems: Sequence[str], rates: Sequence[Sequence[float]]) -> Table:
 def _levels(judge: dict[str, Any]) -> Table:
     names = {"judgement": "Every judgement", "item": "Mean over raters", "system": "Systems"}
     rows = [
-        (names[level], [Cell(words.number(found["rho"], 2), words.span(found["ci95"], 2))])
+        (names[level], [Cell(formatting.number(found["rho"], 2), formatting.span(found["ci95"], 2))])
         for level, found in judge["spearman"].items()
     ]
     return Table(["Spearman's rho"], rows)
@@ -153,7 +156,10 @@ def _levels(judge: dict[str, Any]) -> Table:
 
 def _strengths(results: dict[str, Any]) -> Table:
     found = sorted(results["bradley_terry"].items(), key=lambda pair: -pair[1]["log_strength"])
-    rows = [(system_name(s), [Cell(words.number(e["log_strength"], 2), words.span(e["ci95"], 2))]) for s, e in found]
+    rows = [
+        (system_name(s), [Cell(formatting.number(e["log_strength"], 2), formatting.span(e["ci95"], 2))])
+        for s, e in found
+    ]
     return Table(["Log strength"], rows)
 
 

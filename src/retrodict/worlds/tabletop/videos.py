@@ -16,7 +16,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from retrodict.transitions import write_atomic, write_json
+from retrodict.files import write_atomic, write_json
 from retrodict.worlds.tabletop.drawing import draw
 from retrodict.worlds.tabletop.language import SUITE_KINDS, SUITES, Action, Kind, parse_action, templates
 from retrodict.worlds.tabletop.motion import pictures_between

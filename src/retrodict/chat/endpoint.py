@@ -1,0 +1,211 @@
+"""An OpenAI-compatible chat endpoint: one request in, one raw answer out, asked again where that makes sense.
+
+Asked again, after a growing random wait or the one that the server names: rate limits, server errors, time-outs,
+broken connections, bodies that are cut off. Not asked again: a filter's or a model's no (an answer like any other),
+a wrong key, an unknown model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import json
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from retrodict.chat.parsing import is_filtered, read_body
+from retrodict.chat.request import Request, Settings, check_base_url
+
+if TYPE_CHECKING:
+    from openai import APIStatusError
+    from tenacity import RetryCallState
+
+KEYS = ("RETRODICT_JUDGE_KEY", "OPENAI_API_KEY")
+LONGEST_WAIT = 120.0  # seconds; a server that asks for more is asked in another run
+_AGAIN = (408, 409, 425, 429)
+_OURS = (401, 403, 404)
+_NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
+
+
+class RefusedError(ValueError):
+    """The endpoint refuses every request alike: a wrong key, an unknown model, an empty account."""
+
+
+class LostError(Exception):
+    """No answer this time. `paid` says whether the provider may have charged for it, `wait` when to ask again."""
+
+    def __init__(
+        self, detail: str, kind: str, *, wait: float | None = None, paid: bool = False, again: bool = True
+    ) -> None:
+        super().__init__(detail)
+        self.detail, self.kind, self.wait, self.paid = detail, kind, wait, paid
+        self.again = again and (wait or 0) <= LONGEST_WAIT
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A raw body, or None with the reason why none arrived after all attempts."""
+
+    body: Mapping[str, Any] | None
+    how: Mapping[str, Any]
+    detail: str = ""
+    lost_paid: int = 0  # attempts whose answer was lost and may have been charged
+
+
+class Endpoint:
+    """Use inside one event loop, and `close` it there. `counts` says what was sent and why it was sent again."""
+
+    def __init__(self, settings: Settings, *, timeout: float = 120.0, attempts: int = 8, slowest: float = 60.0) -> None:
+        try:
+            from openai import AsyncOpenAI
+        except ImportError:
+            raise ImportError("A judge behind an endpoint needs: pip install 'retrodict[judge]'") from None
+        self._key = next((value for name in KEYS if (value := os.environ.get(name))), "")
+        base = check_base_url(settings.served)
+        self._client = AsyncOpenAI(api_key=self._key or "none", base_url=base, max_retries=0, timeout=timeout)
+        self._timeout, self._attempts, self._slowest = timeout, attempts, slowest
+        self._schema = settings.schema == "auto"
+        self._tokens_as = "max_tokens"
+        self._not_before = 0.0  # all requests wait when the server asked one to
+        self.counts: Counter[str] = Counter()
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def ask(self, request: Request, may_pay_again: Callable[[], bool]) -> Outcome:
+        """Raises `RefusedError`; every other failure is an `Outcome` without a body.
+
+        `may_pay_again` is asked before a request is repeated whose answer was lost and may have been charged.
+        """
+        from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
+
+        lost_paid = 0
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self._attempts),
+            wait=self._wait,
+            retry=retry_if_exception(
+                lambda e: isinstance(e, LostError) and e.again and (not e.paid or may_pay_again())
+            ),
+            reraise=True,
+        )
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    try:
+                        body, how = await self._once(request)
+                    except LostError as lost:
+                        lost_paid += lost.paid
+                        self.counts[lost.kind] += 1
+                        raise
+        except LostError as lost:
+            return Outcome(None, {}, self._clean(lost.detail), lost_paid)
+        return Outcome(body, {**how, "attempts": attempt.retry_state.attempt_number}, lost_paid=lost_paid)
+
+    def _wait(self, state: RetryCallState) -> float:
+        from tenacity import wait_random_exponential
+
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, LostError) and error.wait is not None:
+            self._not_before = max(self._not_before, time.monotonic() + error.wait)
+            return 0.0  # `_once` waits, and so do all others
+        return wait_random_exponential(multiplier=min(1.0, self._slowest), max=self._slowest)(state)
+
+    async def _once(self, request: Request) -> tuple[Mapping[str, Any], dict[str, Any]]:
+        """One answer, with what this server turned out not to know left out."""
+        if (pause := self._not_before - time.monotonic()) > 0:
+            await asyncio.sleep(pause + random.uniform(0, min(1.0, 0.25 * pause + 0.05)))
+        way = (self._schema, self._tokens_as)
+        status, body = await self._send(request.body(*way))
+        while status in (400, 422) and not is_filtered(body.get("error")) and (simpler := _simpler(body, *way)):
+            way = simpler
+            status, body = await self._send(request.body(*way))
+        if status == 200:  # only what helped is kept: a 400 may be about one request alone
+            self._schema, self._tokens_as = self._schema and way[0], way[1]
+        if status != 200 and not is_filtered(body.get("error")):
+            raise LostError(f"HTTP {status}: {read_body(body).detail}", f"http {status}", again=False)
+        if read_body(body).reason == "transport":
+            raise LostError(read_body(body).detail, "no answer in the body", paid=True)
+        return body, {"by": "endpoint", "schema": way[0], "status": status}
+
+    async def _send(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Status and JSON of one call: 200, or an error about this one request. Raises `LostError`, `RefusedError`."""
+        import openai
+
+        self.counts["sent"] += 1
+        try:
+            async with asyncio.timeout(self._timeout):
+                response = await self._client.chat.completions.with_raw_response.create(**body)
+                text = self._clean(response.http_response.text)
+        except openai.APIStatusError as error:
+            return self._status(error)
+        except (openai.APITimeoutError, TimeoutError):
+            raise LostError(f"no answer within {self._timeout:g} s", "timeout", paid=True) from None
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            sent = type(cause).__name__ not in _NEVER_SENT
+            raise LostError(
+                f"connection: {cause}" if str(cause) else "connection broke", "connection", paid=sent
+            ) from None
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise LostError("the body is not JSON, or was cut off", "broken body", paid=True)
+        return 200, found
+
+    def _status(self, error: APIStatusError) -> tuple[int, dict[str, Any]]:
+        status, inner = error.status_code, error.body
+        inner = json.loads(self._clean(json.dumps(inner))) if isinstance(inner, dict) else {"message": error.message}
+        body = {"error": inner}
+        if is_filtered(inner):
+            return status, body
+        detail = f"HTTP {status}: {self._clean(read_body(body).detail)}"
+        if status in _OURS or inner.get("code") in ("insufficient_quota", "billing_hard_limit_reached"):
+            raise RefusedError(_remedy(status, detail, bool(self._key)))
+        if status in _AGAIN or status >= 500:
+            raise LostError(detail, f"http {status}", wait=retry_after(error.response.headers))
+        return status, body
+
+    def _clean(self, text: str) -> str:
+        """Servers repeat what they are sent; what is kept or shown must not hold the key."""
+        return text.replace(self._key, "***") if self._key else text
+
+
+def _simpler(error: Mapping[str, Any], schema: bool, tokens_as: str) -> tuple[bool, str] | None:
+    """What to try when a server finds a request wrong: the other name of the limit if it speaks of that, no schema."""
+    if tokens_as == "max_tokens" and "max_tokens" in json.dumps(error):
+        return schema, "max_completion_tokens"
+    return (False, tokens_as) if schema else None
+
+
+def _remedy(status: int, detail: str, has_key: bool) -> str:
+    if status in (401, 403):
+        what = "check the key" if has_key else "set the key in RETRODICT_JUDGE_KEY"
+        return f"The judge's endpoint refuses us ({detail}): {what}."
+    if status == 404:
+        return f"The judge's endpoint does not know this model or address ({detail}): check --model and --base-url."
+    return f"The judge's endpoint refuses to go on ({detail}): check the account."
+
+
+def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
+    """Seconds that a server asks to wait (as seconds, milliseconds or a date), or None."""
+    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            seconds = float(value) / unit
+        except ValueError:
+            try:
+                seconds = email.utils.parsedate_to_datetime(value).timestamp() - now()
+            except (TypeError, ValueError):
+                continue
+        if seconds == seconds and seconds >= 0:
+            return seconds
+    return None

@@ -1,0 +1,181 @@
+"""From a raw answer to the value asked for, strictly: what is not certainly an answer is a failure with a reason.
+
+An answer is accepted when it holds exactly one JSON object, and that has the key that was asked for. Prose or a code
+fence around it is ignored as long as it has no braces; a leading `<think>` block is removed first. A whole answer that
+is a Python dictionary (single quotes) is read as one. Two objects, a stray brace, a key given twice, one score, three
+scores, words in place of numbers: parse failures. Nothing is rounded, clipped or repaired.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Reason = Literal[
+    "",
+    "refused",  # the model declined
+    "filtered",  # the provider's content filter stopped question or answer
+    "parse",  # the answer is not the object that was asked for
+    "range",  # a score lies outside 0 to 10
+    "transport",  # no answer arrived
+    "missing",  # there is no picture to judge
+    "unsent",  # not asked: the budget, the endpoint or a batch has not let it through yet
+]
+PARSER = "strict-1"  # changes whenever the same answer would be read differently
+
+_THINKING = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+_FENCE = re.compile(r"\A```[\w-]*\s*(.*?)\s*```\Z", re.DOTALL)
+_DECLINED = re.compile(
+    r"\bi(?:['\u2019]?m| am) (?:very )?(?:sorry|unable)\b|\bi (?:can['\u2019]t|cannot|won['\u2019]t)\b", re.I
+)
+_FILTERED = (
+    "content_filter",
+    "content_policy_violation",
+    "moderation_blocked",
+    "responsibleaipolicyviolation",
+    "data_inspection_failed",
+)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What an endpoint's answer says. `reason` is set where there is no text to read scores from."""
+
+    text: str = ""
+    reason: Reason = ""
+    detail: str = ""
+    model: str = ""  # as the server names it
+    cut_off: bool = False
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    reason: Reason
+    detail: str
+
+
+def read_body(body: Mapping[str, Any]) -> Reply:
+    """A chat-completion body, or an error body, as a `Reply`; "transport" where it is neither."""
+    if body.get("error"):
+        return _read_error(body["error"])
+    choices = body.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return Reply(reason="transport", detail="the answer holds no choices")
+    choice = choices[0]
+    usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
+    assert isinstance(usage, dict)
+    facts: dict[str, Any] = {
+        "model": str(body.get("model") or ""),
+        "prompt_tokens": _count(usage.get("prompt_tokens")),
+        "completion_tokens": _count(usage.get("completion_tokens")),
+        "cut_off": choice.get("finish_reason") == "length",
+    }
+    message = choice.get("message") if isinstance(choice.get("message"), dict) else {}
+    assert isinstance(message, dict)
+    if choice.get("finish_reason") == "content_filter":
+        return Reply(reason="filtered", detail="content filter on the answer", **facts)
+    if message.get("refusal"):
+        return Reply(reason="refused", detail=shorten(str(message["refusal"])), **facts)
+    return Reply(text=_text(message.get("content")), **facts)
+
+
+def is_filtered(error: Any) -> bool:
+    """Whether an error body says that a content filter stopped the question."""
+    if not isinstance(error, dict):
+        return False
+    inner = error.get("innererror") or {}
+    codes = [error.get("code"), error.get("type"), inner.get("code") if isinstance(inner, dict) else ""]
+    return any(str(code).casefold() in _FILTERED for code in codes)
+
+
+def _read_error(error: Any) -> Reply:
+    message = error.get("message") if isinstance(error, dict) else error
+    return Reply(reason="filtered" if is_filtered(error) else "transport", detail=shorten(str(message or error)))
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, list):
+        return "".join(str(p.get("text") or "") for p in content if isinstance(p, dict) and p.get("type") == "text")
+    return content if isinstance(content, str) else ""
+
+
+def read_action(reply: Reply) -> str | Failure:
+    """The words of an action; a failure where there are none."""
+    found = read_answer(reply, "action")
+    if isinstance(found, Failure):
+        return found
+    words = " ".join(found.split()) if isinstance(found, str) else ""
+    return words or Failure("parse", f"no words: {shorten(json.dumps(found, default=str))}")
+
+
+def read_answer(reply: Reply, key: str) -> Any | Failure:
+    """The value under `key` of the one object that an answer holds."""
+    if reply.reason:
+        return Failure(reply.reason, reply.detail)
+    text = _THINKING.sub("", reply.text, count=1).strip()
+    if not text:
+        return Failure("parse", "cut off before the answer" if reply.cut_off else "empty answer")
+    found = _only_object(text)
+    if found is not None and key in found:
+        return Failure("parse", f"{key} is given twice") if found[key] is _TWICE else found[key]
+    if _DECLINED.search(text[:200]) and "{" not in text:
+        return Failure("refused", shorten(text))
+    return Failure("parse", f"cut off: {shorten(text)}" if reply.cut_off else f"no {key}: {shorten(text)}")
+
+
+class _Twice:
+    """In place of the value of a key that an object gives twice."""
+
+
+_TWICE = _Twice()
+
+
+def _pairs(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        found[name] = _TWICE if name in found else value
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _only_object(text: str) -> dict[str, Any] | None:
+    """The JSON object in a text that has no other brace; else the Python dictionary that the whole text is."""
+    decoder = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_no_constant)
+    at = text.find("{")
+    try:
+        value, end = decoder.raw_decode(text, at)
+    except (ValueError, RecursionError):
+        return _python(text)
+    return value if at >= 0 and isinstance(value, dict) and not re.search(r"[{}]", text[end:]) else None
+
+
+def _python(text: str) -> dict[str, Any] | None:
+    fenced = _FENCE.match(text)
+    try:
+        node = ast.parse(fenced[1] if fenced else text, mode="eval").body
+        if not isinstance(node, ast.Dict):
+            return None
+        names = [ast.literal_eval(key) for key in node.keys if key is not None]
+        if len(names) != len(node.keys) or not all(isinstance(name, str) for name in names):
+            return None
+        return _pairs(list(zip(names, (ast.literal_eval(v) for v in node.values), strict=True)))
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        return None
+
+
+def shorten(text: str, limit: int = 160) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."

@@ -1,0 +1,139 @@
+"""What a judge is sent, and the key under which its answer is kept.
+
+The key is a hash of everything that can change an answer: the prompt file's hash, pictures as sent, instruction,
+model and where it is served, sampling settings, and which repeat it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from retrodict.chat.images import ENCODING, data_url, fingerprint, picture_tokens
+from retrodict.chat.prompt import JudgePrompt
+
+Schema = Literal["auto", "off"]
+OPENAI = "https://api.openai.com/v1"
+_PER_MESSAGE = 12  # tokens that chat templates add around a message, roughly
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is asked. `served` is the base URL, or for a local model the hash of its weights."""
+
+    model: str
+    served: str = OPENAI
+    temperature: float | None = 0.0  # None sends none: some models refuse it
+    seed: int = 0  # plus the number of the repeat
+    max_tokens: int = 400
+    detail: Literal["auto", "low", "high"] = "high"
+    max_side: int = 768
+    schema: Schema = "auto"  # "auto" asks for a JSON schema and does without where the server cannot
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.model.strip():
+            raise ValueError("A judge needs --model: the name under which the endpoint serves it.")
+        if self.repeats < 1 or self.max_tokens < 1 or self.max_side < 16:
+            raise ValueError("A judge needs at least 1 repeat, 1 token and pictures of 16 pixels.")
+
+
+def check_base_url(url: str) -> str:
+    """`url` without a trailing slash. Raises `ValueError` where it is no http(s) URL or may carry a secret."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"--base-url is an address such as {OPENAI} or http://localhost:8000/v1.")
+    if parts.username or parts.password or parts.query:
+        raise ValueError(
+            "--base-url is stored with the results, so it must hold no user, password or query: "
+            "give the key in RETRODICT_JUDGE_KEY."
+        )
+    return url.rstrip("/")
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One call. `pictures` are encoded bytes by the names of the prompt's slots; `item` says whose it is."""
+
+    item: str
+    prompt: JudgePrompt
+    settings: Settings
+    instruction: str
+    pictures: Mapping[str, bytes]
+    repeat: int
+    key: str
+    prompt_tokens: int  # estimated
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the key is the hash of."""
+        return _identity(self)
+
+    def messages(self) -> list[dict[str, Any]]:
+        content: list[dict[str, Any]] = []
+        for kind, value in self.prompt.parts(self.instruction):
+            if kind == "text":
+                content.append({"type": "text", "text": value})
+            else:
+                url = data_url(self.pictures[value], self.settings.max_side)
+                content.append({"type": "image_url", "image_url": {"url": url, "detail": self.settings.detail}})
+        system = [{"role": "system", "content": self.prompt.system}] if self.prompt.system else []
+        return [*system, {"role": "user", "content": content}]
+
+    def body(self, schema: bool, tokens_as: str = "max_tokens") -> dict[str, Any]:
+        """The chat-completions request. `tokens_as` is the name of the limit: newer models know another one."""
+        s = self.settings
+        body: dict[str, Any] = {"model": s.model, "messages": self.messages(), "seed": s.seed + self.repeat}
+        body[tokens_as] = s.max_tokens
+        if s.temperature is not None:
+            body["temperature"] = s.temperature
+        if schema:
+            answer = {"name": "judgement", "strict": True, "schema": self.prompt.schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": answer}
+        return body
+
+
+def build(
+    item: str, prompt: JudgePrompt, settings: Settings, instruction: str, pictures: Mapping[str, bytes], repeat: int = 0
+) -> Request:
+    """A request with its key. Only pictures that the prompt shows count."""
+    if "{instruction}" in prompt.user and not instruction.strip():
+        raise ValueError(f"Item {item} has no instruction: a judge's score without one would mean nothing.")
+    shown = {name: pictures[name] for kind, name in prompt.parts(instruction) if kind == "picture"}
+    request = Request(item, prompt, settings, instruction.strip(), shown, repeat, "", 0)
+    canonical = json.dumps(_identity(request), sort_keys=True, ensure_ascii=True)
+    return replace(request, key=hashlib.sha256(canonical.encode()).hexdigest(), prompt_tokens=_estimate(request))
+
+
+def _identity(request: Request) -> dict[str, Any]:
+    s = request.settings
+    prints = {name: fingerprint(data, s.max_side)[0] for name, data in request.pictures.items()}
+    return {
+        "prompt": request.prompt.id,
+        "prompt_sha256": request.prompt.sha256,
+        "pictures": prints,
+        "encoding": ENCODING,
+        "detail": s.detail,
+        "instruction": request.instruction,
+        "model": s.model,
+        "served": s.served,
+        "temperature": s.temperature,
+        "seed": s.seed,
+        "max_tokens": s.max_tokens,
+        "schema": s.schema,
+        "repeat": request.repeat,
+    }
+
+
+def _estimate(request: Request) -> int:
+    """Prompt tokens: four characters of text are about one; pictures by `picture_tokens`."""
+    text = sum(len(value) for kind, value in request.prompt.parts(request.instruction) if kind == "text")
+    s = request.settings
+    pictures = (fingerprint(data, s.max_side)[1] for data in request.pictures.values())
+    words = math.ceil((text + len(request.prompt.system)) / 4)
+    return words + _PER_MESSAGE + sum(picture_tokens(size, s.detail) for size in pictures)

@@ -1,0 +1,127 @@
+"""Commands that measure models and show the results."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retrodict.cli.app import verb
+from retrodict.cli.options import (
+    Bench,
+    Benchmark,
+    Data,
+    Limit,
+    Many,
+    Model,
+    OutDir,
+    Quiet,
+    Scenes,
+    Seed,
+    Subsets,
+)
+from retrodict.errors import check_output, check_output_file
+from retrodict.progress.view import open_progress
+
+
+class Selector(StrEnum):
+    IDM = "idm"
+    IDM_FDM = "idm_fdm"
+    RANDOM = "random"
+    NONE = "none"
+
+
+class L1(StrEnum):
+    NATIVE_LANCZOS = "native-lanczos"
+    NATIVE_BICUBIC = "native-bicubic"
+    FIXED512 = "fixed512"
+
+
+@verb
+def bench(
+    out: OutDir,
+    bench: Bench = Benchmark.TABLETOP,
+    data: Data = None,
+    model: Model = "small",
+    predictions: Annotated[
+        Path | None,
+        typer.Option(help="Folder of pictures named after the items (ag-001.png), to score instead of a model's."),
+    ] = None,
+    inverse: Annotated[
+        str, typer.Option(help="Model that verifies and explains; by default the one that predicts.")
+    ] = "",
+    n: Many = 8,
+    verifier: Annotated[
+        Selector,
+        typer.Option(
+            help="What picks the best candidate: `idm` asks which action it shows, `idm_fdm` also how likely it is, "
+            "`random` leaves it to chance, `none` draws no candidates."
+        ),
+    ] = Selector.IDM_FDM,
+    items: Scenes = 300,
+    subset: Subsets = None,
+    limit: Limit = None,
+    l1: Annotated[L1, typer.Option(help="How pictures of unequal size are compared on AURORA-Bench.")] = (
+        L1.NATIVE_LANCZOS
+    ),
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="Also measure `clip`, `dino` or `bertscore` on AURORA-Bench; or clip=FOLDER. Repeatable."),
+    ] = None,
+    captions: Annotated[
+        Path | None, typer.Option(help="JSON file of item ids and what their targets show, for CLIP-T.")
+    ] = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a model, or anybody's pictures, on a benchmark.
+
+    Example: retrodict bench --bench tabletop --model small -n 8 --out runs/bench
+    """
+    check_output(out)
+
+    from retrodict.evaluation.bench import run_bench
+
+    with open_progress(quiet, "retrodict bench") as progress:
+        run_bench(
+            bench.value,
+            out=out,
+            data=data,
+            model=model,
+            inverse=inverse,
+            predictions=predictions,
+            n=n,
+            verifier=verifier.value,
+            items=items,
+            subsets=subset or (),
+            limit=limit,
+            protocol=l1.value,
+            metrics=metric or (),
+            captions=captions,
+            seed=seed,
+            progress=progress,
+        )
+    typer.echo(f"Numbers: {out / 'results.json'}")
+
+
+@verb
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders that demo, bootstrap, bench, probe or qa wrote.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Page to write; report.html in the first folder by default.")
+    ] = None,
+) -> None:
+    """Put the results of one or several runs on one self-contained page.
+
+    Example: retrodict report runs/seed0 runs/seed1 --out report.html
+    """
+    if out is not None:
+        check_output_file(out)
+
+    from retrodict.report import write_report
+
+    typer.echo(f"Report: {write_report(runs, out)}")

@@ -1,0 +1,225 @@
+"""Commands that make the first folder of the loop: frame pairs out of video, transitions out of labelled data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields, replace
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from retrodict.cli.app import app, verb
+from retrodict.cli.options import OutDir, Quiet
+from retrodict.cli.printing import dropped, print_counts
+from retrodict.errors import check_output, guarded
+from retrodict.progress.view import open_progress
+
+if TYPE_CHECKING:
+    from retrodict.data import Columns, Item
+    from retrodict.video import ClipRef
+
+
+class Selection(StrEnum):
+    EXACT = "exact"
+    PAPER = "paper"
+
+
+class Motion(StrEnum):
+    FLOW = "flow"
+    FAST = "fast"
+    REFERENCE = "reference"
+
+
+class Layout(StrEnum):
+    FOLDER = "folder"
+    UCF101 = "ucf101"
+    KINETICS700 = "kinetics700"
+    MOMENTS = "moments"
+    EPIC100 = "epic100"
+    SSV2 = "ssv2"
+    LEROBOT = "lerobot"
+
+
+class Executor(StrEnum):
+    SERIAL = "serial"
+    PROCESSES = "processes"
+    RAY = "ray"
+
+
+class Labelled(StrEnum):
+    PAIRS = "pairs"
+    AURORA = "aurora"
+    MAGICBRUSH = "magicbrush"
+    AURORA_MAGICBRUSH = "aurora-magicbrush"
+    ACTION_GENOME = "action-genome"
+    KUBRIC = "kubric"
+    EPIC100 = "epic100"
+    SSV2 = "ssv2"
+    LEROBOT = "lerobot"
+
+
+@verb
+def mine(
+    videos: Annotated[
+        list[Path], typer.Argument(metavar="VIDEO_OR_FOLDER...", help="Video files, or folders of them.")
+    ],
+    out: OutDir,
+    frames_per_clip: Annotated[int, typer.Option(min=2, help="How many frames to keep of each clip.")] = 6,
+    min_gap: Annotated[
+        str, typer.Option(help="Least distance between kept frames: frames (20) or time (0.8s).")
+    ] = "20",
+    selection: Annotated[
+        Selection, typer.Option(help="`exact` keeps the frames with the most motion in all, `paper` goes greedily.")
+    ] = Selection.EXACT,
+    motion: Annotated[
+        Motion, typer.Option(help="How motion is measured: optical flow, plain frame difference, or the paper's flow.")
+    ] = Motion.FLOW,
+    cuts: Annotated[bool, typer.Option(help="Look for shot boundaries and make no pair across one.")] = True,
+    compensate_camera: Annotated[bool, typer.Option(help="Leave out the motion of the camera when ranking.")] = False,
+    frames: Annotated[bool, typer.Option(help="Store the pictures; without them only their places are kept.")] = True,
+    executor: Annotated[
+        Executor, typer.Option(help="Where clips are mined: in this process, in several, or on a Ray cluster.")
+    ] = Executor.PROCESSES,
+    workers: Annotated[int | None, typer.Option(min=1, help="How many processes; one per core by default.")] = None,
+    layout: Annotated[Layout, typer.Option(help="How the videos are laid out, where they are a known collection.")] = (
+        Layout.FOLDER
+    ),
+    annotations: Annotated[
+        Path | None, typer.Option(help="The collection's own list, where it does not lie beside the videos.")
+    ] = None,
+    snap: Annotated[str, typer.Option(help="How far a pick may move to a sharper frame; 0s never.")] = "0.3s",
+    shard_clips: Annotated[
+        int, typer.Option(min=1, help="Clips per Parquet file, which is what a killed run repeats.")
+    ] = 128,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds without a decoded frame after which a clip's worker is killed.")
+    ] = 60.0,
+    retries: Annotated[
+        int, typer.Option(min=0, help="How often a clip that crashed or hung its worker is tried again.")
+    ] = 2,
+    quiet: Quiet = False,
+) -> None:
+    """Find frame pairs in videos between which something happened.
+
+    Example: retrodict mine clips/ --out pairs
+    """
+    check_output(out)
+
+    from retrodict.video import MineConfig
+    from retrodict.video import mine as run
+    from retrodict.video.tally import tally
+
+    config = MineConfig(
+        frames_per_clip=frames_per_clip,
+        min_gap=min_gap,
+        selection=selection.value,
+        motion=motion.value,
+        snap=snap,
+        cuts=cuts,
+        compensate_camera=compensate_camera,
+        frames=frames,
+    )
+    with open_progress(quiet, "retrodict mine") as progress:
+        progress.stage("mine", "find the moments between which something happens")
+        result = run(
+            _clips(videos, layout, annotations),
+            out,
+            config,
+            executor_name=executor.value,
+            workers=workers,
+            shard_clips=shard_clips,
+            timeout=timeout,
+            retries=retries,
+            progress=tally(progress),
+        )
+        progress.done(f"{result.pairs:,} pairs")
+    typer.echo(f"{out}: {result.pairs} pairs from {result.clips} clips{dropped(result.dropped)}")
+
+
+def import_labelled(
+    kind: Annotated[
+        Labelled,
+        typer.Argument(
+            metavar="FORMAT",
+            help="Collections of video whose clips have an action: ssv2, epic100, lerobot. Files of picture pairs: "
+            "pairs (any; see --column), aurora, magicbrush, aurora-magicbrush, action-genome, kubric.",
+        ),
+    ],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="Folder of the collection; or a .json, .jsonl or .parquet file.")
+    ],
+    out: OutDir,
+    annotations: Annotated[
+        Path | None, typer.Option(help="The collection's own list, where it does not lie beside the videos.")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder that picture paths start from; by default that of the file.")
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OURS=THEIRS",
+            help="Which column holds what: --column source=before. Ours: source, target, action, category, group, id. "
+            "Repeatable.",
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many: a try.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Turn data whose actions are known into transitions that training reads.
+
+    What cannot be read is left out and counted by reason.
+
+    Example: retrodict import pairs mine.jsonl --column source=before --column action=text --out labelled
+    """
+    check_output(out)
+
+    from retrodict.data import LABELLED, PRESETS, image_pairs, labelled_clips, write_transitions
+
+    items: Iterable[Item]
+    given: dict[str, Any] = {"format": kind.value, "data": data.resolve().name, "limit": limit}
+    if kind.value in LABELLED:
+        if pictures or column:
+            raise ValueError(f"{kind.value} is a collection of video: --pictures and --column are for picture pairs.")
+        items = labelled_clips(kind.value, data, annotations)
+        given["annotations"] = annotations and annotations.resolve().name
+    else:
+        if annotations:
+            raise ValueError(f"{kind.value} names its actions in the file: leave out --annotations.")
+        columns = _columns(PRESETS[kind.value], column or ())
+        items = image_pairs(data, columns, root=pictures)
+        given["columns"] = asdict(columns)
+    total = min(len(items), limit or len(items)) if isinstance(items, list) else 0
+    with open_progress(quiet, "retrodict import") as progress:
+        progress.stage("import", "read pairs of pictures and what happened between them")
+        write_transitions(islice(items, limit), out, source=given, total=total, progress=progress)
+        progress.done()
+    print_counts(out)
+
+
+app.command("import")(guarded(import_labelled))
+
+
+def _clips(videos: list[Path], layout: Layout, annotations: Path | None) -> list[Path] | list[ClipRef]:
+    """What to mine: files and folders as they are, or the clips of one known collection."""
+    if layout is Layout.FOLDER and annotations is None:
+        return videos
+    if len(videos) > 1:
+        raise ValueError(f"--layout {layout.value} reads one folder: give the collection's folder alone.")
+
+    from retrodict.data import read_clips
+
+    return read_clips(layout.value, videos[0], annotations)
+
+
+def _columns(preset: Columns, given: Sequence[str]) -> Columns:
+    """The preset with the columns of `--column OURS=THEIRS` in place of its own."""
+    known = [field.name for field in fields(preset) if field.name != "group_pattern"]
+    pairs = [text.partition("=") for text in given]
+    for text, (ours, _, theirs) in zip(given, pairs, strict=True):
+        if ours not in known or not theirs:
+            raise ValueError(f"--column {text}: give OURS=THEIRS, where OURS is one of {', '.join(known)}.")
+    return replace(preset, **{ours: theirs for ours, _, theirs in pairs})

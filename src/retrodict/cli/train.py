@@ -1,0 +1,120 @@
+"""Commands of the loop: from frame pairs and labels to trained models, at once or step by step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retrodict.cli.app import verb
+from retrodict.cli.options import Model, OutDir, Overrides, Quiet
+from retrodict.cli.printing import print_counts
+from retrodict.errors import check_output
+from retrodict.progress.view import open_progress
+
+
+@verb
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to train on what, and how.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder to write to. The same command again continues there."),
+    ] = None,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it would cost, and what is missing. Loads no weights.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train one model: inverse (frame pair to action) or forward (frame and action to next frame).
+
+    On several GPUs: torchrun --nproc-per-node 4 -m retrodict train RECIPE.yaml --out DIR
+
+    Example: retrodict train recipes/inverse.yaml --set training.steps=2000 --out runs/inverse
+    """
+    from retrodict.recipes import TrainRecipe, load_recipe
+
+    loaded = load_recipe(recipe, overrides or (), TrainRecipe)
+    if dry_run:
+        from retrodict.training.estimate import estimate
+
+        typer.echo("\n".join(estimate(loaded).lines()))
+        return
+    if out is None:
+        raise ValueError("Say where to write the model: --out DIR (or what it would cost: --dry-run).")
+    check_output(out)
+
+    from retrodict.training.distributed import is_main, leave
+    from retrodict.training.recipe import train_recipe
+
+    with open_progress(quiet or not is_main(), "retrodict train") as progress:
+        train_recipe(loaded, out=out, progress=progress)
+    leave()
+    if is_main():
+        typer.echo(f"Model: {out}")
+
+
+@verb
+def annotate(
+    pairs: Annotated[Path, typer.Argument(metavar="PAIRS", help="Folder that `retrodict mine` wrote.")],
+    out: OutDir,
+    model: Model = "small",
+    quiet: Quiet = False,
+) -> None:
+    """Let an inverse model write down which action happened in each frame pair, and how sure it is.
+
+    Example: retrodict annotate pairs/ --model small --out labelled
+    """
+    check_output(out)
+
+    from retrodict.bootstrap.annotate import annotate_dir
+
+    with open_progress(quiet, "retrodict annotate") as progress:
+        progress.stage("annotate", "the inverse model says which action each pair shows")
+        annotate_dir(pairs, model=model, out=out, progress=progress)
+        progress.done()
+    print_counts(out)
+
+
+@verb
+def select(
+    transitions: Annotated[Path, typer.Argument(metavar="TRANSITIONS", help="Folder that `retrodict annotate` wrote.")],
+    top_k: Annotated[int, typer.Option(min=1, help="How many transitions to keep.")],
+    out: OutDir,
+) -> None:
+    """Keep the transitions whose labels are most likely, going round the video classes in turn.
+
+    Example: retrodict select labelled/ --top-k 7000 --out chosen
+    """
+    check_output(out)
+
+    from retrodict.bootstrap.select import select_dir
+
+    select_dir(transitions, top_k=top_k, out=out)
+    print_counts(out)
+
+
+@verb
+def bootstrap(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="Labelled pairs, videos, and every setting.")],
+    out: OutDir,
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run the whole loop on your own labelled pairs and videos.
+
+    Stages that are done are not done again: after an interruption the same command goes on.
+
+    Example: retrodict bootstrap recipes/bootstrap.yaml --set data.labelled=/data/pairs --out runs/mine
+    """
+    from retrodict.recipes import load_recipe
+
+    loaded = load_recipe(recipe, overrides or ())
+    check_output(out)
+
+    from retrodict.bootstrap.pipeline import run_bootstrap
+
+    with open_progress(quiet, "retrodict bootstrap") as progress:
+        run_bootstrap(loaded, out=out, progress=progress)
+    typer.echo(f"Models and numbers: {out}")

@@ -1,0 +1,92 @@
+"""Weighted next-token batches: one kind for both directions.
+
+A batch names the positions whose next token is supervised, that token within its own vocabulary (image codes in the
+forward direction, text tokens in the inverse), and a weight for each.
+
+Shape suffixes: B sequences, T positions, S supervised positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retrodict.models.protocol import FloatArray, IntArray, TokenFamily, TokenSequence
+from retrodict.prompts import Direction
+
+IGNORED = -100
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A sequence ready for collation: computed once, so that an epoch costs no rendering."""
+
+    ids_T: IntArray
+    features: Mapping[str, IntArray]
+    positions_S: IntArray  # where the model predicts
+    labels_S: IntArray  # what it predicts, within the direction's own vocabulary
+    weights_S: FloatArray
+
+
+def example(family: TokenFamily, sequence: TokenSequence, weights_S: FloatArray | None = None) -> Example:
+    """Supervise the completion of `sequence`, each token with weight 1 or as given."""
+    assert sequence.segments.completion is not None, "a sequence without its completion has nothing to supervise"
+    start, stop = sequence.segments.completion
+    places, labels_S = np.arange(start, stop), sequence.ids_T[start:stop]
+    if sequence.direction == "forward":
+        places, labels_S = places[family.spec.schedule < 0], family.spec.codes(labels_S)
+    if weights_S is None:
+        weights_S = np.ones(len(labels_S), dtype=np.float32)
+    return Example(sequence.ids_T, family.features(sequence), places - 1, labels_S, weights_S)
+
+
+def collate(examples: Sequence[Example], pad: int) -> dict[str, Tensor]:
+    """Right-padded tensors: `input_ids`, `attention_mask`, the family's features, `positions`, `labels`, `weights`."""
+    columns: dict[str, list[Any]] = {"input_ids": [e.ids_T for e in examples]}
+    columns["attention_mask"] = [np.ones_like(e.ids_T) for e in examples]
+    for name in examples[0].features:
+        columns[name] = [e.features[name] for e in examples]
+    columns["positions"] = [e.positions_S for e in examples]
+    columns["labels"] = [e.labels_S for e in examples]
+    columns["weights"] = [e.weights_S for e in examples]
+    fill = {"input_ids": pad, "labels": IGNORED}
+    return {name: pad_right(rows, fill.get(name, 0)) for name, rows in columns.items()}
+
+
+def pad_right(rows: Sequence[Any], value: int) -> Tensor:
+    length = max(len(row) for row in rows)
+    padded = np.full((len(rows), length), value, dtype=rows[0].dtype)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = row
+    return torch.from_numpy(padded)
+
+
+def supervised_hidden(family: TokenFamily, batch: Mapping[str, Tensor]) -> Tensor:
+    """Hidden states [B, S, D] at the supervised positions only; the head never sees the others."""
+    inputs = {k: v for k, v in batch.items() if k not in ("input_ids", "positions", "labels", "weights")}
+    hidden_BTD: Tensor = family.hidden(batch["input_ids"], use_cache=False, **inputs).last_hidden_state
+    positions_BS1 = batch["positions"].unsqueeze(-1)
+    return hidden_BTD.gather(1, positions_BS1.expand(-1, -1, hidden_BTD.shape[-1]))
+
+
+def head(family: TokenFamily, direction: Direction) -> Callable[[Tensor], Tensor]:
+    """Hidden states to logits over what a direction completes: image codes or text tokens."""
+    return family.image_logits if direction == "forward" else family.text_logits
+
+
+def supervised_logits(family: TokenFamily, direction: Direction, batch: Mapping[str, Tensor]) -> Tensor:
+    """Logits [B, S, K or V] at the supervised positions."""
+    return head(family, direction)(supervised_hidden(family, batch))
+
+
+def token_nll(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
+    """Negative log-probability of each label in float32, [B, S]; 0 at ignored positions."""
+    nll = torch.nn.functional.cross_entropy(
+        logits_BSV.float().flatten(0, 1), labels_BS.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    return nll.view(labels_BS.shape)

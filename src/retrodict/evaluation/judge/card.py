@@ -1,0 +1,161 @@
+"""The card of a judge: does it know right from wrong where the answer is known?
+
+It scores, on the same items, the true target, a copy of the source, the transition run backwards, the target of another
+item, and the true target under another action. A judge that does not put the truth above the copy is not trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from retrodict.evaluation.judge.protocol import Judge, Question
+from retrodict.evaluation.judge.results import compare, estimate
+from retrodict.progress import Progress
+from retrodict.transitions import Transition
+
+TRUTH, COPY = "ground_truth", "copy"
+ALPHA = 0.05
+ROWS = (TRUTH, COPY, "inverse", "random", "counterfactual")
+DESCRIPTIONS = {
+    TRUTH: "the true target",
+    COPY: "the source again, as if nothing had happened",
+    "inverse": "from the target back to the source, under the same action",
+    "random": "the true target of another item of the subset",
+    "counterfactual": "the true target under an action that did not happen",
+}
+
+
+def card_items(transitions: Sequence[Transition], count: int) -> list[Transition]:
+    """The items that the card is made on: those with a target that come first by the hash of their ids."""
+    kept = [t for t in transitions if t.target is not None]
+    return sorted(kept, key=lambda t: _draw("card", t.id))[:count]
+
+
+def card_questions(transitions: Sequence[Transition], count: int) -> dict[str, list[Question | None]]:
+    """Questions per row of the card, aligned with `card_items`; None where an item has no such question.
+
+    What happens to be true is no negative: an action that is its own inverse, a picture that also fits. In the
+    simulated world its rules say so; elsewhere another wording is taken for another action.
+    """
+    items = card_items(transitions, count)
+    return {row: [_question(row, item, transitions) for item in items] for row in ROWS}
+
+
+def make_card(
+    judge: Judge, transitions: Sequence[Transition], count: int, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Judge the rows and say whether the judge can be trusted; `trusted` is what `retrodict judge` goes by.
+
+    Trusted: the 95 % interval of the paired difference of ground truth and copy lies above 0, and its sign-flip p is
+    below 0.05 (which takes six items at least, where an interval alone could be of width 0 from two). `blind_to` names
+    the other rows that it does not put below the ground truth in the same sense.
+    """
+    items = card_items(transitions, count)
+    questions = card_questions(transitions, count)
+    flat = [question for row in ROWS for question in questions[row] if question is not None]
+    answers = iter(judge.score(flat, progress))
+    verdicts = {row: [None if q is None else next(answers) for q in questions[row]] for row in ROWS}
+    rows: dict[str, Any] = {}
+    differences: dict[str, Any] = {}
+    for row in ROWS:
+        asked = [i for i, v in enumerate(verdicts[row]) if v is not None]
+        mine = [v for v in verdicts[row] if v is not None]
+        part = [items[i] for i in asked]
+        truth = [v for i in asked if (v := verdicts[TRUTH][i]) is not None]
+        rows[row] = {"what": DESCRIPTIONS[row], "n_without": len(items) - len(asked), **estimate(mine, part)}
+        if row != TRUTH:
+            differences[row] = compare(truth, mine, part, (TRUTH, row))
+    trusted = is_above(differences[COPY]["ci95"], differences[COPY]["p"], 0.0)
+    blind = [r for r, d in differences.items() if r != COPY and d["n"] and not is_above(d["ci95"], d["p"], 0.0)]
+    why = _why(differences, trusted) + (f"; it does not tell it from: {', '.join(blind)}" if blind and trusted else "")
+    verdict = {"trusted": trusted, "blind_to": blind, "why": why}
+    return {"items": len(items), "rows": rows, "differences": differences, **verdict}
+
+
+def is_above(interval: Sequence[float], p: float, bound: float) -> bool:
+    return bool(not math.isnan(interval[0]) and interval[0] > bound and p < ALPHA)
+
+
+def _why(differences: dict[str, Any], trusted: bool) -> str:
+    found = differences[COPY]
+    low, high = found["ci95"]
+    if math.isnan(low):
+        return f"only {found['n']} items have a score for both the ground truth and the copy"
+    interval = f"95 % interval {low:.2f} to {high:.2f}, n = {found['n']}, p = {found['p']:.3f}"
+    says = f"ground truth - copy = {found['difference']:.2f} ({interval})"
+    return f"it tells the ground truth from a copy: {says}" if trusted else f"it does not tell them apart: {says}"
+
+
+def _question(row: str, item: Transition, transitions: Sequence[Transition]) -> Question | None:
+    assert item.source is not None
+    source, target, action = item.source, item.target, item.action
+    assert target is not None
+    if row == TRUTH:
+        return Question(item.id, source, action, target)
+    if row == COPY:
+        return Question(item.id, source, action, source)
+    if row == "inverse":
+        own = _explains(item, action, target, source)
+        return None if own else Question(item.id, target, action, source)
+    peers = [t for t in transitions if t.category == item.category and t.id != item.id]
+    peers.sort(key=lambda t: _draw(item.id, t.id))
+    if row == "random":
+        other = next((t.target for t in peers if t.target is not None and _is_other_picture(item, t)), None)
+        return None if other is None else Question(item.id, source, action, other)
+    counterfactual = _other_action(item, peers)
+    return None if counterfactual is None else Question(item.id, source, counterfactual, target)
+
+
+def _is_other_picture(item: Transition, other: Transition) -> bool:
+    assert item.source is not None
+    same = other.target == item.target or (item.group and other.group == item.group)
+    return other.target is not None and not same and not _explains(item, item.action, item.source, other.target)
+
+
+def _other_action(item: Transition, peers: Sequence[Transition]) -> str | None:
+    """An action that could have happened and did not: written by people where the data has one, possible in the
+    simulated world, else that of another item of the subset."""
+    if "tabletop" in item.provenance:
+        return _other_possible_action(item)
+    written = (item.provenance.get("aurora") or {}).get("counterfactual_action")
+    words = item.action.casefold().split()
+    return written or next((t.action for t in peers if t.action.casefold().split() != words), None)
+
+
+def _other_possible_action(item: Transition) -> str | None:
+    from retrodict.worlds import tabletop
+    from retrodict.worlds.tabletop.scene import same_scene
+
+    source, target = tabletop.states(item)
+    true = tabletop.parse_action(item.action)
+    found = [
+        action
+        for action in tabletop.actions(source)
+        if (true is None or action.suite == true.suite)
+        and (outcome := tabletop.apply(source, action)) is not None
+        and not same_scene(outcome, target)
+    ]
+    texts = sorted((tabletop.templates(action)[0] for action in found), key=lambda text: _draw(item.id, text))
+    return texts[0] if texts else None
+
+
+def _explains(item: Transition, action: str, source: bytes, target: bytes) -> bool:
+    """Whether the action leads from one picture to the other, where rules can say so."""
+    if "tabletop" not in item.provenance:
+        return False
+    from retrodict.transitions import decode_image
+    from retrodict.worlds import tabletop
+    from retrodict.worlds.tabletop.scene import same_scene
+
+    size = tabletop.states(item)[0].size
+    stated = tabletop.parse_action(action)
+    before, after = (tabletop.parse(decode_image(data, "picture"), size) for data in (source, target))
+    outcome = None if stated is None else tabletop.apply(before, stated)
+    return outcome is not None and same_scene(outcome, after)
+
+
+def _draw(*parts: str) -> bytes:
+    return hashlib.blake2b("/".join(parts).encode(), digest_size=8).digest()

@@ -1,0 +1,98 @@
+"""How a run is to be judged, and the judge that comes of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from retrodict.chat.cache import AnswerCache, open_cache
+from retrodict.chat.cost import Budget, Prices
+from retrodict.chat.prompt import DEFAULT, JudgePrompt, load_prompt
+from retrodict.chat.queue import Source
+from retrodict.chat.request import Settings, check_base_url
+from retrodict.evaluation.judge.chat import ChatJudge
+from retrodict.evaluation.judge.pairwise import PairJudge
+from retrodict.evaluation.judge.predictions import Frames
+from retrodict.evaluation.judge.protocol import Judge
+from retrodict.transitions import Transition
+
+Kind = Literal["endpoint", "local", "exact"]
+FOLDER, CACHE = "judge", "answers.sqlite"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run is to be judged. `settings` and `prompt` are for judges that are asked in words."""
+
+    kind: Kind = "endpoint"
+    settings: Settings | None = None
+    prompt: str = DEFAULT
+    name: str = ""
+    data: Path | None = None
+    frames: Frames = "best"
+    card_items: int = 50
+    force: bool = False
+    prices: Prices | None = None
+    max_cost: float | None = None
+    width: int = 8
+    timeout: float = 120.0
+    attempts: int = 8
+    cache: Path | None = None
+    online: bool = True  # False scores from the cache alone
+
+    def __post_init__(self) -> None:
+        if self.max_cost is not None and self.prices is None:
+            raise ValueError("--max-cost needs the prices: --price-in and --price-out, per million tokens.")
+        if self.card_items < 2:
+            raise ValueError("A judge's card needs at least 2 items.")
+
+
+@contextmanager
+def open_judge(run: Path, items: Sequence[Transition], plan: Plan) -> Iterator[Judge | PairJudge]:
+    """The judge of a plan, with its cache open. Raises `ValueError` when it cannot be had."""
+    if plan.kind == "exact":
+        from retrodict.evaluation.judge.exact import ExactJudge
+
+        yield ExactJudge(items)
+        return
+    prompt = load_prompt(plan.prompt)
+    with open_cache(plan.cache or run / FOLDER / CACHE) as cache:
+        yield chat_judge(prompt, cache, plan)
+
+
+def chat_judge(prompt: JudgePrompt, cache: AnswerCache, plan: Plan) -> ChatJudge | PairJudge:
+    """The judge that fits the prompt: of single predictions, or of pairs."""
+    if plan.settings is None:
+        raise ValueError("This judge needs --model.")
+    settings, width = plan.settings, plan.width
+    source: Callable[[], Source] | None
+    if plan.kind == "local":
+        from retrodict.evaluation.judge.local import LocalModel
+
+        local = LocalModel(settings.model)
+        settings, width = local.settings(settings), 1
+        source = local.source if plan.online else None
+    else:
+        settings = replace(settings, served=check_base_url(settings.served))
+        source = _endpoint(settings, plan) if plan.online else None
+    budget = None if plan.max_cost is None or plan.prices is None else Budget(plan.max_cost, plan.prices)
+    judge = PairJudge if prompt.answer == "choice" else ChatJudge
+    return judge(prompt, settings, cache, plan.kind, source, width, budget)
+
+
+def _endpoint(settings: Settings, plan: Plan) -> Callable[[], Source]:
+    from retrodict.chat.endpoint import Endpoint
+
+    return lambda: Endpoint(settings, timeout=plan.timeout, attempts=plan.attempts)
+
+
+def default_name(plan: Plan) -> str:
+    """The model and the prompt, as a file name."""
+    if plan.settings is None:
+        return plan.kind
+    words = f"{Path(plan.settings.model).name}-{Path(plan.prompt).stem}"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", words).strip("-.") or plan.kind

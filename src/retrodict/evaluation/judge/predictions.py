@@ -1,0 +1,141 @@
+"""What of a run is judged: its items, and per row of the table one picture for each of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from retrodict.dynamics.verify import choose
+from retrodict.evaluation.judge.protocol import Question
+from retrodict.evaluation.pool import ItemResult
+from retrodict.evaluation.predictions import GREEDY, read_predictions
+from retrodict.evaluation.summary import DEFAULT_SELECTOR, MIN_COPY
+from retrodict.transitions import Transition, read_transitions
+
+Frames = Literal["best", "all"]
+COPY = "copy"
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A row of the table. `candidates` says which frame of each item it is: -1 is greedy, None is no frame."""
+
+    name: str
+    system: str
+    candidates: tuple[int | None, ...]
+    questions: tuple[Question, ...]
+
+
+def read_items(run: Path, data: Path | None) -> list[Transition]:
+    """The run's items: those that it stored, else the benchmark's own. Raises `ValueError` when neither is there."""
+    if any((run / "test").glob("*.parquet")):
+        return read_transitions(run / "test")
+    results = _results(run)
+    config = results.get("config") if isinstance(results.get("config"), dict) else {}
+    assert isinstance(config, dict)
+    stored = config.get("data")
+    folder = data if data is not None else Path(stored) if stored else None
+    if results.get("bench") != "aurora" or folder is None:
+        raise ValueError(f"{run} does not hold the pictures of its items: name the benchmark's folder with --data.")
+    from retrodict.data.aurora import SUBSETS, read_aurora
+
+    return _first(read_aurora(folder, tuple(config.get("subsets") or SUBSETS)), config.get("limit"))
+
+
+def _first(items: Sequence[Transition], limit: int | None) -> list[Transition]:
+    """The items that the run was about: the first `limit` of each subset, or all."""
+    seen: Counter[str] = Counter()
+    kept = []
+    for item in items:
+        seen[item.category] += 1
+        if limit is None or seen[item.category] <= limit:
+            kept.append(item)
+    return kept
+
+
+def _results(run: Path) -> dict[str, Any]:
+    path = run / "results.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{run} holds no results.json: name a folder that demo, bootstrap or bench wrote.") from None
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is not a results file.")
+    return found
+
+
+def read_rows(run: Path, items: Sequence[Transition], frames: Frames = "best") -> list[Row]:
+    """Copy, and for each system of the run its greedy frames (`<system>`) and those that its verifier chose
+    (`<system>.k<n>.<verifier>`).
+
+    With "all", every candidate of a pool is a row `<system>.pool<i>`, for curves over k.
+    """
+    rows = [_row(COPY, COPY, items, [(GREEDY, t.source) for t in items])]
+    for path in sorted((run / "predictions").glob("*.parquet")):
+        if path.stem != COPY:
+            found = {item.id: item for item in read_predictions(path)}
+            rows += _system(path.stem, [found.get(t.id) for t in items], items, frames)
+    return rows
+
+
+def _system(name: str, results: Sequence[ItemResult | None], items: Sequence[Transition], frames: Frames) -> list[Row]:
+    greedy = [None if r is None else (GREEDY, r.greedy.image or None) for r in results]
+    rows = [_row(name, name, items, greedy)]
+    size = max((len(r.pool) for r in results if r is not None), default=0)
+    verifiers = sorted({v for r in results if r is not None for f in r.pool for v in f.verifiers} - {MIN_COPY})
+    if size and verifiers:
+        best = DEFAULT_SELECTOR if DEFAULT_SELECTOR in verifiers else verifiers[0]
+        rows.append(_row(f"{name}.k{size}.{best}", name, items, [_chosen(r, best) for r in results]))
+    if frames == "all":
+        for i in range(size):
+            pool = [(i, r.pool[i].image or None) if r is not None and i < len(r.pool) else None for r in results]
+            rows.append(_row(f"{name}.pool{i}", name, items, pool))
+    return rows
+
+
+def _chosen(result: ItemResult | None, verifier: str) -> tuple[int, bytes | None] | None:
+    if result is None:
+        return None
+    scores = [frame.verifiers.get(verifier, math.nan) for frame in result.pool]
+    if all(math.isnan(score) for score in scores):
+        return None
+    i = choose(scores)
+    return i, result.pool[i].image or None
+
+
+def _row(name: str, system: str, items: Sequence[Transition], frames: Sequence[tuple[int, bytes | None] | None]) -> Row:
+    questions = []
+    for item, frame in zip(items, frames, strict=True):
+        if item.source is None:
+            raise ValueError(f"Item {item.id} has no source picture, so nothing can be judged.")
+        questions.append(Question(item.id, item.source, item.action, frame[1] if frame else None))
+    return Row(name, system, tuple(frame[0] if frame else None for frame in frames), tuple(questions))
+
+
+def with_scores(
+    system: str, run: Path, items: Sequence[Transition], scores: dict[int, Sequence[Any]]
+) -> list[ItemResult]:
+    """The run's pools with a judge's scores in place of the run's own: `scores` holds verdicts by candidate."""
+    from dataclasses import replace
+
+    found = {item.id: item for item in read_predictions(run / "predictions" / f"{system}.parquet")}
+    results = []
+    for i, item in enumerate(items):
+        result = found.get(item.id)
+        if result is None:
+            continue
+
+        def judged(frame: Any, candidate: int, at: int = i) -> Any:
+            v = scores[candidate][at]
+            return replace(frame, es=v.es, me=v.me, score=v.score, reason=v.reason)
+
+        pool = tuple(judged(frame, j) for j, frame in enumerate(result.pool))
+        results.append(replace(result, greedy=judged(result.greedy, GREEDY), pool=pool))
+    return results

@@ -1,0 +1,75 @@
+"""Verdicts as numbers: the mean of min(ES, ME) with its interval, how much was scored, and what the rest could hide."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from retrodict.evaluation.judge.protocol import TOP, Verdict
+from retrodict.stats import mean_interval, paired_difference
+from retrodict.transitions import Transition
+
+
+def estimate(verdicts: Sequence[Verdict], items: Sequence[Transition]) -> dict[str, Any]:
+    """The entry of one row, with one of the same form per subset in `subsets`, and their mean as `macro`."""
+    entry = _estimate(verdicts, items)
+    subsets = list(dict.fromkeys(t.category for t in items))
+    entry["subsets"] = {}
+    for subset in subsets:
+        part = [i for i, t in enumerate(items) if t.category == subset]
+        entry["subsets"][subset] = _estimate([verdicts[i] for i in part], [items[i] for i in part])
+    means = [part["score"] for part in entry["subsets"].values()]
+    entry["macro"] = float(np.mean(means)) if means else math.nan
+    return entry
+
+
+def _estimate(verdicts: Sequence[Verdict], items: Sequence[Transition]) -> dict[str, Any]:
+    """`bounds`: the mean if every unscored item were worth 0, and if it were worth 10."""
+    scores = [v.score for v in verdicts]
+    found = mean_interval(scores, groups(items))
+    total = len(scores)
+    known = 0.0 if found.n == 0 else found.mean * found.n
+    return {
+        "score": found.mean,
+        "es": _mean([v.es for v in verdicts]),
+        "me": _mean([v.me for v in verdicts]),
+        "ci95": [found.low, found.high],
+        "n": found.n,
+        "n_total": total,
+        "n_unscored": found.n_unscored,
+        "bounds": [known / total, (known + TOP * found.n_unscored) / total] if total else [math.nan, math.nan],
+        "unscored": dict(sorted(Counter(v.reason for v in verdicts if math.isnan(v.score)).items())),
+        "answers": {"scored": sum(v.scored for v in verdicts), "asked": sum(v.repeats for v in verdicts)},
+    }
+
+
+def compare(
+    a: Sequence[Verdict], b: Sequence[Verdict], items: Sequence[Transition], names: tuple[str, str]
+) -> dict[str, Any]:
+    """a minus b on the same items, in the form of `comparisons` in `results.json`."""
+    found = paired_difference([v.score for v in a], [v.score for v in b], groups(items))
+    return {
+        "a": names[0],
+        "b": names[1],
+        "difference": found.difference,
+        "ci95": [found.low, found.high],
+        "relative": found.relative,
+        "n": found.n,
+        "n_unscored": found.n_unscored,
+        "p": found.p,
+    }
+
+
+def groups(items: Sequence[Transition]) -> list[str] | None:
+    """Clusters for the intervals, or None where every item is its own."""
+    found = [t.group or t.id for t in items]
+    return found if len(set(found)) < len(found) else None
+
+
+def _mean(values: Sequence[float]) -> float:
+    scored = [value for value in values if not math.isnan(value)]
+    return sum(scored) / len(scored) if scored else math.nan

@@ -1,0 +1,170 @@
+"""`retrodict judge`: a judge looks at the predictions of a run, after it has shown that it can be trusted."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from retrodict.chat.client import Chat
+from retrodict.chat.provenance import usage
+from retrodict.evaluation.judge.card import make_card
+from retrodict.evaluation.judge.pairwise import PairJudge, make_pair_card, tournament
+from retrodict.evaluation.judge.plan import FOLDER, Plan, default_name, open_judge
+from retrodict.evaluation.judge.predictions import COPY, Row, read_items, read_rows, with_scores
+from retrodict.evaluation.judge.protocol import TOP, Judge, Verdict
+from retrodict.evaluation.judge.results import compare
+from retrodict.evaluation.judge.results import estimate as estimate_row
+from retrodict.evaluation.predictions import GREEDY
+from retrodict.files import write_json, write_lines
+from retrodict.progress import Progress, QuietProgress
+from retrodict.transitions import Transition
+
+
+def judge_run(run: Path, plan: Plan, progress: Progress | None = None) -> dict[str, Any]:
+    """Judge the predictions of a run folder and return what `judge/<name>.json` holds.
+
+    First the card: a judge that fails it raises `ValueError`, unless `plan.force`. Writes `judge/<name>.card.json`,
+    `judge/<name>.json` and, one line per row and item, `judge/<name>.jsonl`.
+    """
+    began = time.monotonic()
+    run = Path(run)
+    items = read_items(run, plan.data)
+    rows = read_rows(run, items, plan.frames)
+    name = plan.name or default_name(plan)
+    progress = progress or QuietProgress()
+    with open_judge(run, items, plan) as judge:
+        card = _card(judge, run, name, items, plan, progress)
+        progress.stage("judge", f"{len(items)} items, {len(rows)} rows, by {name}")
+        if isinstance(judge, PairJudge):
+            measured, lines = tournament(judge, rows, items, progress)
+        else:
+            measured, lines = _scored(judge, run, rows, items, plan, progress)
+        progress.done(f"{sum(not line['reason'] for line in lines)} of {len(lines)} scored")
+        facts = {
+            "kind": "pairwise" if isinstance(judge, PairJudge) else "judge",
+            "name": name,
+            "judge": dict(judge.facts),
+        }
+        measured = {**facts, **measured, "card": card, "forced": not card["trusted"], "usage": _usage(judge, plan)}
+    return _finish(run, name, measured, lines, began)
+
+
+def _scored(
+    judge: Judge, run: Path, rows: Sequence[Row], items: Sequence[Transition], plan: Plan, progress: Progress
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The numbers of a judge of single predictions, and one record per row and item."""
+    verdicts = _judge(judge, rows, progress)
+    measured = {
+        "scale": [0, TOP],
+        "frames": plan.frames,
+        "rows": {row.name: estimate_row(verdicts[row.name], items) for row in rows if ".pool" not in row.name},
+        "comparisons": comparisons(rows, verdicts, items),
+        **({"systems": _curves(run, rows, verdicts, items)} if plan.frames == "all" else {}),
+    }
+    lines = [
+        _line(row.name, row.candidates[i], item, verdicts[row.name][i]) for row in rows for i, item in enumerate(items)
+    ]
+    return measured, lines
+
+
+def _card(
+    judge: Judge | PairJudge, run: Path, name: str, items: Sequence[Transition], plan: Plan, progress: Progress
+) -> dict[str, Any]:
+    progress.stage("card", "can this judge tell the truth from a copy?")
+    if isinstance(judge, PairJudge):
+        card = make_pair_card(judge, items, plan.card_items, progress)
+    else:
+        card = make_card(judge, items, plan.card_items, progress)
+    write_json(run / FOLDER / f"{name}.card.json", {"judge": dict(judge.facts), **card})
+    progress.done("trusted" if card["trusted"] else "not trusted")
+    if not card["trusted"] and not plan.force:
+        lost = {row: entry["unscored"] for row, entry in card["rows"].items() if entry["unscored"]}
+        raise ValueError(
+            f"The judge {name} is not trusted: {card['why']}"
+            + (f"; unscored: {lost}" if lost else "")
+            + _first_failure(judge)
+            + f". Its card is in {run / FOLDER / name}.card.json; --force judges all the same."
+        )
+    return card
+
+
+def _first_failure(judge: Judge | PairJudge) -> str:
+    """Why there was no answer, where that is so: mostly the same for all questions."""
+    details = [detail for _, detail in judge.tally.failed.values() if detail] if isinstance(judge, Chat) else []
+    return f", first for this reason: {details[0]}" if details else ""
+
+
+def _judge(judge: Judge, rows: Sequence[Row], progress: Progress) -> dict[str, list[Verdict]]:
+    """All rows in one go, so that a picture that stands in several of them is asked about once."""
+    found = iter(judge.score([q for row in rows for q in row.questions], progress))
+    return {row.name: [next(found) for _ in row.questions] for row in rows}
+
+
+def comparisons(
+    rows: Sequence[Row], verdicts: Mapping[str, Sequence[Verdict]], items: Sequence[Transition]
+) -> dict[str, Any]:
+    """Every row against Copy, and a system's chosen frames against its greedy ones."""
+    pairs = [(row.name, COPY) for row in rows if row.name != COPY and ".pool" not in row.name]
+    pairs += [(r.name, r.system) for r in rows if r.name.startswith(f"{r.system}.k")]
+    return {f"{a} - {b}": compare(verdicts[a], verdicts[b], items, (a, b)) for a, b in pairs}
+
+
+def _curves(
+    run: Path, rows: Sequence[Row], verdicts: Mapping[str, Sequence[Verdict]], items: Sequence[Transition]
+) -> dict[str, Any]:
+    """Best-of-k by the judge's scores, per system, in the form of `systems` in `results.json`."""
+    from retrodict.evaluation.summary import summarise
+
+    curves = {}
+    for system in dict.fromkeys(row.system for row in rows if row.system != COPY):
+        scores: dict[int, Sequence[Verdict]] = {GREEDY: verdicts[system]}
+        scores |= {i: verdicts[f"{system}.pool{i}"] for i in range(len(rows)) if f"{system}.pool{i}" in verdicts}
+        judged = with_scores(system, run, items, scores)
+        curves[system] = summarise(judged, sorted({v for r in judged for f in r.pool for v in f.verifiers}))
+    return curves
+
+
+def _usage(judge: Judge | PairJudge, plan: Plan) -> dict[str, Any] | None:
+    if not isinstance(judge, Chat):
+        return None
+    counted = usage(judge.used, judge.tally.fresh, judge.cache, plan.prices)
+    return {**counted, "calls": dict(sorted(judge.tally.counts.items()))}
+
+
+def _finish(
+    run: Path, name: str, measured: dict[str, Any], lines: Sequence[Mapping[str, Any]], began: float
+) -> dict[str, Any]:
+    from retrodict.versions import command_line, versions
+
+    measured |= {
+        "wall_seconds": round(time.monotonic() - began, 1),
+        "versions": versions(),
+        "command": command_line(),
+    }
+    write_lines(run / FOLDER / f"{name}.jsonl", lines)
+    write_json(run / FOLDER / f"{name}.json", measured)
+    return measured
+
+
+def _line(row: str, candidate: int | None, item: Transition, found: Verdict) -> dict[str, Any]:
+    def number(value: float) -> float | None:
+        return None if math.isnan(value) else value
+
+    return {
+        "row": row,
+        "candidate": candidate,
+        "id": item.id,
+        "class": item.category,
+        "group": item.group or item.id,
+        "action": item.action,
+        "es": number(found.es),
+        "me": number(found.me),
+        "score": number(found.score),
+        "reason": found.reason,
+        "detail": found.detail,
+        "replies": list(found.replies),
+        "answers": list(found.answers),
+    }

@@ -1,0 +1,270 @@
+"""Pictures on the page: which ones, in which order, and as what.
+
+Examples are chosen by the hash of their ids, never by eye; where right and wrong ones are shown apart, each part is.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from retrodict.dynamics.verify import choose
+from retrodict.evaluation.pool import ItemResult, Scored
+from retrodict.evaluation.summary import DEFAULT_SELECTOR, MIN_COPY
+from retrodict.report.run import Run, finite, hashed, system_name
+from retrodict.transitions import Transition, decode_image
+
+SAMPLE, WORST, LABELS, LOOKED_AT, HEATMAPS = 8, 4, 4, 400, 4
+LARGE, SIDE = 40_000, 320  # pictures of more bytes are shown at this many pixels
+SUITE_NAMES = {
+    "attribute": "Attribute",
+    "everyday": "Everyday action",
+    "object_object": "Object to object",
+    "spatial": "Spatial relation",
+    "count_physics": "Count and physics",
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A source and a target picture with what is said about them."""
+
+    source: str
+    target: str
+    action: str
+    title: str = ""
+    logprob: float = math.nan
+    truth: str = ""  # what really happened, where the action is not it
+    cells: tuple[tuple[float, float, float, float, float], ...] = ()  # left, top, width, height, opacity; in percent
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One prediction: its picture, its score, and whether it repeats the source.
+
+    Without an exact score, `facts` says what else is known of it.
+    """
+
+    image: str
+    score: float
+    copy: bool
+    reason: str = ""
+    facts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    source: str
+    target: str
+    action: str
+    suite: str
+    predictions: tuple[Shown, ...]
+    cells: tuple[tuple[float, float, float, float, float], ...] = ()  # recognition weights of the target
+    shape: float = 1.0  # width over height
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    note: str
+    system: str
+    pick: Callable[[ItemResult], Scored]
+    row: str = ""  # its name where judges and metrics list it
+
+
+def uri(data: bytes | None) -> str:
+    """Encoded picture bytes as a data URI; empty without a picture."""
+    if not data:
+        return ""
+    if len(data) > LARGE:
+        data = _smaller(data)
+    kind = "jpeg" if data[:2] == b"\xff\xd8" else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _smaller(data: bytes) -> bytes:
+    """The picture at a size that a page can hold a few dozen of."""
+    picture = decode_image(data, "picture")
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=88, subsampling=0)
+    return buffer.getvalue()
+
+
+def suite_name(category: str) -> str:
+    return SUITE_NAMES.get(category, category)
+
+
+def world(run: Run) -> list[Pair]:
+    """One test transition of each suite."""
+    firsts: dict[str, Transition] = {}
+    for transition in _by_hash(run):
+        firsts.setdefault(transition.category, transition)
+    order = [*SUITE_NAMES, *sorted(firsts.keys() - SUITE_NAMES.keys())]
+    return [_pair(firsts[suite], title=suite_name(suite)) for suite in order if suite in firsts][:6]
+
+
+def labels(run: Run) -> dict[str, list[Pair]] | None:
+    """Mined pairs with the inverse model's labels: right ones and wrong ones where the truth can be read off."""
+    found: dict[str, list[Pair]] = {"right": [], "wrong": [], "unknown": []}
+    for row in run.annotated(LOOKED_AT):
+        verdict, truth = _verdict(row) if run.is_tabletop else ("unknown", "")
+        if verdict and len(found[verdict]) < LABELS:
+            found[verdict].append(_pair(row, logprob=row.logprob, truth=truth))
+        if len(found["right"]) == len(found["wrong"]) == LABELS or len(found["unknown"]) == LABELS:
+            break
+    return found if any(found.values()) else None
+
+
+def _verdict(row: Transition) -> tuple[str, str]:
+    """Whether a label is right by the world's own rules; no verdict where no single action explains the pair."""
+    from retrodict.worlds import tabletop
+
+    pictures = row.source_image, row.target_image
+    true = tabletop.true_action(*(tabletop.parse(picture, "cells") for picture in pictures))
+    if true is None:
+        return "", ""
+    right = tabletop.parse_action(row.action) == true
+    return ("right", "") if right else ("wrong", tabletop.templates(true)[0])
+
+
+def heatmaps(run: Run) -> list[Pair]:
+    """Target pictures under their recognition weights, as cells whose opacity is the weight's share of the largest."""
+    found = list(_recognition(run).items())[:HEATMAPS]
+    return [_pair(run.test[name], cells=cells) for name, cells in found if name in run.test]
+
+
+def _recognition(run: Run) -> dict[str, tuple[tuple[float, float, float, float, float], ...]]:
+    """Cells of the items whose recognition weights the run stored."""
+    path = run.folder / "recognition.json"
+    if not path.is_file():
+        return {}
+    records = json.loads(path.read_text(encoding="utf-8"))
+    return {record["id"]: tuple(_cells(record["grid"], record["weights"])) for record in records}
+
+
+def _cells(grid: list[int], weights: list[float]) -> Iterator[tuple[float, float, float, float, float]]:
+    rows, columns = grid
+    largest = max((w for w in weights if finite(w)), default=0.0) or 1.0
+    for i, weight in enumerate(weights):
+        if finite(weight) and weight / largest >= 0.02:
+            left, top = 100 * (i % columns) / columns, 100 * (i // columns) / rows
+            yield left, top, 100 / columns, 100 / rows, round(weight / largest, 3)
+
+
+def columns(run: Run) -> list[Column]:
+    """The predictions that stand side by side: the baseline, the run's model, and what its verifier chose."""
+    if run.main is None:
+        return []
+    found = []
+    if run.main == "fdm" and run.predictions("ft"):
+        found.append(Column("FT", "labelled data only", "ft", lambda item: item.greedy, "ft"))
+    if items := run.predictions(run.main):
+        note = "with annotated video" if run.main == "fdm" else "greedy"
+        found.append(Column(system_name(run.main), note, run.main, lambda item: item.greedy, run.main))
+        size = min(len(item.pool) for item in items.values())
+        selector = run.get("systems", run.main, f"k{size}", "selector") or _selector(items.values())
+        if size > 1 and selector not in ("", "random"):
+            note = f"best of {size}"
+            row = f"{run.main}.k{size}.{selector}"
+            found.append(Column("Verified", note, run.main, lambda item: _verified(item, selector), row))
+    return found
+
+
+def _selector(items: Iterable[ItemResult]) -> str:
+    """What chooses where no score says which verifier is the default one."""
+    known = {name for item in items for frame in item.pool for name in frame.verifiers} - {MIN_COPY}
+    return DEFAULT_SELECTOR if DEFAULT_SELECTOR in known else next(iter(sorted(known)), "")
+
+
+def _verified(item: ItemResult, selector: str) -> Scored:
+    scores = [frame.verifiers.get(selector, math.nan) for frame in item.pool]
+    if not scores or all(math.isnan(score) for score in scores):
+        return Scored(reason="no candidate was scored")
+    return item.pool[choose(scores)]
+
+
+def sample(run: Run) -> list[Row]:
+    """The first items by hash."""
+    return list(_rows(run, [t for t in _by_hash(run) if _complete(run, t)][:SAMPLE]))
+
+
+def worst(run: Run) -> list[Row]:
+    """The items on which the last column does worst; equals in the order of their hashes."""
+    found = columns(run)
+    if not found:
+        return []
+    worth = _worth(run, found[-1])
+    scored = [t for t in _by_hash(run) if _complete(run, t) and finite(worth(t))]
+    return list(_rows(run, sorted(scored, key=worth)[:WORST]))
+
+
+def _worth(run: Run, column: Column) -> Callable[[Transition], float]:
+    """How good a prediction is: by the exact state, else by the first judge, else how much nearer than a copy it is."""
+    if not run.is_aurora:
+        items = run.predictions(column.system)
+        return lambda t: column.pick(items[t.id]).score
+    if run.judges:
+        verdicts = run.judges[0]["verdicts"]
+        return lambda t: _float(verdicts.get((column.row, t.id)))
+    records = run.records(column.system)
+
+    def saved(t: Transition) -> float:
+        distances = (records.get(t.id) or {}).get("l1") or {}
+        return _float(distances.get("copy")) - _float(distances.get(column.row))
+
+    return saved
+
+
+def _float(value: Any) -> float:
+    return value if finite(value) else math.nan
+
+
+def _complete(run: Run, transition: Transition) -> bool:
+    found = columns(run)
+    return bool(found) and all(transition.id in run.predictions(c.system) for c in found)
+
+
+def _rows(run: Run, transitions: Iterable[Transition]) -> Iterator[Row]:
+    cells = _recognition(run)
+    records = {c.system: run.records(c.system) for c in columns(run)} if run.is_aurora else {}
+    for t in transitions:
+        shown = tuple(_shown(run, column, t, records) for column in columns(run))
+        width, height = t.source_image.size if t.source else (1, 1)
+        yield Row(
+            uri(t.source), uri(t.target), t.action, suite_name(t.category), shown, cells.get(t.id, ()), width / height
+        )
+
+
+def _shown(
+    run: Run, column: Column, transition: Transition, records: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> Shown:
+    frame = column.pick(run.predictions(column.system)[transition.id])
+    if not run.is_aurora:
+        return Shown(uri(frame.image), frame.score, frame.copy == 1, frame.reason)
+    record = records.get(column.system, {}).get(transition.id, {})
+    facts = []
+    for judge in run.judges:
+        score = judge["verdicts"].get((column.row, transition.id))
+        facts.append(f"{judge['name']}: {score:g} of 10" if finite(score) else f"{judge['name']}: not scored")
+    distance = (record.get("l1") or {}).get(column.row)
+    if finite(distance):
+        facts.append(f"L1 {distance:.3f}")
+    copied = ((record.get("metrics") or {}).get("copy") or {}).get(column.row)
+    reason = "" if frame.image else frame.reason or "no picture"
+    return Shown(uri(frame.image), math.nan, copied == 1, reason, tuple(facts))
+
+
+def _pair(transition: Transition, **more: Any) -> Pair:
+    return Pair(uri(transition.source), uri(transition.target), transition.action, **more)
+
+
+def _by_hash(run: Run) -> list[Transition]:
+    return sorted(run.test.values(), key=lambda t: hashed(t.id))

@@ -1,0 +1,69 @@
+"""What a recipe needs before it can run: weights, which a hub has, and data, which people must get themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retrodict.models.hub import WEIGHTS, Part, download
+from retrodict.models.registry import card_of
+from retrodict.recipes import TrainRecipe, load_recipe
+
+
+def fetch(name: str, out: Path | None) -> tuple[list[str], list[str]]:
+    """Get what `name` needs: a recipe's file, a family, or a hub id.
+
+    Returns a line for each thing that is there now, and one for each that is missing and where to get it. Raises
+    `ValueError` when `name` is none of them.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return _for_recipe(load_recipe(Path(name), (), TrainRecipe), out)
+    if name in WEIGHTS:
+        return _weights(WEIGHTS[name], out or Path("models") / name)
+    if is_hub_id(name):
+        return _weights((Part(name),), out)
+    raise ValueError(
+        f"There is nothing called {name}: give a recipe.yaml, {', '.join(WEIGHTS)}, or a hub id (owner/name)."
+    )
+
+
+def missing_data(recipe: TrainRecipe) -> list[str]:
+    """Folders of transitions that are not there, and where their rows come from."""
+    found = [
+        f"{source.path}: {source.origin or 'labelled transitions'}"
+        for source in recipe.data.train
+        if not any(source.path.glob("*.parquet"))
+    ]
+    if recipe.data.val is not None and not any(recipe.data.val.glob("*.parquet")):
+        found.append(f"{recipe.data.val}: transitions to measure on")
+    return found
+
+
+def missing_weights(recipe: TrainRecipe) -> list[str]:
+    if recipe.init is None or recipe.init == "small" or is_hub_id(recipe.init) or card_of(Path(recipe.init)):
+        return []
+    return [f"{recipe.init}: the model to start from; retrodict download {recipe.family} --out {recipe.init}"]
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name is `owner/name`, and no path: those begin with a dot or a slash."""
+    return name.count("/") == 1 and not name.startswith((".", "/")) and not Path(name).is_dir()
+
+
+def _for_recipe(recipe: TrainRecipe, out: Path | None) -> tuple[list[str], list[str]]:
+    fetched: list[str] = []
+    missing: list[str] = []
+    if recipe.init is not None and is_hub_id(recipe.init):
+        fetched, missing = _weights((Part(recipe.init),), out)
+    elif missing_weights(recipe):
+        if recipe.family in WEIGHTS:
+            fetched, missing = _weights(WEIGHTS[recipe.family], out or Path(str(recipe.init)))
+        else:
+            missing = missing_weights(recipe)
+    return fetched, missing + missing_data(recipe)
+
+
+def _weights(parts: tuple[Part, ...], out: Path | None) -> tuple[list[str], list[str]]:
+    missing = download(parts, out)
+    lost = {line.partition(":")[0] for line in missing}
+    where = out or "the hub's cache"
+    return [f"{where}: {part.repository}" for part in parts if part.repository not in lost], missing

@@ -1,0 +1,185 @@
+"""`process_clip`: everything that happens to one clip. Pure, picklable, with no engine and no pyarrow behind it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from retrodict.video.clips import ClipError, ClipRef, ClipResult, Keyframe
+from retrodict.video.config import MineConfig
+from retrodict.video.decode import Decoded, Gray, luma, open_video, to_jpeg
+from retrodict.video.frame_buffer import Held, Picture
+from retrodict.video.motion import Meter, Track, pyramid
+from retrodict.video.selection import lay_out, select
+from retrodict.video.snap import Lane
+
+Tick = Callable[[], None]
+
+# No pair is made of frames that show nothing of the same, be it a slow dissolve, a wipe or a whirl of the camera that
+# lies between them: where so much changed of their contrast, and their likeness is below. Of dissolves drawn between
+# real shots (benchmarks/mining.py) 29 of 109 pairs lay across one without this, 5 of 81 do with it.
+_CHANGED = 0.5
+_UNLIKE = 0.3
+_LEAST_SIDE = 12  # pixels of the small plane: optical flow needs as many
+
+
+def process_clip(ref: ClipRef, config: MineConfig, tick: Tick = lambda: None) -> ClipResult:
+    """Mine one clip. What goes wrong with the clip is a result with a `reason`, not an exception.
+
+    `tick` is called about once per frame; a watcher takes its silence for a hang.
+    """
+    with _one_thread():
+        try:
+            return _mine(ref, config, tick)
+        except ClipError as error:
+            return ClipResult(ref=ref, reason=error.reason, detail=str(error))
+        except (av.FFmpegError, cv2.error, OSError, MemoryError) as error:
+            return ClipResult(ref=ref, reason="unreadable", detail=f"{type(error).__name__}: {error}"[:300])
+
+
+def _mine(ref: ClipRef, config: MineConfig, tick: Tick) -> ClipResult:
+    if not ref.path.is_file():
+        raise ClipError("missing", f"{ref.path.name} is not a file")
+    if not ref.path.stat().st_size:
+        raise ClipError("empty", "the file has no bytes")
+    decoded = 0
+    with open_video(ref.path) as video:
+        held = Held(config)
+        meter = Meter(config, video.fps)
+        for item in video.decode(ref.start, ref.stop):
+            tick()
+            if not decoded and min(pyramid(luma(item.frame))[1].shape) < _LEAST_SIDE:
+                raise ClipError("too_small", f"{item.frame.width} x {item.frame.height} pixels: too thin to see motion")
+            decoded += 1
+            if meter.push(item.index, item.seconds, item.pts, luma(item.frame)):
+                held.add(meter.track, meter.small, item.frame)
+        track = meter.finish()
+        known = ClipResult(
+            ref=ref,
+            sha256=file_sha256(ref.path),
+            frames=decoded,
+            duplicates=track.duplicates,
+            corrupt_packets=video.corrupt_packets,
+            duration=track.seconds[-1] - track.seconds[0] + 1 / video.fps if len(track) else 0.0,
+            fps=video.fps,
+            time_base=video.time_base,
+        )
+    if not decoded:
+        if known.ref.is_segment and not known.corrupt_packets:
+            return _without_pairs(known, "undecodable", f"no frame from {ref.start:g} s to {ref.stop or math.inf:g} s")
+        return _without_pairs(known, "undecodable", f"no frame could be decoded ({known.corrupt_packets} bad packets)")
+    return _pick(known, meter, held, config, tick)
+
+
+def _pick(known: ClipResult, meter: Meter, held: Held, config: MineConfig, tick: Tick) -> ClipResult:
+    track = meter.track
+    gap, in_seconds = config.gap()
+    span = known.duration if in_seconds else known.frames
+    if span <= gap:
+        return _without_pairs(known, "too_short", f"{known.frames} frames, {known.duration:.2f} s")
+    lane = lay_out(track, config)
+    shot = lane.shot
+    if len(track) < 2 or not (lane.motion >= config.min_motion).any():
+        return _without_pairs(known, "static", f"{known.duplicates} of {known.frames} frames repeat the one before")
+    picks = select(lane, config)
+    near = [(a, a + 1) for a, (i, j) in enumerate(pairwise(picks)) if shot[i] == shot[j]]
+    first = np.unique(shot, return_index=True)
+    cut_frames = tuple(track.index[i] for number, i in zip(*first, strict=True) if number >= 0 and i > 0)
+    known = replace(known, cuts=cut_frames, straddling=max(0, len(picks) - 1 - len(near)))
+    if not near:
+        if len(picks) < 2:
+            return _without_pairs(known, "static", "all that moves, moves within one gap")
+        return _without_pairs(known, "cuts", f"{len(picks)} frames fit, no two of them in one shot")
+    pictures = _pictures(known.ref, meter, {picks[i] for pair in near for i in pair}, held, config, tick)
+    pairs = [pair for pair in near if not config.cuts or _same_scene(meter, *(pictures[picks[i]].small for i in pair))]
+    known = replace(known, unlike=len(near) - len(pairs))
+    if not pairs:
+        return _without_pairs(
+            known, "unlike", f"of {len(picks)} frames that fit, no two neighbours have anything in common"
+        )
+    used = sorted({i for pair in pairs for i in pair})
+    frames = tuple(_keyframe(track, lane, picks[i], pictures[picks[i]].jpeg) for i in used)
+    renumber = {old: new for new, old in enumerate(used)}
+    return replace(known, keyframes=frames, pairs=tuple((renumber[a], renumber[b]) for a, b in pairs))
+
+
+def _same_scene(meter: Meter, source: Gray, target: Gray) -> bool:
+    return meter.alike(source, target, _CHANGED) >= _UNLIKE
+
+
+def _pictures(
+    ref: ClipRef, meter: Meter, places: set[int], held: Held, config: MineConfig, tick: Tick
+) -> dict[int, Picture]:
+    """What is kept of frames, by their place in the track."""
+    found = held.pictures(places)
+    missing = {meter.track.index[place]: place for place in places - found.keys()}
+    for item in decode_some(ref, set(missing), tick):
+        jpeg = to_jpeg(item.frame, config.jpeg_quality) if config.frames else None
+        found[missing[item.index]] = Picture(meter.planes(luma(item.frame))[1], jpeg)
+    return found
+
+
+def _keyframe(track: Track, lane: Lane, place: int, image: bytes | None) -> Keyframe:
+    return Keyframe(
+        index=track.index[place],
+        seconds=track.seconds[place],
+        pts=None if track.pts[place] < 0 else track.pts[place],
+        motion=float(lane.motion[place]),
+        sharpness=track.sharpness[place],
+        shot=int(lane.shot[place]),
+        image=image,
+    )
+
+
+def decode_some(ref: ClipRef, wanted: set[int], tick: Tick = lambda: None) -> Iterator[Decoded]:
+    """Frames of a clip by number, by decoding it up to the last of them. Raises `ClipError` when one is not there."""
+    left = set(wanted)
+    if not left:
+        return
+    with open_video(ref.path) as video:
+        for item in video.decode(ref.start, ref.stop):
+            tick()
+            if item.index in left:
+                left.remove(item.index)
+                yield item
+                if not left:
+                    return
+    raise ClipError("changed", f"{ref.path.name} has no frame {min(left)} any more")
+
+
+def _without_pairs(known: ClipResult, reason: str, detail: str) -> ClipResult:
+    return replace(known, reason=reason, detail=detail)
+
+
+def file_sha256(path: Path) -> str:
+    stat = path.stat()
+    return _sha256(str(path), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _sha256(path: str, size: int, modified: int) -> str:
+    """Cached by size and time, as one file may hold many clips."""
+    del size, modified
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Clips run side by side in processes; OpenCV's threads would only compete, and the sums would vary."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)

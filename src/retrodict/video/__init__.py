@@ -22,7 +22,7 @@ _HOMES = {
     "MineConfig": "config",
     "MineResult": "mining",
     "mine": "mining",
-    "process_clip": "process",
+    "process_clip": "clip_miner",
 }
 __all__ = ["ClipRef", "ClipResult", "MineConfig", "MineResult", "mine", "process_clip"]
 

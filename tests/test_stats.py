@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from retrodict.evaluation.metrics import l1
-from retrodict.stats import holm, macro_interval, mean_interval, paired_difference, share, wilson
+from retrodict.stats import Estimate, holm, macro_interval, mean_interval, paired_difference, share, wilson
 
 NAN = math.nan
 
@@ -110,3 +110,11 @@ def test_l1_resizes_the_prediction() -> None:
 
     target = Image.new("RGB", (8, 4), (255, 0, 0))
     assert l1(Image.new("RGB", (3, 3), (204, 0, 0)), target) == pytest.approx(51 / 255 / 3)
+
+
+def test_entries_of_results_json():
+    found = Estimate(0.5, 0.25, 0.75, 4, 1).entry("score")
+    assert list(found.items()) == [("score", 0.5), ("ci95", [0.25, 0.75]), ("n", 4), ("n_unscored", 1)]
+    paired = paired_difference([1.0, 2.0, 3.0], [0.5, 1.0, 1.5]).entry("new", "old")
+    assert list(paired) == ["a", "b", "difference", "ci95", "relative", "n", "n_unscored", "p"]
+    assert (paired["a"], paired["b"], paired["difference"], paired["relative"]) == ("new", "old", 1.0, 1.0)

@@ -20,6 +20,7 @@ CONFIDENCE = 0.95
 _SEED = 20_250_606  # fixed, so that the same values always print the same interval
 
 Values = npt.NDArray[np.float64]
+Entry = dict[str, Any]  # a number of `results.json` with its interval and counts
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,14 @@ class Estimate:
     high: float
     n: int
     n_unscored: int = 0
+
+    @property
+    def ci95(self) -> list[float]:
+        return [self.low, self.high]
+
+    def entry(self, key: str) -> Entry:
+        """How `results.json` holds it, with the mean under `key`: `{key, "ci95", "n", "n_unscored"}`."""
+        return {key: self.mean, "ci95": self.ci95, "n": self.n, "n_unscored": self.n_unscored}
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,27 @@ class Paired:
     n: int
     p: float
     n_unscored: int = 0
+
+    @property
+    def ci95(self) -> list[float]:
+        return [self.low, self.high]
+
+    def entry(self, a: str, b: str) -> Entry:
+        """A member of `comparisons` in `results.json`; `a` and `b` name the two sides.
+
+        Returns:
+            `{"a", "b", "difference", "ci95", "relative", "n", "n_unscored", "p"}`.
+        """
+        return {
+            "a": a,
+            "b": b,
+            "difference": self.difference,
+            "ci95": self.ci95,
+            "relative": self.relative,
+            "n": self.n,
+            "n_unscored": self.n_unscored,
+            "p": self.p,
+        }
 
 
 def mean_interval(values: Sequence[float] | Values, groups: Sequence[str] | None = None) -> Estimate:
@@ -117,25 +147,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def wilson(successes: int, n: int) -> Estimate:
+def wilson(successes: int, n: int, n_unscored: int = 0) -> Estimate:
     """A share with its 95 % Wilson interval, which also holds at 0 and 1. NaN when `n` is 0."""
     if n == 0:
-        return Estimate(math.nan, math.nan, math.nan, 0)
+        return Estimate(math.nan, math.nan, math.nan, 0, n_unscored)
     interval = stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
-    return Estimate(successes / n, float(interval.low), float(interval.high), n)
+    return Estimate(successes / n, float(interval.low), float(interval.high), n, n_unscored)
 
 
-def share(outcomes: Sequence[bool | float]) -> dict[str, Any]:
+def share(outcomes: Sequence[bool | float]) -> Entry:
     """`{"share", "ci95", "n", "n_unscored"}` of outcomes that are true, false or NaN, for `results.json`."""
     values = np.asarray(outcomes, dtype=np.float64)
     scored = values[~np.isnan(values)]
-    found = wilson(int(scored.sum()), len(scored))
-    return {
-        "share": found.mean,
-        "ci95": [found.low, found.high],
-        "n": found.n,
-        "n_unscored": len(values) - len(scored),
-    }
+    return wilson(int(scored.sum()), len(scored), len(values) - len(scored)).entry("share")
 
 
 def _clusters(values: Values, groups: npt.NDArray[Any] | None) -> tuple[Values, Values]:

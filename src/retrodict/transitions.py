@@ -47,6 +47,11 @@ class FramePair:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def cluster(self) -> str:
+        """What is resampled and split as a whole: the group, or the row itself where it has none."""
+        return self.group or self.id
+
+    @property
     def source_image(self) -> Image.Image:
         return decode_image(self.source, f"source of {self.id}")
 
@@ -186,11 +191,11 @@ def label(pair: FramePair, **action: Any) -> Transition:
 
 def split_by_group(rows: list[Transition], fraction: float, seed: int) -> tuple[list[Transition], list[Transition]]:
     """Split rows so that no group is on both sides; about `fraction` of the groups go to the second part."""
-    groups = sorted({row.group or row.id for row in rows})
+    groups = sorted({row.cluster for row in rows})
     random.Random(seed).shuffle(groups)
     held_out = set(groups[: round(len(groups) * fraction)])
-    first = [row for row in rows if (row.group or row.id) not in held_out]
-    return first, [row for row in rows if (row.group or row.id) in held_out]
+    first = [row for row in rows if row.cluster not in held_out]
+    return first, [row for row in rows if row.cluster in held_out]
 
 
 def decode_image(data: bytes | None, what: str) -> Image.Image:

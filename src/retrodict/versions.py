@@ -5,8 +5,10 @@ from __future__ import annotations
 import platform
 import shlex
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 _RECORDED = (
     "retrodict",
@@ -31,6 +33,29 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def provenance(
+    wall_seconds: float, *, config: Mapping[str, Any] | None = None, seed: int | None = None, command: str | None = None
+) -> dict[str, Any]:
+    """How a result was made, as every `results.json` holds it.
+
+    Args:
+        wall_seconds: how long it took.
+        config: the settings that were used.
+        seed: the seed of everything that is sampled.
+        command: the command as typed; by default the one that runs.
+
+    Returns:
+        `{"wall_seconds", "versions", "config", "seed", "command"}`, without a config or seed that is None.
+    """
+    return {
+        "wall_seconds": round(wall_seconds, 1),
+        "versions": versions(),
+        **({} if config is None else {"config": dict(config)}),
+        **({} if seed is None else {"seed": seed}),
+        "command": command_line() if command is None else command,
+    }
 
 
 def command_line() -> str:

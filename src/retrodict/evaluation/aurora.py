@@ -23,7 +23,7 @@ from retrodict.evaluation.summary import best_of_k, pool_sizes
 from retrodict.files import write_lines
 from retrodict.models.protocol import ForwardModel
 from retrodict.progress import Progress
-from retrodict.stats import Estimate, Values, holm, macro_interval, mean_interval, paired_difference
+from retrodict.stats import Values, holm, macro_interval, mean_interval, paired_difference
 from retrodict.transitions import Transition, decode_image
 
 HIGHER_IS_BETTER = {
@@ -130,23 +130,17 @@ def _captions(transitions: Sequence[Transition]) -> dict[str, str]:
 def _by_subset(transitions: Sequence[Transition], rows: Mapping[str, Values], key: str) -> dict[str, Any]:
     """`{"subsets": {subset: {row: entry}}, "all": {row: entry}, "macro": {row: entry}}`."""
     categories = np.array([t.category for t in transitions])
-    groups = np.array([t.group or t.id for t in transitions])
+    groups = np.array([t.cluster for t in transitions])
 
     def table(chosen: Any) -> dict[str, Any]:
-        return {name: _entry(mean_interval(v[chosen], groups[chosen]), key) for name, v in rows.items()}
+        return {name: mean_interval(v[chosen], groups[chosen]).entry(key) for name, v in rows.items()}
 
     subsets = list(dict.fromkeys(categories.tolist()))
     return {
         "subsets": {subset: table(categories == subset) for subset in subsets},
         "all": table(np.full(len(transitions), True)),
-        "macro": {
-            name: _entry(macro_interval(v, categories.tolist(), groups.tolist()), key) for name, v in rows.items()
-        },
+        "macro": {name: macro_interval(v, categories.tolist(), groups.tolist()).entry(key) for name, v in rows.items()},
     }
-
-
-def _entry(found: Estimate, key: str) -> dict[str, Any]:
-    return {key: found.mean, "ci95": [found.low, found.high], "n": found.n, "n_unscored": found.n_unscored}
 
 
 def _by_motion(
@@ -154,11 +148,11 @@ def _by_motion(
 ) -> dict[str, Any]:
     """L1 of the high and the low half under each split, and the subsets that make up the halves."""
     found: dict[str, Any] = {}
-    groups = np.array([t.group or t.id for t in transitions])
+    groups = np.array([t.cluster for t in transitions])
     for name, labels in halves.items():
         masks = {half: np.array([label == half for label in labels]) for half in ("high", "low")}
         found[name] = {
-            half: {row: _entry(mean_interval(v[mask], groups[mask]), "l1") for row, v in rows.items()}
+            half: {row: mean_interval(v[mask], groups[mask]).entry("l1") for row, v in rows.items()}
             for half, mask in masks.items()
         }
         found[name]["mix"] = {
@@ -192,12 +186,12 @@ def _k_curve(
     scores: dict[str, Values] = {"oracle": -distances_IN}
     for name in verifiers:
         scores[name] = table(lambda i, j, name=name: results[i].pool[j].verifiers.get(name, math.nan))  # type: ignore[misc]
-    groups = [t.group or t.id for t in transitions]
+    groups = [t.cluster for t in transitions]
     curve: dict[str, Any] = {}
     for k in pool_sizes(size):
         values = {name: (best_of_k(s, k) * distances_IN).sum(1) for name, s in scores.items()}
         values["random"] = distances_IN.mean(1)
-        curve[f"k{k}"] = {name: _entry(mean_interval(v, groups), "l1") for name, v in values.items()}
+        curve[f"k{k}"] = {name: mean_interval(v, groups).entry("l1") for name, v in values.items()}
     return curve
 
 
@@ -206,7 +200,7 @@ def _against_copy(system: str, transitions: Sequence[Transition], rows: Mapping[
     if system == COPY:
         return {}
     categories = np.array([t.category for t in transitions])
-    groups = np.array([t.group or t.id for t in transitions])
+    groups = np.array([t.cluster for t in transitions])
     subsets = list(dict.fromkeys(categories.tolist()))
     found = {}
     for subset in subsets:
@@ -214,16 +208,7 @@ def _against_copy(system: str, transitions: Sequence[Transition], rows: Mapping[
         found[subset] = paired_difference(rows[COPY][chosen], rows[system][chosen], groups[chosen])
     adjusted = holm([one.p for one in found.values()])
     return {
-        f"l1_{subset}": {
-            "a": f"{system}, {subset} (L1 saved)",
-            "b": COPY,
-            "difference": one.difference,
-            "ci95": [one.low, one.high],
-            "n": one.n,
-            "n_unscored": one.n_unscored,
-            "p": p,
-            "p_unadjusted": one.p,
-        }
+        f"l1_{subset}": one.entry(f"{system}, {subset} (L1 saved)", COPY) | {"p": p, "p_unadjusted": one.p}
         for (subset, one), p in zip(found.items(), adjusted, strict=True)
     }
 

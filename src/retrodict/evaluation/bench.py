@@ -296,18 +296,14 @@ def _finish(
     seconds: Mapping[str, float],
     **config: Any,
 ) -> dict[str, Any]:
-    from retrodict.versions import command_line, versions
+    from retrodict.versions import provenance
 
     results = {
         "kind": "bench",
         "bench": bench,
         **measured,
-        "seed": seed,
-        "config": config,
         "seconds": dict(seconds),
-        "wall_seconds": round(time.monotonic() - began, 1),
-        "versions": versions(),
-        "command": command_line(),
+        **provenance(time.monotonic() - began, config=config, seed=seed),
     }
     write_json(out / "results.json", results)
     from retrodict.report import write_report

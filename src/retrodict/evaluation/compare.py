@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,9 @@ def compare_runs(
         found = paired_difference(x[chosen], y[chosen], np.array(groups)[chosen].tolist())
         both = chosen & ~np.isnan(x - y)
         means = {side: float(v[both].mean()) if found.n else math.nan for side, v in (("a", x), ("b", y))}
-        entry = asdict(found)
-        return {"mean_a": means["a"], "mean_b": means["b"], "ci95": [entry.pop("low"), entry.pop("high")], **entry}
+        entry = found.entry("a", "b")
+        del entry["a"], entry["b"]
+        return {"mean_a": means["a"], "mean_b": means["b"], **entry}
 
     subsets = {name: paired(np.array(categories) == name) for name in dict.fromkeys(categories)}
     for entry, adjusted in zip(subsets.values(), holm([e["p"] for e in subsets.values()]), strict=True):
@@ -78,7 +79,7 @@ def compare_runs(
         "items": {"common": len(ids), "only_a": len(first) - len(ids), "only_b": len(second) - len(ids)},
         "subsets": subsets,
         "all": paired(np.full(len(ids), True)),
-        "macro": {"difference": macro.mean, "ci95": [macro.low, macro.high], "n": macro.n},
+        "macro": {"difference": macro.mean, "ci95": macro.ci95, "n": macro.n},
     }
     if out is not None:
         from retrodict.files import write_atomic

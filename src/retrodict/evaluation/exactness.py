@@ -27,4 +27,4 @@ def exactness(explained: Sequence[str], test: Sequence[Transition], seed: int) -
         if others:
             floor.append(float(tabletop.exact(others[rng.integers(len(others))], t)))
     share = float(np.mean(floor)) if floor else math.nan
-    return {"exact": named.mean, "ci95": [named.low, named.high], "n": named.n, "floor": share}
+    return {"exact": named.mean, "ci95": named.ci95, "n": named.n, "floor": share}

@@ -64,7 +64,7 @@ def measure_texts(
     kept = [t for t in transitions if t.target is not None]
     given = [texts.get(t.id) for t in kept]
     truths, subsets = [t.action for t in kept], [t.category for t in kept]
-    groups = [t.group or t.id for t in kept]
+    groups = [t.cluster for t in kept]
     found: dict[str, Any] = {"all": compare_texts(given, truths, groups), "floors": floors(truths, subsets, groups)}
     found["subsets"] = {
         subset: compare_texts(*_part(subset, subsets, given, truths, groups)) for subset in dict.fromkeys(subsets)
@@ -106,13 +106,7 @@ def _bertscore(
             values[i] = score
             if name == "model":
                 records[i]["bertscore"] = score
-        estimate = mean_interval(values, groups)
-        found[name] = {
-            "value": estimate.mean,
-            "ci95": [estimate.low, estimate.high],
-            "n": estimate.n,
-            "n_unscored": estimate.n_unscored,
-        }
+        found[name] = mean_interval(values, groups).entry("value")
     return found
 
 

@@ -183,4 +183,4 @@ def reason_counts(reasons: Iterable[str]) -> dict[str, int]:
 
 def item_result(transition: Transition, greedy: Scored, pool: tuple[Scored, ...] = ()) -> ItemResult:
     t = transition
-    return ItemResult(t.id, t.category, t.group or t.id, t.action, greedy, pool)
+    return ItemResult(t.id, t.category, t.cluster, t.action, greedy, pool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from retrodict.loading import load
 from retrodict.models.protocol import LogProb
 from retrodict.progress import Progress
 from retrodict.transitions import Transition
+from retrodict.versions import provenance
 
 DIRECTIONS = ("inverse", "forward")
 _MISSING = LogProb(math.nan, 0)
@@ -83,6 +84,7 @@ def run_probe(
         if progress is not None:
             progress.done(f"{len(transitions)} items")
     write_lines(out / "items" / "probe.jsonl", [r for d, a in found.items() for r in _records(d, a)])
+    config = {"model": model, "directions": list(found), "items": len(transitions), "data": data and str(data)}
     return _finish(
         out,
         bench,
@@ -90,9 +92,7 @@ def run_probe(
         found,
         transitions,
         reasons,
-        seed=seed,
-        wall_seconds=round(time.monotonic() - began, 1),
-        config={"model": model, "directions": list(found), "items": len(transitions), "data": data and str(data)},
+        provenance(time.monotonic() - began, config=config, seed=seed),
     )
 
 
@@ -198,10 +198,9 @@ def _finish(
     found: dict[str, Answers],
     transitions: Sequence[Transition],
     reasons: Sequence[str],
-    **more: Any,
+    how: Mapping[str, Any],
 ) -> dict[str, Any]:
     from retrodict.report import write_report
-    from retrodict.versions import command_line, versions
 
     names = list(dict.fromkeys(t.category for t in transitions))
     results = {
@@ -223,9 +222,7 @@ def _finish(
             if any(t.category == name and t.target is not None for t in transitions)
         },
         "unscored": reason_counts(reasons),
-        **more,
-        "versions": versions(),
-        "command": command_line(),
+        **how,
     }
     write_json(out / "results.json", results)
     write_report(out)

@@ -175,7 +175,7 @@ def _finish(
     config: dict[str, Any],
 ) -> dict[str, Any]:
     from retrodict.report import write_report
-    from retrodict.versions import command_line, versions
+    from retrodict.versions import provenance
 
     kept = [a for a in answers if not a.reason]
     lost = sum(not a.parsed for a in kept)
@@ -196,10 +196,7 @@ def _finish(
         "parse_failures": {"count": lost, "n": len(kept), "share": lost / len(kept) if kept else math.nan},
         "subsets": subsets,
         "unscored": reason_counts(a.reason for a in answers if a.reason),
-        "config": config,
-        "wall_seconds": round(time.monotonic() - began, 1),
-        "versions": versions(),
-        "command": command_line(),
+        **provenance(time.monotonic() - began, config=config),
     }
     write_json(out / "results.json", results)
     write_report(out)

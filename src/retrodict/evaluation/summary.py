@@ -75,7 +75,7 @@ def estimate(items: Sequence[ItemResult], selector: str = "greedy", k: int = 1) 
         "score": found.mean,
         "es": _mean(item_values(items, selector, k, "es")),
         "me": _mean(item_values(items, selector, k, "me")),
-        "ci95": [found.low, found.high],
+        "ci95": found.ci95,
         "n": found.n,
         "n_unscored": found.n_unscored,
         "copy_rate": _mean(item_values(items, selector, k, "copy")),
@@ -144,13 +144,4 @@ def compare(
         item_values(b, selectors[1], ks[1]),
         groups if len(set(groups)) < len(groups) else None,
     )
-    return {
-        "a": names[0],
-        "b": names[1],
-        "difference": found.difference,
-        "ci95": [found.low, found.high],
-        "relative": found.relative,
-        "n": found.n,
-        "n_unscored": found.n_unscored,
-        "p": found.p,
-    }
+    return found.entry(*names)

@@ -109,13 +109,8 @@ def compare_texts(texts: Sequence[str | None], truths: Sequence[str], groups: Se
     rows = [None if text is None else agreement(text, truth) for text, truth in zip(texts, truths, strict=True)]
     found: dict[str, Any] = {}
     for measure in MEASURES:
-        estimate = mean_interval([np.nan if row is None else row[measure] for row in rows], groups)
-        found[measure] = {
-            "value": estimate.mean,
-            "ci95": [estimate.low, estimate.high],
-            "n": estimate.n,
-            "n_unscored": estimate.n_unscored,
-        }
+        values = [np.nan if row is None else row[measure] for row in rows]
+        found[measure] = mean_interval(values, groups).entry("value")
     written = [(text, truth) for text, truth in zip(texts, truths, strict=True) if text is not None]
     return found | {"bleu": bleu(*zip(*written, strict=True)) if written else {"bleu": np.nan, "n": 0}}
 

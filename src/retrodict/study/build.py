@@ -198,7 +198,7 @@ class _Maker:
         judges = sorted({judge for system in self.systems for judge in system.scores})
         self.keyed[shown.key] = KeyedItem(
             id=item.id,
-            group=item.group or item.id,
+            group=item.cluster,
             subset=item.category,
             pictures={name: system for system, name in names.items()},
             frames={s.name: s.frames[item.id] for s in self.systems if item.id in s.frames},

@@ -31,7 +31,7 @@ from retrodict.training.run import train_model
 from retrodict.training.trainer import TrainConfig
 from retrodict.training.validation import validate
 from retrodict.transitions import FramePair, Transition, decode_image
-from retrodict.versions import command_line, versions
+from retrodict.versions import provenance
 
 PICTURES = 4000  # for the image tokenizer; more of the same do not make its codes better
 
@@ -75,11 +75,7 @@ def train_recipe(recipe: TrainRecipe, out: Path, progress: Progress) -> None:
         "direction": recipe.direction,
         "val": measured,
         "transitions": {"train": len(fit), "val": len(val)},
-        "wall_seconds": round(time.monotonic() - began, 1),
-        "versions": versions(),
-        "config": recipe.model_dump(mode="json"),
-        "seed": recipe.seed,
-        "command": command_line(),
+        **provenance(time.monotonic() - began, config=recipe.model_dump(mode="json"), seed=recipe.seed),
     }
     write_json(out / "results.json", results)
     progress.done(f"{measured['nll_per_token']['mean']:.3f} nats per token" if val else "nothing was held out")

@@ -18,10 +18,10 @@ CHUNK = 128  # transitions whose pictures are decoded at a time
 def validate(model: UnifiedModel, direction: Direction, transitions: Sequence[Transition]) -> dict[str, Any]:
     """Negative log-likelihood in nats: `{"nll": {"mean", "ci95", "n", "n_unscored"}, "nll_per_token": {the same}}`."""
     found = log_likelihoods(model, direction, transitions)
-    groups = [t.group or t.id for t in transitions]
+    groups = [t.cluster for t in transitions]
     return {
-        "nll": _estimate([-logprob.sum for logprob in found], groups),
-        "nll_per_token": _estimate([-logprob.mean for logprob in found], groups),
+        "nll": mean_interval([-logprob.sum for logprob in found], groups).entry("mean"),
+        "nll_per_token": mean_interval([-logprob.mean for logprob in found], groups).entry("mean"),
     }
 
 
@@ -52,9 +52,3 @@ def can_say(model: UnifiedModel, action: str) -> bool:
         return bool(model.family.text_ids(action))
     except ValueError:
         return False
-
-
-def _estimate(values: Sequence[float], groups: Sequence[str]) -> dict[str, Any]:
-    """A mean with its interval over groups, as `results.json` holds it."""
-    found = mean_interval(values, groups)
-    return {"mean": found.mean, "ci95": [found.low, found.high], "n": found.n, "n_unscored": found.n_unscored}

@@ -136,7 +136,7 @@ def summarise(found: Sequence[Preference], items: Sequence[Transition]) -> dict[
     decided = named["first"] + named["second"]
     return {
         "share": estimate.mean,
-        "ci95": [estimate.low, estimate.high],
+        "ci95": estimate.ci95,
         "p": paired_difference(outcomes, [0.5] * len(outcomes), groups(items)).p,
         "n": estimate.n,
         "n_total": len(found),
@@ -169,7 +169,7 @@ def tournament(
 
 
 def _record(a: str, b: str, item: Transition, found: Preference) -> dict[str, Any]:
-    facts: Mapping[str, Any] = {"id": item.id, "class": item.category, "group": item.group or item.id}
+    facts: Mapping[str, Any] = {"id": item.id, "class": item.category, "group": item.cluster}
     return {
         "a": a,
         "b": b,

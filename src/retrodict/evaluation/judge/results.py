@@ -37,7 +37,7 @@ def _estimate(verdicts: Sequence[Verdict], items: Sequence[Transition]) -> dict[
         "score": found.mean,
         "es": _mean([v.es for v in verdicts]),
         "me": _mean([v.me for v in verdicts]),
-        "ci95": [found.low, found.high],
+        "ci95": found.ci95,
         "n": found.n,
         "n_total": total,
         "n_unscored": found.n_unscored,
@@ -51,22 +51,12 @@ def compare(
     a: Sequence[Verdict], b: Sequence[Verdict], items: Sequence[Transition], names: tuple[str, str]
 ) -> dict[str, Any]:
     """a minus b on the same items, in the form of `comparisons` in `results.json`."""
-    found = paired_difference([v.score for v in a], [v.score for v in b], groups(items))
-    return {
-        "a": names[0],
-        "b": names[1],
-        "difference": found.difference,
-        "ci95": [found.low, found.high],
-        "relative": found.relative,
-        "n": found.n,
-        "n_unscored": found.n_unscored,
-        "p": found.p,
-    }
+    return paired_difference([v.score for v in a], [v.score for v in b], groups(items)).entry(*names)
 
 
 def groups(items: Sequence[Transition]) -> list[str] | None:
     """Clusters for the intervals, or None where every item is its own."""
-    found = [t.group or t.id for t in items]
+    found = [t.cluster for t in items]
     return found if len(set(found)) < len(found) else None
 
 

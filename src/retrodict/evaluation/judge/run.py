@@ -137,13 +137,9 @@ def _usage(judge: Judge | PairJudge, plan: Plan) -> dict[str, Any] | None:
 def _finish(
     run: Path, name: str, measured: dict[str, Any], lines: Sequence[Mapping[str, Any]], began: float
 ) -> dict[str, Any]:
-    from retrodict.versions import command_line, versions
+    from retrodict.versions import provenance
 
-    measured |= {
-        "wall_seconds": round(time.monotonic() - began, 1),
-        "versions": versions(),
-        "command": command_line(),
-    }
+    measured |= provenance(time.monotonic() - began)
     write_lines(run / FOLDER / f"{name}.jsonl", lines)
     write_json(run / FOLDER / f"{name}.json", measured)
     return measured
@@ -158,7 +154,7 @@ def _line(row: str, candidate: int | None, item: Transition, found: Verdict) -> 
         "candidate": candidate,
         "id": item.id,
         "class": item.category,
-        "group": item.group or item.id,
+        "group": item.cluster,
         "action": item.action,
         "es": number(found.es),
         "me": number(found.me),

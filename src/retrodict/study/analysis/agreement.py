@@ -53,7 +53,7 @@ def agreement(panel: Panel) -> dict[str, Any]:
         "alpha": krippendorff_alpha([unit for item in units for unit in item]),
         "alpha_ci95": _alpha_interval(units),
         "same_best": found.mean,
-        "same_best_ci95": [found.low, found.high],
+        "same_best_ci95": found.ci95,
         "same_best_chance": 1 / len(panel.systems),
         "n_items": len(units),
     }

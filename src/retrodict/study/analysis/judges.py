@@ -59,7 +59,7 @@ def against_people(panel: Panel, judge_IS: Values) -> dict[str, Any]:
         "n_items": len(part.items),
         "n_unscored": int((~known).sum()),
         "spearman": found,
-        "best": {"share": best.mean, "ci95": [best.low, best.high], "chance": 1 / len(part.systems), "n_items": best.n},
+        "best": {"share": best.mean, "ci95": best.ci95, "chance": 1 / len(part.systems), "n_items": best.n},
         "wins": ahead_IST.mean(0).tolist(),
     }
 

@@ -26,12 +26,12 @@ from generate_baseline import Baseline, batched, published
 from PIL import Image
 
 from retrodict.dynamics.generate import sample_images
-from retrodict.dynamics.sampling import Sampling
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verify import InverseLikelihood
 from retrodict.files import write_json
 from retrodict.loading import load
 from retrodict.models.protocol import IntArray
+from retrodict.sampling import Sampling
 from retrodict.versions import versions
 from retrodict.worlds import tabletop
 

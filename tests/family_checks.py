@@ -14,13 +14,13 @@ from PIL import Image
 from retrodict.bootstrap.annotate import annotate
 from retrodict.dynamics.generate import sample_images
 from retrodict.dynamics.likelihood import score
-from retrodict.dynamics.sampling import Sampling
 from retrodict.dynamics.sequences import build
 from retrodict.dynamics.stepwise import decode_steps
 from retrodict.dynamics.verify import InverseLikelihood, predict
 from retrodict.loading import load, load_family, save_model
 from retrodict.models.protocol import IntArray, TokenFamily, TokenSequence
 from retrodict.prompts import Direction
+from retrodict.sampling import Sampling
 from retrodict.training.lora import LoraConfig, add_adapter
 from retrodict.training.run import train_model
 from retrodict.training.trainer import TrainConfig

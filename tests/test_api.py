@@ -12,6 +12,7 @@ from PIL import Image
 
 from retrodict import api
 from retrodict.dynamics.verify import InverseLikelihood, ScoredBy
+from retrodict.sampling import Sampling
 from retrodict.worlds import tabletop
 
 EXAMPLE = tabletop.sample(1, 3)[0]
@@ -124,18 +125,18 @@ def test_what_is_refused(call: Any, message: str) -> None:
 
 def test_draws_can_be_shaped(tiny_model: Path) -> None:
     loaded = {"model": tiny_model, "verifier": "idm", "seed": 3}
-    cold = api.predict(SOURCE, ACTION, n=6, temperature=0.01, **loaded)
+    cold = api.predict(SOURCE, ACTION, n=6, sampling=Sampling(0.01), **loaded)
     assert len({c.codes_L.tobytes() for c in cold.candidates if c.codes_L is not None}) == 1
-    narrow = api.predict(SOURCE, ACTION, n=6, top_p=1e-6, **loaded)
+    narrow = api.predict(SOURCE, ACTION, n=6, sampling=Sampling(top_p=1e-6), **loaded)
     assert narrow.image == cold.image
     waves = api.predict(SOURCE, ACTION, n=6, stop_at=-1e9, **loaded)
     assert len(waves.candidates) == 2
     gated = api.predict(SOURCE, ACTION, n=2, reject_copies=True, **loaded)
     assert gated.verifier == "idm_no_copies"
-    with pytest.raises(ValueError, match="cannot be guided"):
-        api.predict(SOURCE, ACTION, guidance=3.0, **loaded)
-    with pytest.raises(ValueError, match="draws image tokens"):
-        api.predict(SOURCE, ACTION, model="copy", verifier="random", top_p=0.5)
+    with pytest.raises(ValueError, match="classifier-free guidance is unavailable"):
+        api.predict(SOURCE, ACTION, sampling=Sampling(guidance=3.0), **loaded)
+    with pytest.raises(ValueError, match="samples nothing"):
+        api.predict(SOURCE, ACTION, model="copy", verifier="random", sampling=Sampling(top_p=0.5))
     with pytest.raises(ValueError, match="scores nothing"):
         api.predict(SOURCE, ACTION, model=tiny_model, verifier="none", stop_at=0.0)
     assert api.predict(SOURCE, ACTION, n=2, model=tiny_model, verifier="exact").scores == (0.0, 0.0)

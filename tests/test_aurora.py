@@ -19,6 +19,7 @@ from retrodict.evaluation.bench import run_bench
 from retrodict.evaluation.metrics import copying, l1
 from retrodict.evaluation.motion import flow_magnitude, magnitudes, split
 from retrodict.models.protocol import image_of
+from retrodict.sampling import Sampling
 
 SIZES = {"magicbrush": (96, 96), "ag": (80, 60), "something": (64, 48), "whatsup": (96, 64), "kubric": (64, 64)}
 
@@ -261,10 +262,14 @@ def test_embedding_metrics_and_an_editor_on_tiny_random_models(native: Path, tmp
     source = read_aurora(native)[3].source_image
     (pool,) = model.sample([source], ["move it"], 2, seed=0)
     (again,) = model.sample([source], ["move it"], 1, seed=0)
-    (greedy,) = model.sample([source], ["move it"], 3, seed=0, temperature=0.0)
+    (greedy,) = model.sample([source], ["move it"], 3, seed=0, sampling=Sampling(0))
     assert pool[0].image.size == (80, 64)  # whole latents
     assert image_of(pool[0]).tobytes() == again[0].image.tobytes() == greedy[2].image.tobytes()
     assert pool[0].image.tobytes() != pool[1].image.tobytes()
+    (unguided,) = model.sample([source], ["move it"], 1, seed=0, sampling=Sampling(guidance=1.0))
+    assert unguided[0].image.tobytes() != again[0].image.tobytes()
+    with pytest.raises(ValueError, match="samples no tokens"):
+        model.sample([source], ["move it"], 1, seed=0, sampling=Sampling(top_p=0.9))
     with pytest.raises(ValueError, match="no InstructPix2Pix pipeline"):
         load(f"diffusers:{tmp_path}", "forward")
 

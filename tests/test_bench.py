@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,9 @@ from retrodict.evaluation.bench import (
 from retrodict.evaluation.exactness import exactness
 from retrodict.evaluation.pool import Scored, reason_counts
 from retrodict.evaluation.summary import best_of_k, pool_sizes
+from retrodict.models.editors import CopyModel
 from retrodict.models.protocol import Candidate, Frame
+from retrodict.sampling import Sampling
 from retrodict.transitions import Transition
 from retrodict.worlds import tabletop
 
@@ -46,7 +49,12 @@ class HalfRight:
         self.targets = {(t.source_image.tobytes(), t.action): t.target_image for t in transitions}
 
     def sample(
-        self, sources: Sequence[Frame], actions: Sequence[str], n: int, seed: int, temperature: float = 1.0
+        self,
+        sources: Sequence[Frame],
+        actions: Sequence[str],
+        n: int,
+        seed: int,
+        sampling: Sampling = Sampling(),
     ) -> list[list[Candidate]]:
         if unknown := [a for a in actions if "remove" in a]:
             raise ValueError(f"unknown word in {unknown[0]}")
@@ -54,7 +62,7 @@ class HalfRight:
         for source, action in zip(sources, actions, strict=True):
             assert isinstance(source, Image.Image)
             right = self.targets[source.tobytes(), action]
-            pools.append([Candidate(right if temperature and i % 2 else source) for i in range(n)])
+            pools.append([Candidate(right if sampling.temperature and i % 2 else source) for i in range(n)])
         return pools
 
 
@@ -129,6 +137,24 @@ def test_reasons_are_counted_by_kind() -> None:
         "no target picture",
     ]
     assert reason_counts(reasons) == {"This model does not know ...": 2, "no target picture": 1}
+
+
+def test_sampling_reaches_the_model_and_what_it_cannot_do_is_one_error() -> None:
+    transitions = [e.transition("test") for e in tabletop.sample(3, 5, namespace="bench")]
+    asked: list[tuple[int, Sampling]] = []
+
+    class Listening:
+        def sample(
+            self, sources: Any, actions: Any, n: int, seed: int, sampling: Sampling = Sampling()
+        ) -> list[list[Candidate]]:
+            asked.append((n, sampling))
+            return CopyModel().sample(sources, actions, n, seed)
+
+    sampling = Sampling(0.5, top_p=0.9, guidance=3.0)
+    evaluate(Listening(), transitions, scorer=tabletop_scorer, n=4, seed=0, sampling=sampling)
+    assert asked == [(1, Sampling(0.0, guidance=3.0)), (4, sampling)]
+    with pytest.raises(ValueError, match="samples nothing"):  # not the reason of each item
+        evaluate(CopyModel(), transitions, scorer=tabletop_scorer, n=4, seed=0, sampling=sampling)
 
 
 def test_evaluate_scores_every_frame_and_survives_what_it_cannot_express(tmp_path: Path) -> None:

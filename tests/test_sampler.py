@@ -12,13 +12,14 @@ from scipy import stats
 
 from retrodict.dynamics.generate import sample_images, write_actions
 from retrodict.dynamics.likelihood import score
-from retrodict.dynamics.sampling import Sampling, uniforms
+from retrodict.dynamics.sampling import uniforms
 from retrodict.dynamics.sequences import build
 from retrodict.dynamics.speculative import decode_drafts
 from retrodict.dynamics.stepwise import decode_steps
 from retrodict.models.protocol import IntArray, TokenFamily, TokenSequence
 from retrodict.models.registry import tiny_family
 from retrodict.models.small.family import SmallFamily
+from retrodict.sampling import Sampling
 
 ACTIONS = ["remove the red ball", "put the red cone on top of the green box", "push the blue box to the left"]
 SOURCES = np.random.default_rng(0).integers(0, 12, (3, 9))
@@ -116,7 +117,7 @@ def test_nothing_but_image_codes_is_drawn(family: SmallFamily) -> None:
         (1, {"temperature": -1.0}, "must not be negative"),
         (1, {"top_p": 0.0}, "top_p must be"),
         (1, {"top_k": -1}, "top_k must be"),
-        (1, {"guidance": 2.0}, "cannot be guided"),
+        (1, {"guidance": 2.0}, "classifier-free guidance is unavailable"),
     ],
 )
 def test_senseless_settings(family: SmallFamily, n: int, sampling: dict[str, Any], message: str) -> None:

@@ -25,6 +25,7 @@ from retrodict.dynamics.verify import (
 )
 from retrodict.models.protocol import Candidate, Explanation, Frame, LogProb, Pair
 from retrodict.models.small.family import SmallFamily
+from retrodict.sampling import Sampling
 
 NAN = math.nan
 SOURCE = Image.new("RGB", (4, 4))
@@ -37,9 +38,14 @@ class Shades:
         self.scores = scores
 
     def sample(
-        self, sources: Sequence[Frame], actions: Sequence[str], n: int, seed: int, temperature: float = 1.0
+        self,
+        sources: Sequence[Frame],
+        actions: Sequence[str],
+        n: int,
+        seed: int,
+        sampling: Sampling = Sampling(),
     ) -> list[list[Candidate]]:
-        shades = range(n) if temperature else [0] * n
+        shades = range(n) if sampling.temperature else [0] * n
         pool = [Candidate(Image.new("RGB", (4, 4), (i, i, i)), logprob=LogProb(-10.0 * i, 1)) for i in shades]
         return [pool for _ in sources]
 
@@ -144,10 +150,10 @@ def test_copies_are_rejected_and_steps_hand_on_what_was_drawn(family: SmallFamil
     assert gate.scores([source], ["remove the red ball"], [[*pool, copy]])[0][0] == 1.0
     actions = ["remove the red ball", "push the blue box to the left"]
     steps = rollout(model, None, source, actions, n=1, seed=0)
-    carried = model.sample([steps[0].candidate], actions[1:], 1, 0, 0.0)[0][0]
+    carried = model.sample([steps[0].candidate], actions[1:], 1, 0, Sampling(0))[0][0]
     assert (carried.codes_L == steps[1].candidate.codes_L).all()
     again = rollout(model, None, source, actions, n=1, seed=0, reencode=True)
-    seen = model.sample([again[0].image], actions[1:], 1, 0, 0.0)[0][0]
+    seen = model.sample([again[0].image], actions[1:], 1, 0, Sampling(0))[0][0]
     assert (seen.codes_L == again[1].candidate.codes_L).all()
     encoded = family.encode([steps[0].image]).codes_NL[0]
     assert steps[0].drift == pytest.approx((encoded != steps[0].candidate.codes_L).mean())

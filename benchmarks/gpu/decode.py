@@ -23,7 +23,7 @@ import torch
 
 from retrodict.dynamics.generate import sample_images
 from retrodict.dynamics.likelihood import score
-from retrodict.dynamics.sampling import Sampling, uniforms
+from retrodict.dynamics.sampling import uniforms
 from retrodict.dynamics.sequences import build
 from retrodict.dynamics.stepwise import StepDecoder
 from retrodict.files import write_json
@@ -31,6 +31,7 @@ from retrodict.models.protocol import TokenFamily
 from retrodict.models.registry import tiny_family
 from retrodict.models.tiny import VQGAN_SIZES, tiny_vqgan
 from retrodict.models.vqgan import VQGANConfig
+from retrodict.sampling import Sampling
 from retrodict.versions import versions
 
 ACTION = "push the red ball to the left"

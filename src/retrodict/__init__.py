@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 # Public name -> the module that defines it, and its name there.
 _HOMES = {
     "FramePair": ("retrodict.transitions", "FramePair"),
+    "Sampling": ("retrodict.sampling", "Sampling"),
     "Transition": ("retrodict.transitions", "Transition"),
     "annotate": ("retrodict.bootstrap.annotate", "annotate_dir"),
     "bench": ("retrodict.evaluation.bench", "run_bench"),

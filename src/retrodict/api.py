@@ -19,7 +19,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from retrodict.dynamics.adaptive import predict_in_waves
 from retrodict.dynamics.gates import CopyGate, exact_state
 from retrodict.dynamics.rollout import rollout as _rollout
-from retrodict.dynamics.sampling import Sampling
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verify import (
     Contrast,
@@ -41,6 +40,7 @@ from retrodict.models.protocol import (
     LogProb,
     ScoringForwardModel,
 )
+from retrodict.sampling import Sampling
 
 __all__ = [
     "VERIFIERS",
@@ -68,9 +68,7 @@ def predict(
     verifier: str | Verifier = "idm_fdm",
     model: str | Path | ForwardModel = "small",
     seed: int = 0,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    guidance: float | None = None,
+    sampling: Sampling = Sampling(),
     stop_at: float | None = None,
     reject_copies: bool = False,
 ) -> Prediction:
@@ -81,21 +79,20 @@ def predict(
     of the candidates, "exact" the rules of the simulated world, "random" leaves it to chance, and "none" draws nothing
     and takes the most likely frame.
 
-    `temperature`, `top_p` and `guidance` (the strength of the text; None is off) shape the draws, see
-    `dynamics.drawing.Sampling`. With `stop_at`, candidates are drawn two at a time until one scores at least that.
+    With `stop_at`, candidates are sampled two at a time until one scores at least that.
     `reject_copies` leaves frames that show no change for when there is nothing else.
     """
     _check(n, [action])
     picture = read_picture(source)
-    forward = _drawing(_forward(model), Sampling(temperature, top_p, guidance=guidance))
+    forward = _forward(model)
     judge = _verifier(verifier, model, seed)
     if judge is None and (stop_at is not None or reject_copies):
         raise ValueError('The verifier "none" draws one frame and scores nothing: use another with these options.')
     if reject_copies and judge is not None:
         judge = CopyGate(judge, _unified(forward, "reject_copies"))
     if stop_at is None or judge is None:
-        return _predict(forward, judge, picture, action, n=n, seed=seed, temperature=temperature)
-    return predict_in_waves(forward, judge, picture, action, n=n, seed=seed, stop_at=stop_at, temperature=temperature)
+        return _predict(forward, judge, picture, action, n=n, seed=seed, sampling=sampling)
+    return predict_in_waves(forward, judge, picture, action, n=n, seed=seed, stop_at=stop_at, sampling=sampling)
 
 
 def rollout(
@@ -106,6 +103,7 @@ def rollout(
     verifier: str | Verifier = "idm_fdm",
     model: str | Path | ForwardModel = "small",
     seed: int = 0,
+    sampling: Sampling = Sampling(),
     reencode: bool = False,
 ) -> list[Prediction]:
     """One prediction per action; each starts from the frame chosen before. Arguments as for `predict`.
@@ -115,9 +113,8 @@ def rollout(
     actions = [actions] if isinstance(actions, str) else list(actions)
     _check(n, actions)
     picture = read_picture(source)
-    return _rollout(
-        _forward(model), _verifier(verifier, model, seed), picture, actions, n=n, seed=seed, reencode=reencode
-    )
+    judge = _verifier(verifier, model, seed)
+    return _rollout(_forward(model), judge, picture, actions, n=n, seed=seed, sampling=sampling, reencode=reencode)
 
 
 def explain(source: Picture, target: Picture, *, model: str | Path | InverseModel = "small") -> Explanation:
@@ -201,13 +198,6 @@ def _check(n: int, actions: Sequence[str]) -> None:
 
 def _forward(model: str | Path | ForwardModel) -> ForwardModel:
     return load(model, role="forward") if isinstance(model, str | Path) else model
-
-
-def _drawing(model: ForwardModel, sampling: Sampling) -> ForwardModel:
-    """The model, drawing as asked. Its temperature is named by each call."""
-    if sampling.top_p == 1 and sampling.guidance is None:
-        return model
-    return UnifiedModel(_unified(model, "top_p and guidance").family, sampling)
 
 
 def _unified(model: ForwardModel, what: str) -> UnifiedModel:

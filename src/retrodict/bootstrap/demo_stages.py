@@ -166,6 +166,7 @@ def _bench(name: str, context: Context, progress: Progress) -> str:
     from retrodict.dynamics.verify import InverseAndForwardLikelihood, InverseLikelihood
     from retrodict.evaluation.bench import evaluate, tabletop_scorer, write_items
     from retrodict.loading import load
+    from retrodict.sampling import Sampling
 
     test = read_transitions(context.dir("test"))
     inverse = load(context.dir("idm"), role="inverse")
@@ -176,7 +177,7 @@ def _bench(name: str, context: Context, progress: Progress) -> str:
         verifiers=[InverseLikelihood(inverse), InverseAndForwardLikelihood(inverse)],
         n=context.settings.candidates,
         seed=context.seed,
-        temperature=context.settings.temperature,
+        sampling=Sampling(context.settings.temperature),
         keep=context.dir("predictions") / f"{name}.parquet",
         progress=progress,
     )

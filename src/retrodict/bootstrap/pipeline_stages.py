@@ -161,6 +161,7 @@ def _bench(context: Context, progress: Progress, name: str) -> str:
     from retrodict.dynamics.verify import InverseAndForwardLikelihood, InverseLikelihood
     from retrodict.evaluation.bench import evaluate, write_items
     from retrodict.loading import load
+    from retrodict.sampling import Sampling
 
     test = read_transitions(context.dir("test"))
     inverse, forward = load(context.dir("idm"), role="inverse"), load(context.dir(name), role="forward")
@@ -171,7 +172,7 @@ def _bench(context: Context, progress: Progress, name: str) -> str:
         verifiers=[InverseLikelihood(inverse), InverseAndForwardLikelihood(inverse)],
         n=context.recipe.sample.n,
         seed=context.recipe.seed,
-        temperature=context.recipe.sample.temperature,
+        sampling=Sampling(context.recipe.sample.temperature),
         keep=context.dir("predictions") / f"{name}.parquet",
         progress=progress,
     )

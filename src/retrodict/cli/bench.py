@@ -13,6 +13,7 @@ from retrodict.cli.options import (
     Bench,
     Benchmark,
     Data,
+    Guidance,
     Limit,
     Many,
     Model,
@@ -21,9 +22,13 @@ from retrodict.cli.options import (
     Scenes,
     Seed,
     Subsets,
+    Temperature,
+    TopK,
+    TopP,
 )
 from retrodict.errors import check_output, check_output_file
 from retrodict.progress.view import open_progress
+from retrodict.sampling import Sampling
 
 
 class Selector(StrEnum):
@@ -60,6 +65,10 @@ def bench(
             "`random` leaves it to chance, `none` draws no candidates."
         ),
     ] = Selector.IDM_FDM,
+    temperature: Temperature = 1.0,
+    top_p: TopP = 1.0,
+    top_k: TopK = 0,
+    guidance: Guidance = None,
     items: Scenes = 300,
     subset: Subsets = None,
     limit: Limit = None,
@@ -94,6 +103,7 @@ def bench(
             predictions=predictions,
             n=n,
             verifier=verifier.value,
+            sampling=Sampling(temperature, top_p, top_k, guidance),
             items=items,
             subsets=subset or (),
             limit=limit,

@@ -40,6 +40,18 @@ Check = Annotated[
         "`random` leaves it to chance, `none` takes the most likely frame."
     ),
 ]
+Temperature = Annotated[
+    float,
+    typer.Option(min=0.0, help="Sampling temperature: above 1 candidates differ more, below less; 0 is greedy."),
+]
+TopP = Annotated[
+    float, typer.Option(help="Nucleus sampling: keep the likeliest tokens that together hold this probability.")
+]
+TopK = Annotated[int, typer.Option("--top-k", help="Sample among this many likeliest tokens only. 0: all.")]
+Guidance = Annotated[
+    float | None,
+    typer.Option(help="Scale of classifier-free guidance, for models that know it. [default: the model's, mostly off]"),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from retrodict.cli.app import verb
-from retrodict.cli.options import Check, Many, Model, Seed, Source, Verifier
+from retrodict.cli.options import Check, Guidance, Many, Model, Seed, Source, Temperature, TopK, TopP, Verifier
 from retrodict.errors import check_output, check_output_file
+from retrodict.sampling import Sampling
 
 
 @verb
@@ -22,13 +23,10 @@ def predict(
     model: Model = "small",
     seed: Seed = 0,
     out: Annotated[Path, typer.Option("--out", "-o", help="Picture to write.")] = Path("next.png"),
-    temperature: Annotated[float, typer.Option(min=0.0, help="Above 1 candidates differ more, below 1 less.")] = 1.0,
-    top_p: Annotated[
-        float, typer.Option(help="Draw only among the likeliest tokens that together hold this share of probability.")
-    ] = 1.0,
-    guidance: Annotated[
-        float | None, typer.Option(help="How strongly the words pull, for models that know guidance. [default: off]")
-    ] = None,
+    temperature: Temperature = 1.0,
+    top_p: TopP = 1.0,
+    top_k: TopK = 0,
+    guidance: Guidance = None,
     stop_at: Annotated[
         float | None, typer.Option(help="Draw two at a time, and no more once a candidate scores at least this.")
     ] = None,
@@ -52,9 +50,7 @@ def predict(
         verifier=verifier.value,
         model=model,
         seed=seed,
-        temperature=temperature,
-        top_p=top_p,
-        guidance=guidance,
+        sampling=Sampling(temperature, top_p, top_k, guidance),
         stop_at=stop_at,
         reject_copies=reject_copies,
     )
@@ -87,6 +83,10 @@ def rollout(
     verifier: Check = Verifier.IDM_FDM,
     model: Model = "small",
     seed: Seed = 0,
+    temperature: Temperature = 1.0,
+    top_p: TopP = 1.0,
+    top_k: TopK = 0,
+    guidance: Guidance = None,
     reencode: Annotated[
         bool, typer.Option("--reencode", help="Hand each frame on as a picture, not as the tokens that were drawn.")
     ] = False,
@@ -100,7 +100,10 @@ def rollout(
     from retrodict.api import rollout as run
     from retrodict.api import write_picture
 
-    steps = run(source, actions, n=n, verifier=verifier.value, model=model, seed=seed, reencode=reencode)
+    sampling = Sampling(temperature, top_p, top_k, guidance)
+    steps = run(
+        source, actions, n=n, verifier=verifier.value, model=model, seed=seed, sampling=sampling, reencode=reencode
+    )
     for number, (action, step) in enumerate(zip(actions, steps, strict=True), start=1):
         path = out / f"step_{number:02d}.png"
         write_picture(path, step.image)

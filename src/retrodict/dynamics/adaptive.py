@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from retrodict.dynamics.verify import Prediction, Verifier, choose
 from retrodict.models.protocol import Candidate, ForwardModel, Frame
+from retrodict.sampling import Sampling
 
 Scores = npt.NDArray[np.float64]
 
@@ -32,7 +33,7 @@ def predict_in_waves(
     seed: int,
     stop_at: float,
     wave: int = WAVE,
-    temperature: float = 1.0,
+    sampling: Sampling = Sampling(),
 ) -> Prediction:
     """Draw waves of candidates until the best score is at least `stop_at`, or `n` candidates are drawn.
 
@@ -42,7 +43,7 @@ def predict_in_waves(
     scores: list[float] = []
     while len(pool) < n and not any(score >= stop_at for score in scores):
         size = min(wave, n - len(pool))
-        drawn = forward.sample([source], [action], size, seed + SEEDS_APART * (len(pool) // wave), temperature)
+        drawn = forward.sample([source], [action], size, seed + SEEDS_APART * (len(pool) // wave), sampling)
         (fresh,) = verifier.scores([source], [action], drawn)
         pool += drawn[0]
         scores += fresh

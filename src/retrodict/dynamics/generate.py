@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from retrodict.dynamics.kv_cache import Context, Rendered, device_of, tokens_at_once
-from retrodict.dynamics.sampling import PLAIN, Sampling, uniforms
+from retrodict.dynamics.sampling import uniforms
 from retrodict.dynamics.sequences import build
 from retrodict.dynamics.speculative import decode_drafts
 from retrodict.dynamics.stepwise import decode_steps
 from retrodict.models.protocol import Explanation, FloatArray, IntArray, LogProb, TokenFamily, TokenSequence
+from retrodict.sampling import Sampling
 
 
 @torch.inference_mode()
@@ -28,7 +29,7 @@ def sample_images(
     actions: Sequence[str],
     n: int,
     seed: int,
-    sampling: Sampling = PLAIN,
+    sampling: Sampling = Sampling(),
     at_once: int | None = None,
 ) -> tuple[IntArray, FloatArray]:
     """Codes [P, N, L] and their log-probabilities [P, N] at temperature 1, without guidance.

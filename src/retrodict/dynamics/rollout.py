@@ -11,6 +11,7 @@ import numpy as np
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verify import Prediction, Verifier, predict
 from retrodict.models.protocol import Candidate, ForwardModel, Frame
+from retrodict.sampling import Sampling
 
 
 def rollout(
@@ -21,6 +22,7 @@ def rollout(
     *,
     n: int,
     seed: int,
+    sampling: Sampling = Sampling(),
     reencode: bool = False,
 ) -> list[Prediction]:
     """One prediction per action, in order. Errors are those of `predict`.
@@ -32,7 +34,7 @@ def rollout(
     steps: list[Prediction] = []
     frame = source
     for action in actions:
-        step = predict(forward, verifier, frame, action, n=n, seed=seed)
+        step = predict(forward, verifier, frame, action, n=n, seed=seed, sampling=sampling)
         chosen = step.candidate
         steps.append(replace(step, drift=_drift(forward, chosen)))
         frame = replace(chosen, codes_L=None, tokenizer="") if reencode else chosen

@@ -1,65 +1,46 @@
-"""How one token is drawn: temperature, top-k, top-p, and each candidate's own random numbers.
+"""Sampling one image token from its logits, with random numbers that belong to the candidate.
 
-Shape suffixes: K image codes, L tokens of one image.
+Shape suffixes: K codebook entries, L tokens of one image.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from retrodict.models.protocol import FloatArray, TokenSequence
+from retrodict.sampling import Sampling
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """Temperature 0 is greedy. `top_k` keeps the k likeliest codes (0: all), then `top_p` the fewest codes that hold
-    this share of the probability (1: all). `guidance` is the strength of the text (None: off), see
-    `TokenFamily.guidance`; it is applied to raw logits, before all of these."""
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    guidance: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"The temperature must not be negative, but is {self.temperature}.")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}.")
-        if self.top_k < 0:
-            raise ValueError(f"top_k must be 0 (off) or more, not {self.top_k}.")
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """[..., K] to [..., K]: what a code is drawn from. Of a greedy sampling, what it would be at temperature 1."""
-        logits = logits / (self.temperature or 1.0)
-        if 0 < self.top_k < logits.shape[-1]:
-            least = logits.topk(self.top_k).values[..., -1:]
-            logits = logits.masked_fill(logits < least, -torch.inf)
-        kept = logits.softmax(-1)
-        if self.top_p < 1:
-            ordered, places = kept.sort(descending=True)
-            before = ordered.cumsum(-1) - ordered  # what is likelier; the likeliest code is always kept
-            kept = torch.zeros_like(kept).scatter(-1, places, ordered.masked_fill(before >= self.top_p, 0))
-        return kept
+def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
+    """What tokens are sampled from, [..., K] to [..., K]; of greedy decoding, what it would be at temperature 1."""
+    logits = logits / (sampling.temperature or 1.0)
+    if 0 < sampling.top_k < logits.shape[-1]:
+        least = logits.topk(sampling.top_k).values[..., -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    kept = logits.softmax(-1)
+    if sampling.top_p < 1:
+        ordered, positions = kept.sort(descending=True)
+        before = ordered.cumsum(-1) - ordered  # mass of what is likelier; the likeliest token is always kept
+        kept = torch.zeros_like(kept).scatter(-1, positions, ordered.masked_fill(before >= sampling.top_p, 0))
+    return kept
 
 
-PLAIN = Sampling()  # from the model's own distribution
-
-
-def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """Inverse-CDF sampling, [..., K] and [...] to [...]: the code whose cumulative share first exceeds the number."""
-    cumulative = probabilities.cumsum(-1)
+def sample_token(probability: Tensor, uniform: Tensor) -> Tensor:
+    """Inverse-CDF sampling, [..., K] and [...] to [...]: the token whose cumulative probability exceeds the number."""
+    cumulative = probability.cumsum(-1)
     scaled = uniform[..., None] * cumulative[..., -1:]
-    return torch.searchsorted(cumulative, scaled, right=True)[..., 0].clamp(max=probabilities.shape[-1] - 1)
+    return torch.searchsorted(cumulative, scaled, right=True)[..., 0].clamp(max=probability.shape[-1] - 1)
 
 
 def uniforms(seed: int, index: int, sequence: TokenSequence, count: int) -> FloatArray:
-    """The random numbers that draw candidate `index` of a prompt, in [0, 1)."""
+    """The random numbers in [0, 1) that sample candidate `index` of a prompt, one per image token.
+
+    They depend on the seed, the index and the prompt alone, so a candidate is the same whatever the batch holds.
+    """
     assert sequence.segments.completion is not None
     prefix_T = sequence.ids_T[: sequence.segments.completion[0]]
     digest = hashlib.blake2b(f"{seed}/{index}/".encode() + prefix_T.tobytes(), digest_size=16).digest()

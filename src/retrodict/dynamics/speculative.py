@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from retrodict.dynamics.kv_cache import Context, Rendered, device_of, tokens_at_once
-from retrodict.dynamics.sampling import Sampling, draw
+from retrodict.dynamics.sampling import probabilities, sample_token
 from retrodict.models.protocol import IntArray, TokenFamily, TokenSequence
+from retrodict.sampling import Sampling
 
 HOLDS = 0.3  # a draft is read on while its codes hold together with at least this probability
 
@@ -182,7 +183,7 @@ class _Decoder:
         """Decide codes of every candidate, and regroup the ones that are not finished."""
         logits_GBWK = self._family.image_logits(hidden_RWD).float().unflatten(0, (len(groups), -1))
         logits_GWK = (logits_GBWK * self._weight_B[:, None, None]).sum(1)
-        probability_GWK = self._sampling.probabilities(logits_GWK)
+        probability_GWK = probabilities(logits_GWK, self._sampling)
         confidence_GW, best_GW = probability_GWK.max(-1)
         tokens, step_W = len(self._place_L), torch.arange(logits_GWK.shape[1], device=hidden_RWD.device)
         place_GW = (groups.known_G[:, None] + step_W).clamp(max=tokens - 1)
@@ -191,7 +192,7 @@ class _Decoder:
             drawn_CW = best_GW[group_C]
         else:
             uniform_CW = self._uniforms_CL[candidate_C].gather(1, place_GW[group_C])
-            drawn_CW = draw(probability_GWK[group_C], uniform_CW)
+            drawn_CW = sample_token(probability_GWK[group_C], uniform_CW)
         real_GW = step_W < width_G[:, None]
         holds_GW = groups.draft_GL.gather(1, place_GW)
         missed_CW = (drawn_CW != holds_GW[group_C]) | ~real_GW[group_C]

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from retrodict.dynamics.kv_cache import Context, Rendered, device_of
-from retrodict.dynamics.sampling import Sampling, draw
+from retrodict.dynamics.sampling import probabilities, sample_token
 from retrodict.models.protocol import IntArray, TokenFamily, TokenSequence
+from retrodict.sampling import Sampling
 
 ROWS = 32  # decoded as one batch: beyond, keys and values weigh more than the weights of a 7B model
 ROUNDING = 64  # prompts of nearly equal length share one compiled step
@@ -117,7 +118,7 @@ class StepDecoder:
             code_C = logits_CK.argmax(-1)
         else:
             uniform_C = self._uniform_CT.index_select(1, self._position)[:, 0]
-            code_C = draw(self._sampling.probabilities(logits_CK), uniform_C)
+            code_C = sample_token(probabilities(logits_CK, self._sampling), uniform_C)
         forced = self._schedule_T.index_select(0, self._position)
         logprob_C = logits_CBK[:, 0].log_softmax(-1).gather(-1, code_C[:, None])[:, 0]
         self._logprob_C += torch.where(forced < 0, logprob_C, 0.0)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
 from retrodict.dynamics.generate import sample_images, write_actions
 from retrodict.dynamics.likelihood import score
-from retrodict.dynamics.sampling import PLAIN, Sampling
 from retrodict.dynamics.sequences import build
 from retrodict.models.protocol import (
     Candidate,
@@ -21,6 +19,7 @@ from retrodict.models.protocol import (
     Pair,
     TokenFamily,
 )
+from retrodict.sampling import Sampling
 
 
 class UnifiedModel:
@@ -29,10 +28,8 @@ class UnifiedModel:
     Frames are pictures, or candidates whose codes are used as they are when they come from the same image tokenizer.
     """
 
-    def __init__(self, family: TokenFamily, sampling: Sampling = PLAIN) -> None:
-        """`sampling` holds for every sample, but for its temperature, which each call names."""
+    def __init__(self, family: TokenFamily) -> None:
         self.family = family
-        self.sampling = sampling
 
     def codes(self, frames: Sequence[Frame]) -> IntArray:
         """Image codes [N, L]. Frames that are the same object are encoded once."""
@@ -77,9 +74,13 @@ class UnifiedModel:
         return score(self.family, sequences)
 
     def sample(
-        self, sources: Sequence[Frame], actions: Sequence[str], n: int, seed: int, temperature: float = 1.0
+        self,
+        sources: Sequence[Frame],
+        actions: Sequence[str],
+        n: int,
+        seed: int,
+        sampling: Sampling = Sampling(),
     ) -> list[list[Candidate]]:
-        sampling = replace(self.sampling, temperature=temperature)
         codes_PNL, logprobs_PN = sample_images(self.family, self.codes(sources), actions, n, seed, sampling)
         # Candidates of one prompt are often equal: they are one object, decoded, scored and stored once.
         places: dict[tuple[int, bytes], int] = {}

@@ -25,6 +25,7 @@ from retrodict.models.protocol import (
     ScoringForwardModel,
     image_of,
 )
+from retrodict.sampling import Sampling
 
 
 class Verifier(Protocol):
@@ -253,16 +254,16 @@ def predict(
     *,
     n: int,
     seed: int,
-    temperature: float = 1.0,
+    sampling: Sampling = Sampling(),
 ) -> Prediction:
     """Draw `n` candidates and keep the one that the verifier scores highest; without a verifier, be greedy.
 
     Raises `ValueError` when the model cannot express the action, or when the verifier can score no candidate.
     """
     if verifier is None:
-        (greedy,) = forward.sample([source], [action], 1, seed, 0.0)
+        (greedy,) = forward.sample([source], [action], 1, seed, sampling.greedy)
         return Prediction(tuple(greedy), (math.nan,), 0, "none")
-    pools = forward.sample([source], [action], n, seed, temperature)
+    pools = forward.sample([source], [action], n, seed, sampling)
     (scores,) = verifier.scores([source], [action], pools)
     return Prediction(tuple(pools[0]), tuple(scores), choose(scores), verifier.name)
 

@@ -10,7 +10,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from retrodict.files import write_json
 from retrodict.models.editors import CopyModel
 from retrodict.models.protocol import ForwardModel, InverseModel
 from retrodict.progress import Progress
+from retrodict.sampling import Sampling
 from retrodict.transitions import Transition, write_rows
 
 __all__ = [
@@ -74,6 +75,7 @@ def run_bench(
     predictions: Path | None = None,
     n: int = 8,
     verifier: str = "idm_fdm",
+    sampling: Sampling = Sampling(),
     seed: int = 0,
     items: int = 300,
     subsets: Sequence[str] = (),
@@ -84,6 +86,8 @@ def run_bench(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure `model` (a name for `retrodict.load`, or "copy") on a benchmark and return what `results.json` holds.
+
+    `sampling` shapes the candidates; its guidance holds for the greedy frame, too.
 
     `predictions` names a folder of pictures called `<item id>.png` (or .jpg, .webp) that are scored in place of a
     model's. `inverse` names the model that verifies and explains, by default `model`. `items` is the number of
@@ -117,6 +121,7 @@ def run_bench(
         predictions=predictions and str(predictions),
         n=n,
         verifier=verifier,
+        **asdict(sampling),
         seed=seed,
         items=items,
         data=data and str(data),
@@ -138,7 +143,15 @@ def run_bench(
         results = [item_result(t, Scored()) for t in transitions]
     else:
         results = evaluate(
-            forward, transitions, scorer=scorer, verifiers=verifiers, n=drawn, seed=seed, keep=file, progress=progress
+            forward,
+            transitions,
+            scorer=scorer,
+            verifiers=verifiers,
+            n=drawn,
+            seed=seed,
+            sampling=sampling,
+            keep=file,
+            progress=progress,
         )
     predicted = time.monotonic() - predicting
     if progress is not None:
@@ -183,6 +196,7 @@ def run_bench(
         model=model if predictions is None else str(predictions),
         inverse=inverse,
         verifier=verifier,
+        **asdict(sampling),
         n=drawn,
         items=len(transitions),
         data=None if data is None else str(data),

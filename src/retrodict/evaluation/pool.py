@@ -21,6 +21,7 @@ from PIL import Image
 from retrodict.dynamics.verify import Verifier, scores_of_all
 from retrodict.models.protocol import Candidate, ForwardModel
 from retrodict.progress import Progress
+from retrodict.sampling import Sampling, SamplingError
 from retrodict.transitions import Transition, encode_png
 
 BATCH = 32  # items that are predicted and scored together
@@ -74,14 +75,15 @@ def evaluate(
     verifiers: Sequence[Verifier] = (),
     n: int = 8,
     seed: int,
-    temperature: float = 1.0,
+    sampling: Sampling = Sampling(),
     keep: Path | None = None,
     progress: Progress | None = None,
 ) -> list[ItemResult]:
-    """Predict every item: one greedy frame (temperature 0) and `n` sampled ones, each scored by all verifiers.
+    """Predict every item: one greedy frame and `n` with `sampling`, each scored by all verifiers.
 
     With `n` 0 only the greedy frame is made. An item that the model cannot express is kept, unscored, with the
-    model's words as the reason; a scorer's `ValueError` is an unscored frame in the same way.
+    model's words as the reason; a scorer's `ValueError` is an unscored frame in the same way. Raises
+    `SamplingError` when the model cannot be sampled so at all.
 
     `keep` names a file of predictions (`write_predictions`). Finished batches lie beside it until it can be written,
     and the same call again makes only what is missing. That model and settings are the same is the caller's care
@@ -93,7 +95,7 @@ def evaluate(
         items: list[ItemResult] = []
         for number, start in enumerate(range(0, len(transitions), BATCH)):
             batch = transitions[start : start + BATCH]
-            make = partial(_evaluate_batch, model, batch, scorer, verifiers, n, seed, temperature)
+            make = partial(_evaluate_batch, model, batch, scorer, verifiers, n, seed, sampling)
             part = None if keep is None else parts_of(keep) / f"{number:05}.parquet"
             items += make() if part is None else predicted_once(part, batch, n, make)
             if progress is not None:
@@ -114,16 +116,18 @@ def _evaluate_batch(
     verifiers: Sequence[Verifier],
     n: int,
     seed: int,
-    temperature: float,
+    sampling: Sampling,
 ) -> list[ItemResult]:
     try:
-        return _predict(model, batch, scorer, verifiers, n, seed, temperature)
+        return _predict(model, batch, scorer, verifiers, n, seed, sampling)
+    except SamplingError:
+        raise
     except ValueError as error:
         if len(batch) == 1:
             unscored = Scored(reason=str(error))
             return [item_result(batch[0], unscored, (unscored,) * n)]
     # One item that cannot be expressed must not cost its neighbours their scores.
-    return [_evaluate_batch(model, [one], scorer, verifiers, n, seed, temperature)[0] for one in batch]
+    return [_evaluate_batch(model, [one], scorer, verifiers, n, seed, sampling)[0] for one in batch]
 
 
 def _predict(
@@ -133,12 +137,12 @@ def _predict(
     verifiers: Sequence[Verifier],
     n: int,
     seed: int,
-    temperature: float,
+    sampling: Sampling,
 ) -> list[ItemResult]:
     sources, actions = [t.source_image for t in batch], [t.action for t in batch]
-    pools = model.sample(sources, actions, 1, seed, 0.0)
+    pools = model.sample(sources, actions, 1, seed, sampling.greedy)
     if n:
-        sampled = model.sample(sources, actions, n, seed, temperature)
+        sampled = model.sample(sources, actions, n, seed, sampling)
         pools = [[*greedy, *pool] for greedy, pool in zip(pools, sampled, strict=True)]
     found = scores_of_all(verifiers, sources, actions, pools)
     results = []

@@ -9,15 +9,23 @@ from typing import Any
 from PIL import Image
 
 from retrodict.models.protocol import Candidate, Frame, image_of
+from retrodict.sampling import Sampling, SamplingError
 
 
 class CopyModel:
     """Predicts that nothing happens. Every table has it: a similarity metric that it wins measures copying."""
 
     def sample(
-        self, sources: Sequence[Frame], actions: Sequence[str], n: int, seed: int, temperature: float = 1.0
+        self,
+        sources: Sequence[Frame],
+        actions: Sequence[str],
+        n: int,
+        seed: int,
+        sampling: Sampling = Sampling(),
     ) -> list[list[Candidate]]:
-        """`n` times the source; the actions, the seed and the temperature do not matter."""
+        """`n` times the source, whatever the actions, the seed and the temperature."""
+        if sampling != Sampling(sampling.temperature):
+            raise SamplingError('"copy" samples nothing: leave out top_p, top_k and guidance.')
         return [[Candidate(image_of(source))] * n for source, _ in zip(sources, actions, strict=True)]
 
 
@@ -63,21 +71,29 @@ class DiffusersEditor:
         self._pipeline = pipeline.to(self._device)
 
     def sample(
-        self, sources: Sequence[Frame], actions: Sequence[str], n: int, seed: int, temperature: float = 1.0
+        self,
+        sources: Sequence[Frame],
+        actions: Sequence[str],
+        n: int,
+        seed: int,
+        sampling: Sampling = Sampling(),
     ) -> list[list[Candidate]]:
-        """`n` pictures for each (source, action), each from noise of its own.
+        """`n` images for each (source, action), each from noise of its own.
 
-        An editor has no most likely picture: at temperature 0 the noise of the first candidate serves all `n`. Other
-        temperatures make no difference.
+        An editor has no most likely image: at temperature 0 the noise of the first candidate serves all `n`.
+        `sampling.guidance` is the scale of the text.
         """
-        drawn = 1 if temperature == 0 else n
+        if sampling.top_p < 1 or sampling.top_k or sampling.temperature not in (0, 1):
+            raise SamplingError("An image editor samples no tokens: leave out temperature, top_p and top_k.")
+        text = self._text if sampling.guidance is None else sampling.guidance
+        drawn = 1 if sampling.temperature == 0 else n
         rows = [
-            [Candidate(self._edit(image_of(source), action, [seed, place, i])) for i in range(drawn)]
+            [Candidate(self._edit(image_of(source), action, text, [seed, place, i])) for i in range(drawn)]
             for place, (source, action) in enumerate(zip(sources, actions, strict=True))
         ]
         return [row * n for row in rows] if drawn < n else rows
 
-    def _edit(self, source: Image.Image, action: str, entropy: Sequence[int]) -> Image.Image:
+    def _edit(self, source: Image.Image, action: str, text: float, entropy: Sequence[int]) -> Image.Image:
         import numpy as np
         import torch
 
@@ -86,7 +102,7 @@ class DiffusersEditor:
             action,
             image=_whole_latents(source.convert("RGB"), self._side),
             num_inference_steps=self._steps,
-            guidance_scale=self._text,
+            guidance_scale=text,
             image_guidance_scale=self._image,
             generator=noise,
         )

@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from retrodict.prompts import Direction
+from retrodict.sampling import Sampling
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
@@ -85,9 +86,18 @@ class ForwardModel(Protocol):
     """Predicts the frame after an action."""
 
     def sample(
-        self, sources: Sequence[Frame], actions: Sequence[str], n: int, seed: int, temperature: float = 1.0
+        self,
+        sources: Sequence[Frame],
+        actions: Sequence[str],
+        n: int,
+        seed: int,
+        sampling: Sampling = Sampling(),
     ) -> list[list[Candidate]]:
-        """`n` candidates for each (source, action). Temperature 0 is greedy and gives `n` equal candidates."""
+        """`n` candidates for each (source, action). Temperature 0 is greedy and gives `n` equal candidates.
+
+        Raises `ValueError` for an action that the model cannot express, and `SamplingError`, which is one, for
+        settings that it cannot follow.
+        """
         ...
 
 
@@ -226,10 +236,10 @@ class TokenFamily(Protocol):
     def guidance(self, sequence: TokenSequence, scale: float | None) -> Sequence[Branch]:
         """Branches whose weighted sum of raw image logits is drawn from, before temperature; the weights add up to 1.
 
-        The first branch is the sequence itself: a candidate's log-probability is taken there. `scale` is the strength
-        of the text, as the family's authors count it; None means no guidance, one branch of weight 1. All branches have
-        the same completion, so each step appends the same code to all. Raises `ValueError` for a scale where the family
-        knows no guidance.
+        The first branch is the sequence itself: a candidate's log-probability is taken there. `scale` is that of
+        the family's authors; None means no guidance, one branch of weight 1. All branches have
+        the same completion, so each step appends the same code to all. Raises `SamplingError` for a scale where
+        the family knows no guidance.
         """
         ...
 

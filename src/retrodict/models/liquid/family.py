@@ -19,6 +19,7 @@ from retrodict.models.tokenized import Tokenized
 from retrodict.models.vqgan import VQGAN
 from retrodict.models.vqgan_files import OWN, find_vqgan, save_vqgan
 from retrodict.prompts import Direction
+from retrodict.sampling import SamplingError
 
 BOI, EOI, UNCONDITIONAL = "<boi>", "<eoi>", "<unconditional>"  # renamed from Gemma's <unused0> to <unused2>
 ACTIVATION = "gelu_pytorch_tanh"
@@ -64,7 +65,9 @@ class LiquidFamily(Tokenized):
         if scale is None:
             return [Branch(1.0, sequence)]
         if UNCONDITIONAL not in self.words.vocabulary:
-            raise ValueError(f"The tokenizer has no {UNCONDITIONAL}, so this Liquid cannot be guided: leave it out.")
+            raise SamplingError(
+                f"The tokenizer has no {UNCONDITIONAL}, so classifier-free guidance is unavailable: leave it out."
+            )
         start, stop = sequence.segments.source
         source = sequence.ids_T[start:stop].tolist()
         prefix = [self.bos, *self.spec.opening, *source, *self.spec.closing]

@@ -18,6 +18,7 @@ from retrodict.models.small.image_tokenizer import ImageTokenizer
 from retrodict.models.small.modeling import SIDES, SmallConfig, SmallModel
 from retrodict.models.small.words import Words
 from retrodict.prompts import Direction
+from retrodict.sampling import SamplingError
 
 
 class SmallFamily:
@@ -114,8 +115,8 @@ class SmallFamily:
 
     def guidance(self, sequence: TokenSequence, scale: float | None) -> Sequence[Branch]:
         if scale is not None:
-            raise ValueError(
-                "The small family is not trained without its prompt, so it cannot be guided: leave it out."
+            raise SamplingError(
+                "The small family is trained without prompt dropout: classifier-free guidance is unavailable."
             )
         return [Branch(1.0, sequence)]
 

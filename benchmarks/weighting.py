@@ -24,15 +24,15 @@ from retrodict.evaluation.bench import compare, estimate, evaluate, read_predict
 from retrodict.files import write_json
 from retrodict.loading import load
 from retrodict.progress.view import open_progress
-from retrodict.training.weighting import Weighting
+from retrodict.training.config import Weighting
 from retrodict.transitions import read_transitions
 
 VARIANTS = {
-    "recognition": Weighting("recognition"),
-    "recognition, last half": Weighting("recognition", start=0.5),
-    "softened, clip 3": Weighting("softened", clip=3.0),
-    "softened, clip 3, last half": Weighting("softened", clip=3.0, start=0.5),
-    "softened, clip 10": Weighting("softened", clip=10.0),
+    "recognition": Weighting(method="recognition"),
+    "recognition, last half": Weighting(method="recognition", start=0.5),
+    "softened, clip 3": Weighting(method="softened", clip=3.0),
+    "softened, clip 3, last half": Weighting(method="softened", clip=3.0, start=0.5),
+    "softened, clip 10": Weighting(method="softened", clip=10.0),
 }
 
 

@@ -27,9 +27,10 @@ from retrodict.models.registry import tiny_family
 from retrodict.prompts import Direction
 from retrodict.training import trainer as trainer_module
 from retrodict.training.checkpoints import trained, whole
+from retrodict.training.config import LoraConfig, TrainConfig
 from retrodict.training.distributed import is_main
-from retrodict.training.lora import LoraConfig, add_adapter, freeze_embeddings
-from retrodict.training.trainer import TrainConfig, train
+from retrodict.training.lora import add_adapter, freeze_embeddings
+from retrodict.training.trainer import train
 
 ACTIONS = ("remove the red ball", "put the red cone on top of the green box", "push the blue box to the left")
 BATCH = 8  # of all processes together
@@ -92,13 +93,13 @@ def one_step(
     seen: dict[str, torch.Tensor] = {}
     config = TrainConfig(
         steps=1,
-        batch=BATCH // accumulate,
-        accumulate=accumulate,
-        lr=1e-4,
-        warmup=0,
+        per_device_batch_size=BATCH // accumulate,
+        gradient_accumulation_steps=accumulate,
+        learning_rate=1e-4,
+        warmup_steps=0,
         bf16=False,
         optimizer="adamw",
-        shard=shard,
+        fsdp=shard,
         **options,
     )
     clip = trainer_module.DynamicsTrainer._clip_grad_norm

@@ -21,9 +21,9 @@ from retrodict.loading import load, load_family, save_model
 from retrodict.models.protocol import IntArray, TokenFamily, TokenSequence
 from retrodict.prompts import Direction
 from retrodict.sampling import Sampling
-from retrodict.training.lora import LoraConfig, add_adapter
+from retrodict.training.config import LoraConfig, TrainConfig
+from retrodict.training.lora import add_adapter
 from retrodict.training.run import train_model
-from retrodict.training.trainer import TrainConfig
 from retrodict.transitions import Transition, encode_png
 
 ACTIONS = ["push the red ball", "open the door", "put it down on the table"]
@@ -101,7 +101,9 @@ def check_loop(new_family: Callable[[], TokenFamily], size: int, folder: Path) -
         Transition(id=f"t{i}", source=encode_png(s), target=encode_png(t), action=ACTIONS[i % 3], split="train")
         for i, (s, t) in enumerate(zip(images[:4], images[4:], strict=True))
     ]
-    config = TrainConfig(steps=4, batch=2, lr=1e-3, warmup=1, bf16=False, checkpoint_every=100)
+    config = TrainConfig(
+        steps=4, per_device_batch_size=2, learning_rate=1e-3, warmup_steps=1, bf16=False, save_steps=100
+    )
     directions: tuple[Direction, ...] = ("inverse", "forward")
     losses: list[float] = []
     for direction in directions:

@@ -23,11 +23,11 @@ CLIPS = {
 }
 TINY = """
 data: {labelled: labelled, test: test, videos: [videos]}
-tokenizer: {image_size: 64, patch: 16, codes: 32, context: 1, warm_steps: 10, steps: 10, batch: 4}
+tokenizer: {image_size: 64, patch: 16, codes: 32, context: 1, warm_steps: 10, steps: 10, batch_size: 4}
 model: {hidden: 32, layers: 1, heads: 2}
-inverse: &short {steps: 40, batch: 8, warmup: 2}
+inverse: &short {steps: 40, per_device_batch_size: 8, warmup_steps: 2}
 forward: *short
-weighting: {kind: softened}
+weighting: {method: softened}
 select: {top_k: 3}
 sample: {n: 2}
 bench: {ks: [1, 2]}

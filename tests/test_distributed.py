@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 
 from retrodict.models.small.family import SmallFamily
 from retrodict.prompts import Direction
-from retrodict.training.trainer import TrainConfig, training_arguments
+from retrodict.training.config import TrainConfig
+from retrodict.training.trainer import training_arguments
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 
@@ -90,12 +91,14 @@ def test_split_batches_without_padding_are_as_good_as_one_with(
 
 def test_what_processes_cannot_share(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, family: SmallFamily) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="2 processes cannot share 3 forward passes a step"):
-        training_arguments(family, TrainConfig(steps=1, accumulate=3), tmp_path, 8)
+    with pytest.raises(ValueError, match="2 ranks cannot share 3 forward passes a step"):
+        training_arguments(family, TrainConfig(steps=1, gradient_accumulation_steps=3), tmp_path, 8)
     with pytest.raises(ValueError, match="Muon needs whole matrices"):
-        training_arguments(family, TrainConfig(steps=1, accumulate=2, shard=True), tmp_path, 8)
+        training_arguments(family, TrainConfig(steps=1, gradient_accumulation_steps=2, fsdp=True), tmp_path, 8)
     with pytest.raises(ValueError, match="The family small is too small to be spread"):
-        training_arguments(family, TrainConfig(steps=1, accumulate=2, shard=True, optimizer="adamw"), tmp_path, 8)
+        training_arguments(
+            family, TrainConfig(steps=1, gradient_accumulation_steps=2, fsdp=True, optimizer="adamw"), tmp_path, 8
+        )
 
 
 def test_a_deepspeed_configuration_is_checked_before_anything_starts(
@@ -103,7 +106,7 @@ def test_a_deepspeed_configuration_is_checked_before_anything_starts(
 ) -> None:
     def refused(text: str, error: type[Exception] = ValueError) -> str:
         (tmp_path / "ds.json").write_text(text)
-        config = TrainConfig(steps=1, optimizer="adamw", deepspeed=str(tmp_path / "ds.json"))
+        config = TrainConfig(steps=1, optimizer="adamw", deepspeed=tmp_path / "ds.json")
         with pytest.raises(error) as caught:
             training_arguments(family, config, tmp_path, 8)
         return str(caught.value)

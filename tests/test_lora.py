@@ -20,17 +20,16 @@ from retrodict.models.adapter import quiet
 from retrodict.models.protocol import TokenFamily
 from retrodict.models.registry import tiny_family
 from retrodict.prompts import Direction
-from retrodict.recipes import Source
 from retrodict.training import objective as objective_module
 from retrodict.training import run as run_module
 from retrodict.training import tokens as tokens_module
 from retrodict.training.checkpoints import trained
+from retrodict.training.config import LoraConfig, Source, Weighting
 from retrodict.training.data import source_rows, stored_transitions
-from retrodict.training.lora import LoraConfig, add_adapter, freeze_embeddings
+from retrodict.training.lora import add_adapter, freeze_embeddings
 from retrodict.training.objective import Objective
 from retrodict.training.run import make_examples
 from retrodict.training.tokens import tokenize
-from retrodict.training.weighting import Weighting
 from retrodict.transitions import Transition, read_transitions, write_rows
 from retrodict.worlds import tabletop
 
@@ -106,8 +105,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "direction: forward\n"
         "lora: {rank: 4, alpha: 400}\n"
         "data: {train: [{path: one, rows: 8, seed: 3}, two], val_share: 0.2, cache: tokens}\n"
-        "training: {epochs: 4, batch: 2, accumulate: 2, lr: 0.01, warmup: 1, optimizer: adamw, recompute: true}\n"
-        "weighting: {kind: recognition}\n"
+        "training: {epochs: 4, per_device_batch_size: 2, gradient_accumulation_steps: 2,\n"
+        "  learning_rate: 0.01, warmup_steps: 1, optimizer: adamw, gradient_checkpointing: true}\n"
+        "weighting: {method: recognition}\n"
     )
     return made
 
@@ -202,9 +202,9 @@ def test_examples_are_the_same_when_they_are_made_one_by_one(folder: Path, monke
     rows = read_transitions(folder / "one")
     family = family_of("liquid")
     tokens, actions = tokenize(family, rows), [row.action for row in rows]
-    ready = make_examples(family, "forward", actions, tokens, Weighting("softened"))
+    ready = make_examples(family, "forward", actions, tokens, Weighting(method="softened"))
     monkeypatch.setattr(run_module, "RENDERED", 0)
-    lazy = make_examples(family, "forward", actions, tokens, Weighting("softened"))
+    lazy = make_examples(family, "forward", actions, tokens, Weighting(method="softened"))
     assert isinstance(ready, list)
     assert isinstance(lazy, run_module.Rendered)
     for one, other in zip(ready, lazy, strict=True):

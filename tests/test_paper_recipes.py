@@ -21,7 +21,8 @@ import pytest
 from typer.testing import CliRunner
 
 from retrodict.models.sizes import PUBLISHED, size_of
-from retrodict.recipes import TrainRecipe, load_recipe
+from retrodict.recipes import load_recipe
+from retrodict.training.config import TrainRecipe
 from retrodict.training.estimate import estimate
 from retrodict.transitions import write_rows
 from retrodict.worlds import tabletop
@@ -31,7 +32,7 @@ NAMES = [f"{family}-{kind}" for family in ("chameleon", "liquid") for kind in ("
 
 
 def recipe(name: str, *overrides: str) -> TrainRecipe:
-    return load_recipe(RECIPES / f"{name}.yaml", overrides, TrainRecipe)
+    return load_recipe(RECIPES / f"{name}.yaml", TrainRecipe, overrides)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -42,11 +43,14 @@ def test_the_settings_are_the_papers(name: str) -> None:
     assert (found.family, found.direction) == (family, "inverse" if kind == "idm" else "forward")
     assert lora is not None
     assert (lora.rank, lora.alpha, lora.dropout) == (16, 32, 0.05)
-    assert (training.epochs, training.batch * training.accumulate, training.lr, training.warmup) == (
-        (10, 64, 2e-4, 500) if kind == "idm" else (40, 96, 5e-4, 400)
-    )
-    assert (training.schedule, training.optimizer) == ("cosine", "adamw")
-    assert found.weighting.kind == ("recognition" if kind == "fdm" else "none")
+    assert (
+        training.epochs,
+        training.per_device_batch_size * training.gradient_accumulation_steps,
+        training.learning_rate,
+        training.warmup_steps,
+    ) == ((10, 64, 2e-4, 500) if kind == "idm" else (40, 96, 5e-4, 400))
+    assert (training.lr_scheduler, training.optimizer) == ("cosine", "adamw")
+    assert found.weighting.method == ("recognition" if kind == "fdm" else "none")
     taken = {source.path.name: source.rows or source.expected for source in found.data.train}
     assert taken["kubric"] == 10_000
     assert taken.get("epic-kitchens") == (15_000 if kind == "idm" else None)
@@ -90,14 +94,14 @@ def test_the_cost_of_an_inverse_model() -> None:
 
 
 def test_recomputation_full_training_and_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    adapter, kept = (estimate(recipe("liquid-ft", f"training.recompute={on}")) for on in ("true", "false"))
+    adapter, kept = (estimate(recipe("liquid-ft", f"training.gradient_checkpointing={on}")) for on in ("true", "false"))
     assert kept.operations < adapter.operations < 1.5 * kept.operations
     assert kept.memory > 3 * adapter.memory
     whole = estimate(recipe("liquid-ft", "lora=null"))
     assert whole.trained == whole.weights
     assert whole.operations / adapter.operations == pytest.approx(4 / 3, rel=0.03)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    sharded = estimate(recipe("liquid-ft", "lora=null", "training.shard=true"))
+    sharded = estimate(recipe("liquid-ft", "lora=null", "training.fsdp=true"))
     assert whole.memory - sharded.memory == pytest.approx(16 * whole.weights * 3 / 4)
 
 

@@ -17,8 +17,10 @@ from typer.testing import CliRunner
 import retrodict
 from retrodict import loading as load
 from retrodict.api import write_picture
+from retrodict.bootstrap.recipe import BootstrapRecipe
 from retrodict.cli import app
-from retrodict.recipes import TrainRecipe, load_recipe
+from retrodict.recipes import load_recipe
+from retrodict.training.config import TrainRecipe
 from retrodict.worlds import tabletop
 
 ROOT = Path(__file__).parents[1]
@@ -79,10 +81,10 @@ def test_python(place: Path) -> None:
 def test_recipes(tmp_path: Path) -> None:
     (text,) = (text for language, text in FENCED if language == "yaml")
     (tmp_path / "recipe.yaml").write_text(text)
-    assert load_recipe(tmp_path / "recipe.yaml").forward.steps == 2000
-    assert load_recipe(ROOT / "recipes" / "bootstrap.yaml").data.labelled == ROOT / "recipes" / "pairs"
+    assert load_recipe(tmp_path / "recipe.yaml", BootstrapRecipe).forward.steps == 2000
+    assert load_recipe(ROOT / "recipes" / "bootstrap.yaml", BootstrapRecipe).data.labelled == ROOT / "recipes" / "pairs"
     for direction in ("inverse", "forward"):
-        assert load_recipe(ROOT / "recipes" / f"{direction}.yaml", kind=TrainRecipe).direction == direction
+        assert load_recipe(ROOT / "recipes" / f"{direction}.yaml", TrainRecipe).direction == direction
 
 
 @pytest.mark.parametrize("name", ["quickstart", "custom_verifier"])

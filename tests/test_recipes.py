@@ -7,26 +7,30 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from retrodict.recipes import BootstrapRecipe, TrainRecipe, load_recipe, save_effective
+from retrodict.bootstrap.recipe import BootstrapRecipe
+from retrodict.recipes import Section, load_recipe, save_effective
+from retrodict.training.config import TrainRecipe
 
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
-    path.write_text("data:\n  labelled: pairs\n  videos: [videos]\nforward:\n  steps: 20\n  lr: 1e-3\n")
+    path.write_text("data:\n  labelled: pairs\n  videos: [videos]\nforward:\n  steps: 20\n  learning_rate: 1e-3\n")
     return path
 
 
-def refusal(path: Path, *overrides: str, kind: type = BootstrapRecipe) -> str:
+def refusal(path: Path, *overrides: str, kind: type[Section] = BootstrapRecipe) -> str:
     with pytest.raises(ValueError, match=r"\S") as caught:
-        load_recipe(path, overrides, kind)
+        load_recipe(path, kind, overrides)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_values_overrides_and_paths(recipe: Path) -> None:
-    loaded = load_recipe(recipe, ["seed=3", "forward.steps=40", "mine.min_gap=0.8s", "bench.ks=[1, 2]"])
-    assert (loaded.seed, loaded.forward.steps, loaded.forward.lr, loaded.bench.ks) == (3, 40, 1e-3, (1, 2))
+    loaded = load_recipe(
+        recipe, BootstrapRecipe, ["seed=3", "forward.steps=40", "mine.min_gap=0.8s", "bench.ks=[1, 2]"]
+    )
+    assert (loaded.seed, loaded.forward.steps, loaded.forward.learning_rate, loaded.bench.ks) == (3, 40, 1e-3, (1, 2))
     assert loaded.mine.min_gap == "0.8s"
     assert loaded.data.labelled == recipe.parent / "pairs"
     assert loaded.data.videos == (recipe.parent / "videos",)
@@ -39,6 +43,10 @@ def test_values_overrides_and_paths(recipe: Path) -> None:
     [
         ("data.vidoes=[a]", "--set data.vidoes: unknown key; did you mean `data.videos`?"),
         ("steps=4", "--set steps: unknown key; did you mean `tokenizer.steps`?"),
+        ("forward.batch=4", "--set forward.batch: unknown key: it is called `per_device_batch_size` now"),
+        ("weighting.kind=none", "--set weighting.kind: unknown key: it is called `method` now"),
+        ("mine.snapp=0s", "--set mine.snapp: unknown key; did you mean `mine.snap`?"),
+        ("mine.jpeg_quality=0", "--set mine.jpeg_quality: jpeg_quality is 0: give 1 to 100"),
         ("xyzzy=4", "--set xyzzy: unknown key; known keys are seed, family, data"),
         ("inverse.steps=many", "--set inverse.steps: input should be a valid integer"),
         ("inverse.steps=0", "--set inverse.steps: input should be greater than 0; it is 0"),
@@ -65,19 +73,19 @@ def test_the_file_is_named_where_the_file_is_wrong(recipe: Path) -> None:
     recipe.write_text("")
     assert refusal(recipe).startswith(f"{recipe}: a recipe is ")
     with pytest.raises(FileNotFoundError, match="there is no recipe"):
-        load_recipe(recipe.parent / "absent.yaml")
+        load_recipe(recipe.parent / "absent.yaml", BootstrapRecipe)
 
 
 def test_the_effective_recipe_is_a_recipe(recipe: Path, tmp_path: Path) -> None:
-    loaded = load_recipe(recipe, ["weighting.kind=softened"])
+    loaded = load_recipe(recipe, BootstrapRecipe, ["weighting.method=softened"])
     saved = save_effective(loaded, tmp_path / "out")
-    assert load_recipe(saved) == loaded
+    assert load_recipe(saved, BootstrapRecipe) == loaded
     assert [p.name for p in saved.parent.iterdir()] == ["recipe.yaml"]
 
 
 def test_one_model_has_its_own_recipe(tmp_path: Path) -> None:
     path = tmp_path / "inverse.yaml"
     path.write_text("direction: inverse\ndata: {train: [pairs]}\n")
-    (source,) = load_recipe(path, kind=TrainRecipe).data.train
+    (source,) = load_recipe(path, TrainRecipe).data.train
     assert (source.path, source.rows, source.seed) == (tmp_path / "pairs", None, 0)
-    assert "'inverse' or 'forward'; it is 'sideways'" in refusal(path, "direction=sideways", kind=TrainRecipe)
+    assert "'forward' or 'inverse'; it is 'sideways'" in refusal(path, "direction=sideways", kind=TrainRecipe)

@@ -15,9 +15,9 @@ from retrodict.worlds import tabletop
 TINY = """
 direction: inverse
 data: {train: [one, two]}
-tokenizer: {image_size: 24, patch: 8, codes: 8, warm_steps: 2, steps: 2, batch: 2}
+tokenizer: {image_size: 24, patch: 8, codes: 8, warm_steps: 2, steps: 2, batch_size: 2}
 model: {hidden: 8, layers: 1, heads: 2}
-training: {steps: 2, batch: 4, schedule: constant, warmup: 1}
+training: {steps: 2, per_device_batch_size: 4, lr_scheduler: constant, warmup_steps: 1}
 """
 
 
@@ -62,7 +62,7 @@ def test_the_same_command_changes_nothing_and_another_recipe_is_refused(trained:
 
 
 def test_training_goes_on_from_a_model(trained: Path) -> None:
-    assert run(trained, "more", f"init={trained / 'out'}", "training.lr=1e-9")[0] == 0
+    assert run(trained, "more", f"init={trained / 'out'}", "training.learning_rate=1e-9")[0] == 0
     first, second = (load(trained / name, role="inverse").family for name in ("out", "more"))  # type: ignore[attr-defined]
     assert first.tokenizer == second.tokenizer
     for a, b in zip(first.module.parameters(), second.module.parameters(), strict=True):

@@ -16,13 +16,13 @@ from transformers import TrainerCallback
 from retrodict.dynamics.batches import Example, collate, example, supervised_logits, token_nll
 from retrodict.dynamics.sequences import build
 from retrodict.models.small.family import SmallFamily
-from retrodict.models.small.image_tokenizer import ImageTokenizerConfig
 from retrodict.prompts import Direction
 from retrodict.training import trainer as trainer_module
-from retrodict.training.image_tokenizer import ImageTokenizerTraining, keep_codes, train_image_tokenizer
+from retrodict.training.config import TokenizerConfig, TrainConfig, Weighting
+from retrodict.training.image_tokenizer import keep_codes, train_image_tokenizer
 from retrodict.training.optimizer import MuonAdamW
-from retrodict.training.trainer import TrainConfig, train
-from retrodict.training.weighting import Weighting, loss_weights
+from retrodict.training.trainer import train
+from retrodict.training.weighting import loss_weights
 from retrodict.worlds import tabletop
 
 MakeFamily = Callable[[], SmallFamily]
@@ -86,7 +86,7 @@ def first_gradients(
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer_module.DynamicsTrainer, "__init__", watched)
-        config = TrainConfig(steps=1, batch=batch, accumulate=accumulate, bf16=False)
+        config = TrainConfig(steps=1, per_device_batch_size=batch, gradient_accumulation_steps=accumulate, bf16=False)
         train(family, "inverse", some_examples(family, "inverse"), config, folder)
     return seen.found
 
@@ -107,7 +107,7 @@ class KilledError(Exception):
 
 
 def test_an_interrupted_run_ends_where_a_whole_one_does(make_family: MakeFamily, tmp_path: Path) -> None:
-    config = TrainConfig(steps=14, batch=4, checkpoint_every=4, warmup=2, bf16=False)
+    config = TrainConfig(steps=14, per_device_batch_size=4, save_steps=4, warmup_steps=2, bf16=False)
     whole = make_family()
     train(whole, "forward", some_examples(whole, "forward"), config, tmp_path / "whole")
 
@@ -155,27 +155,29 @@ def test_the_state_of_the_optimizer_survives(make_family: MakeFamily) -> None:
 def test_loss_weights() -> None:
     distance = np.array([[0, 0, 0, 4], [0, 0, 0, 0], [1, 2, 3, 2]], dtype=np.float32)
     assert loss_weights(distance, Weighting()).tolist() == [[1, 1, 1, 1]] * 3
-    recognition = loss_weights(distance, Weighting("recognition"))
+    recognition = loss_weights(distance, Weighting(method="recognition"))
     assert recognition.tolist() == [[0, 0, 0, 4], [1, 1, 1, 1], [0.5, 1, 1.5, 1]]
-    softened = loss_weights(distance, Weighting("softened", clip=3))
+    softened = loss_weights(distance, Weighting(method="softened", clip=3))
     assert softened[0] == pytest.approx(np.array([1, 1, 1, 4]) / 1.75)
     for kind in ("none", "recognition", "softened"):
         raw = np.random.default_rng(0).gamma(0.2, 5.0, (50, 36)).astype(np.float32)
-        assert loss_weights(raw, Weighting(kind)).mean(1) == pytest.approx(1, abs=1e-5)  # type: ignore[arg-type]
+        assert loss_weights(raw, Weighting(method=kind)).mean(1) == pytest.approx(1, abs=1e-5)  # type: ignore[arg-type]
 
 
 def test_nothing_to_train_on(family: SmallFamily, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no examples to train the inverse model on"):
         train(family, "inverse", [], TrainConfig(steps=1), tmp_path)
     with pytest.raises(ValueError, match="no pictures to train the image tokenizer on"):
-        train_image_tokenizer([], ImageTokenizerConfig(), ImageTokenizerTraining())
+        train_image_tokenizer([], TokenizerConfig())
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10])
 def test_an_image_tokenizer_of_few_steps(steps: int) -> None:
     pictures = [tabletop.draw(e.source) for e in tabletop.sample(6, 0)]
-    config = ImageTokenizerConfig(size=24, patch=8, codes=6, code_dim=4, width=8, context=1)
-    trained = train_image_tokenizer(pictures, config, ImageTokenizerTraining(steps, steps, batch=2))
+    config = TokenizerConfig(
+        image_size=24, patch=8, codes=6, code_dim=4, width=8, context=1, warm_steps=steps, steps=steps, batch_size=2
+    )
+    trained = train_image_tokenizer(pictures, config)
     codes = trained.encode(pictures).codes_NL
     assert codes.shape == (6, 9)
     assert trained.decode(codes)[0].size == (24, 24)

@@ -15,7 +15,6 @@ import io
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,18 +27,19 @@ from retrodict.dynamics.batches import example
 from retrodict.dynamics.sequences import build
 from retrodict.loading import save_model
 from retrodict.models.small.family import SmallFamily
-from retrodict.models.small.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
+from retrodict.models.small.image_tokenizer import ImageTokenizer
 from retrodict.models.small.words import Words
 from retrodict.prompts import Direction
-from retrodict.training.image_tokenizer import ImageTokenizerTraining, keep_codes, train_image_tokenizer
-from retrodict.training.trainer import TrainConfig, train
+from retrodict.training.config import TokenizerConfig, TrainConfig
+from retrodict.training.image_tokenizer import keep_codes, train_image_tokenizer
+from retrodict.training.trainer import train
 from retrodict.worlds import tabletop
 
 NAMESPACE = "shipped"  # no bench, demo or test draws from this stream
 TOKENIZERS = {
-    "cells": ImageTokenizerConfig(),
+    "cells": TokenizerConfig(),
     # Things lie anywhere, so a patch cannot stand alone.
-    "continuous": ImageTokenizerConfig(patch=8, codes=512, width=256, context=2),
+    "continuous": TokenizerConfig(patch=8, codes=512, width=256, context=2),
 }
 
 
@@ -72,8 +72,8 @@ def _tokenizer(arguments: argparse.Namespace) -> ImageTokenizer:
     examples = tabletop.sample(min(3_000, arguments.examples), 0, size=arguments.size, namespace=NAMESPACE)
     images = [image for e in examples for image in (tabletop.draw(e.source), _as_jpeg(tabletop.draw(e.target)))]
     steps = arguments.tokenizer_steps
-    training = ImageTokenizerTraining(warm_steps=steps, steps=steps)
-    tokenizer = train_image_tokenizer(images, TOKENIZERS[arguments.size], training, _print)
+    config = TOKENIZERS[arguments.size].model_copy(update={"warm_steps": steps, "steps": steps})
+    tokenizer = train_image_tokenizer(images, config, report=_print)
     tokenizer.save(folder)
     return tokenizer
 
@@ -113,9 +113,11 @@ def _train(
     rows = zip(codes_N2L, texts, strict=True)
     examples = [example(family, build(family, direction, source_L=s, target_L=t, action=a)) for (s, t), a in rows]
     steps = arguments.forward_steps if direction == "forward" else arguments.inverse_steps
-    config = TrainConfig(steps=steps, batch=arguments.batch, lr=3e-3, warmup=100, checkpoint_every=500)
+    config = TrainConfig(
+        steps=steps, per_device_batch_size=arguments.batch, learning_rate=3e-3, warmup_steps=100, save_steps=500
+    )
     train(family, direction, examples, config, arguments.out / f"{direction}.training", _print)
-    facts = {"size": arguments.size, "examples": arguments.examples, "training": asdict(config)}
+    facts = {"size": arguments.size, "examples": arguments.examples, "training": config.model_dump(mode="json")}
     shipped = SmallFamily(family.module, keep_codes(tokenizer, codes_N2L), words, told_changes=family.told_changes)
     save_model(shipped, direction, folder, **facts)
 

@@ -31,7 +31,8 @@ from retrodict.models.protocol import TokenFamily
 from retrodict.models.vqgan import VQGAN, VQGANConfig
 from retrodict.prompts import Direction
 from retrodict.training.checkpoints import trained
-from retrodict.training.lora import LoraConfig, add_adapter
+from retrodict.training.config import LoraConfig
+from retrodict.training.lora import add_adapter
 from retrodict.training.objective import Objective
 
 SIZES = {

@@ -29,7 +29,8 @@ from retrodict.files import write_json
 from retrodict.loading import load_family
 from retrodict.models.editors import CopyModel
 from retrodict.models.protocol import TokenFamily
-from retrodict.training.weighting import Weighting, loss_weights
+from retrodict.training.config import Weighting
+from retrodict.training.weighting import loss_weights
 from retrodict.transitions import MANIFEST, Transition, read_transitions
 from retrodict.versions import versions
 
@@ -111,7 +112,7 @@ def _write_recognition(context: Context, family: TokenFamily, test: Sequence[Tra
     shown = sorted(test, key=lambda t: hashlib.sha256(t.id.encode()).digest())[:HEATMAPS]
     source = family.encode([t.source_image for t in shown]).features_NLD
     target = family.encode([t.target_image for t in shown]).features_NLD
-    weights_NL = loss_weights(np.square(source - target).sum(-1), Weighting("recognition"))
+    weights_NL = loss_weights(np.square(source - target).sum(-1), Weighting(method="recognition"))
     grid = list(family.spec.grid)
     found = [{"id": t.id, "grid": grid, "weights": row.tolist()} for t, row in zip(shown, weights_NL, strict=True)]
     write_json(context.out / "recognition.json", found)

@@ -13,7 +13,7 @@ from retrodict.bootstrap.demo_families import make_base, starting_point
 from retrodict.files import write_json
 from retrodict.progress import Progress
 from retrodict.prompts import Direction
-from retrodict.training.weighting import Weighting
+from retrodict.training.config import Weighting
 from retrodict.transitions import Transition, read_rows, read_transitions, write_manifest, write_rows
 
 LABELLING = "labelling.json"
@@ -56,16 +56,16 @@ def mine(context: Context, progress: Progress) -> str:
 
 
 def tokenizer(context: Context, progress: Progress) -> str:
-    from retrodict.models.small.image_tokenizer import ImageTokenizerConfig
-    from retrodict.training.image_tokenizer import ImageTokenizerTraining, train_image_tokenizer
+    from retrodict.training.config import TokenizerConfig
+    from retrodict.training.image_tokenizer import train_image_tokenizer
 
     if context.family is not None:
         return make_base(context)
     rows = read_transitions(context.dir("labelled"))
     images = [image for row in rows for image in (row.source_image, row.target_image)]
     steps = context.settings.tokenizer_steps
-    training = ImageTokenizerTraining(warm_steps=steps, steps=steps, seed=context.seed)
-    trained = train_image_tokenizer(images, ImageTokenizerConfig(), training, partial(_report_loss, progress))
+    config = TokenizerConfig(warm_steps=steps, steps=steps)
+    trained = train_image_tokenizer(images, config, context.seed, partial(_report_loss, progress))
     trained.save(context.dir("image_tokenizer"))
     return f"{trained.config.codes} codes from {len(images):,} pictures"
 
@@ -78,16 +78,17 @@ def _train(
     context: Context, progress: Progress, folder: Path, direction: Direction, rows: Sequence[Transition], **options: Any
 ) -> str:
     """Train one model of the demo. All have the same size and see the same number of sequences."""
+    from retrodict.training.config import TrainConfig
     from retrodict.training.run import train_model
-    from retrodict.training.trainer import TrainConfig
 
     settings = context.settings
     train_model(
         starting_point(context, told_changes=options.pop("told_changes", True)),
         direction,
         rows,
-        TrainConfig(settings.steps, batch=settings.batch, lr=settings.lr, seed=context.seed),
+        TrainConfig(steps=settings.steps, per_device_batch_size=settings.batch, learning_rate=settings.lr),
         folder,
+        seed=context.seed,
         cache=context.dir("tokens"),
         report=partial(_report_loss, progress),
         **options,
@@ -150,7 +151,9 @@ def fdm(context: Context, progress: Progress) -> str:
 
 
 def fdm_weighted(context: Context, progress: Progress) -> str:
-    return train_forward(context, progress, context.dir("fdm_weighted"), bootstrapped(context), Weighting("softened"))
+    return train_forward(
+        context, progress, context.dir("fdm_weighted"), bootstrapped(context), Weighting(method="softened")
+    )
 
 
 def fdm_true_labels(context: Context, progress: Progress) -> str:

@@ -6,14 +6,17 @@ models on the labelled pairs alone (FT) and on labelled + annotated ones (FDM) -
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
 from retrodict.bootstrap import pipeline_stages
 from retrodict.bootstrap.pipeline_stages import Context, split
+from retrodict.bootstrap.recipe import BootstrapRecipe
 from retrodict.bootstrap.stages import Stage, run_stages
 from retrodict.progress import Progress
-from retrodict.recipes import BootstrapRecipe, Training, claim
+from retrodict.recipes import claim
+from retrodict.training.config import TrainConfig
 from retrodict.versions import command_line
 
 SEQUENCES_PER_SECOND = 100  # that one core trains a small model with: only for the time left
@@ -51,7 +54,7 @@ def _stages(recipe: BootstrapRecipe) -> list[Stage]:
         Stage("mine", "find moments between which something happened", 60, run.mine),
         Stage(
             "tokenizer",
-            f"learn to write pictures as {(size.image_size // size.patch) ** 2} codes",
+            f"learn to write pictures as {math.prod(size.grid)} codes",
             20 + 0.05 * (size.warm_steps + size.steps),
             run.tokenizer,
             ("split", "mine"),
@@ -67,5 +70,5 @@ def _stages(recipe: BootstrapRecipe) -> list[Stage]:
     ]
 
 
-def _seconds(training: Training) -> float:
-    return 5 + training.steps * training.batch * training.accumulate / SEQUENCES_PER_SECOND
+def _seconds(training: TrainConfig) -> float:
+    return 5 + training.steps * training.batch / SEQUENCES_PER_SECOND

@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from retrodict.bootstrap.recipe import BootstrapRecipe
 from retrodict.files import write_json
 from retrodict.progress import Progress
 from retrodict.prompts import Direction
-from retrodict.recipes import BootstrapRecipe
 from retrodict.transitions import (
     FramePair,
     Transition,
@@ -78,12 +78,10 @@ def hold_out(context: Context, progress: Progress) -> str:
 
 
 def mine(context: Context, progress: Progress) -> str:
-    from retrodict.video import MineConfig
     from retrodict.video import mine as run
     from retrodict.video.tally import tally
 
-    config = MineConfig(**context.recipe.mine.model_dump())
-    result = run(context.recipe.data.videos, context.dir("pairs"), config, progress=tally(progress))
+    result = run(context.recipe.data.videos, context.dir("pairs"), context.recipe.mine, progress=tally(progress))
     if not result.pairs:
         reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in result.dropped.items())
         raise ValueError(f"No frame pairs were found in {result.clips} clips ({reasons}): see mine.min_gap.")
@@ -103,24 +101,25 @@ def _train(
     context: Context, progress: Progress, name: str, direction: Direction, more: Sequence[Transition] = ()
 ) -> str:
     """Train one model on the labelled pairs and `more`; all models know the words of the labelled pairs."""
-    from retrodict.training.recipe import loss_weighting, new_small, report_loss, train_config
+    from retrodict.training.recipe import new_small, report_loss
     from retrodict.training.run import train_model
 
     recipe = context.recipe
     labelled = split(recipe)[0]
+    total = len(labelled) + len(more)
     section = recipe.inverse if direction == "inverse" else recipe.forward
-    config = train_config(section, recipe.seed, len(labelled) + len(more))
     train_model(
         partial(new_small, context.dir("image_tokenizer"), labelled, recipe.model),
         direction,
         [*labelled, *more],
-        config,
+        section,
         context.dir(name),
-        weighting=loss_weighting(recipe.weighting),
+        seed=recipe.seed,
+        weighting=recipe.weighting,
         cache=context.dir("tokens"),
         report=report_loss(progress),
     )
-    return f"{config.steps:,} steps on {len(labelled) + len(more):,} transitions"
+    return f"{section.total_steps(total):,} steps on {total:,} transitions"
 
 
 def idm(context: Context, progress: Progress) -> str:

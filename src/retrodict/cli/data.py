@@ -12,25 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retrodict.cli.app import app, verb
-from retrodict.cli.options import OutDir, Quiet
+from retrodict.cli.options import OutDir, Quiet, options_of
 from retrodict.cli.printing import dropped, print_counts
 from retrodict.errors import check_output, guarded
 from retrodict.progress.view import open_progress
+from retrodict.video.config import MineConfig
 
 if TYPE_CHECKING:
     from retrodict.data import Columns, Item
     from retrodict.video import ClipRef
-
-
-class Selection(StrEnum):
-    EXACT = "exact"
-    PAPER = "paper"
-
-
-class Motion(StrEnum):
-    FLOW = "flow"
-    FAST = "fast"
-    REFERENCE = "reference"
 
 
 class Layout(StrEnum):
@@ -62,24 +52,13 @@ class Labelled(StrEnum):
 
 
 @verb
+@options_of(MineConfig)
 def mine(
     videos: Annotated[
         list[Path], typer.Argument(metavar="VIDEO_OR_FOLDER...", help="Video files, or folders of them.")
     ],
     out: OutDir,
-    frames_per_clip: Annotated[int, typer.Option(min=2, help="How many frames to keep of each clip.")] = 6,
-    min_gap: Annotated[
-        str, typer.Option(help="Least distance between kept frames: frames (20) or time (0.8s).")
-    ] = "20",
-    selection: Annotated[
-        Selection, typer.Option(help="`exact` keeps the frames with the most motion in all, `paper` goes greedily.")
-    ] = Selection.EXACT,
-    motion: Annotated[
-        Motion, typer.Option(help="How motion is measured: optical flow, plain frame difference, or the paper's flow.")
-    ] = Motion.FLOW,
-    cuts: Annotated[bool, typer.Option(help="Look for shot boundaries and make no pair across one.")] = True,
-    compensate_camera: Annotated[bool, typer.Option(help="Leave out the motion of the camera when ranking.")] = False,
-    frames: Annotated[bool, typer.Option(help="Store the pictures; without them only their places are kept.")] = True,
+    config: MineConfig,
     executor: Annotated[
         Executor, typer.Option(help="Where clips are mined: in this process, in several, or on a Ray cluster.")
     ] = Executor.PROCESSES,
@@ -90,7 +69,6 @@ def mine(
     annotations: Annotated[
         Path | None, typer.Option(help="The collection's own list, where it does not lie beside the videos.")
     ] = None,
-    snap: Annotated[str, typer.Option(help="How far a pick may move to a sharper frame; 0s never.")] = "0.3s",
     shard_clips: Annotated[
         int, typer.Option(min=1, help="Clips per Parquet file, which is what a killed run repeats.")
     ] = 128,
@@ -108,20 +86,9 @@ def mine(
     """
     check_output(out)
 
-    from retrodict.video import MineConfig
     from retrodict.video import mine as run
     from retrodict.video.tally import tally
 
-    config = MineConfig(
-        frames_per_clip=frames_per_clip,
-        min_gap=min_gap,
-        selection=selection.value,
-        motion=motion.value,
-        snap=snap,
-        cuts=cuts,
-        compensate_camera=compensate_camera,
-        frames=frames,
-    )
     with open_progress(quiet, "retrodict mine") as progress:
         progress.stage("mine", "find the moments between which something happens")
         result = run(

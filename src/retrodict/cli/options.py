@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -70,3 +74,39 @@ Subsets = Annotated[
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Only the first so many items of each subset: a try, not a result.")
 ]
+
+T = TypeVar("T")
+
+
+def options_of(settings: type[Any]) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Give a command one option for each field of a dataclass in place of the parameter `config` that takes it.
+
+    Names, types, defaults and help (`metadata["help"]`) are the dataclass's own, so that they are written down once.
+    """
+
+    def decorate(command: Callable[..., T]) -> Callable[..., T]:
+        hints, fields = get_type_hints(settings), dataclasses.fields(settings)
+
+        @functools.wraps(command)
+        def call(**given: Any) -> T:
+            config = settings(**{field.name: given.pop(field.name) for field in fields})
+            return command(config=config, **given)
+
+        parameters = []
+        for parameter in inspect.signature(command, eval_str=True).parameters.values():
+            if parameter.name != "config":
+                parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+                continue
+            for field in fields:
+                kind: Any = str if hints[field.name] == int | str else hints[field.name]
+                default = str(field.default) if kind is str else field.default
+                option: Any = Annotated[kind, typer.Option(help=field.metadata["help"])]
+                parameters.append(
+                    inspect.Parameter(field.name, parameter.KEYWORD_ONLY, default=default, annotation=option)
+                )
+        signed: Any = call
+        signed.__signature__ = inspect.Signature(parameters)
+        signed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return call
+
+    return decorate

@@ -33,9 +33,10 @@ def train(
 
     Example: retrodict train recipes/inverse.yaml --set training.steps=2000 --out runs/inverse
     """
-    from retrodict.recipes import TrainRecipe, load_recipe
+    from retrodict.recipes import load_recipe
+    from retrodict.training.config import TrainRecipe
 
-    loaded = load_recipe(recipe, overrides or (), TrainRecipe)
+    loaded = load_recipe(recipe, TrainRecipe, overrides or ())
     if dry_run:
         from retrodict.training.estimate import estimate
 
@@ -108,9 +109,10 @@ def bootstrap(
 
     Example: retrodict bootstrap recipes/bootstrap.yaml --set data.labelled=/data/pairs --out runs/mine
     """
+    from retrodict.bootstrap.recipe import BootstrapRecipe
     from retrodict.recipes import load_recipe
 
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_recipe(recipe, BootstrapRecipe, overrides or ())
     check_output(out)
 
     from retrodict.bootstrap.pipeline import run_bootstrap

@@ -10,7 +10,8 @@ import numpy as np
 
 from retrodict.files import write_json
 from retrodict.models.protocol import TokenFamily
-from retrodict.training.weighting import Weighting, loss_weights
+from retrodict.training.config import Weighting
+from retrodict.training.weighting import loss_weights
 from retrodict.transitions import Transition
 
 SHOWN = 8
@@ -24,7 +25,7 @@ def write_recognition(out: Path, family: TokenFamily, transitions: Sequence[Tran
         return
     source = family.encode([t.source_image for t in shown]).features_NLD
     target = family.encode([t.target_image for t in shown]).features_NLD
-    weights_NL = loss_weights(np.square(source - target).sum(-1), Weighting("recognition"))
+    weights_NL = loss_weights(np.square(source - target).sum(-1), Weighting(method="recognition"))
     grid = list(family.spec.grid)
     write_json(
         out / "recognition.json",

@@ -36,6 +36,13 @@ def family_class(name: str) -> Any:
     return _named(_CLASSES[name])
 
 
+def known_family(name: str) -> str:
+    """`name`, which is a family's. Raises `ValueError` where it is none."""
+    if name not in _CLASSES:
+        raise ValueError(f"no family '{name}': use one of {', '.join(_CLASSES)}")
+    return name
+
+
 def tiny_family(name: str) -> Any:
     """The function that makes a tiny model of a family. Raises `ValueError` for families that have none."""
     if name not in _TINY:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
+Kind = type[Any]  # a section: a pydantic model or a dataclass
 
-def one_line(error: ValidationError, kind: type[BaseModel], path: Path, changed: Iterable[str]) -> str:
+
+def one_line(error: ValidationError, kind: Kind, path: Path, changed: Iterable[str]) -> str:
     """The first problem, with the file or the override it comes from and the key, and how many more there are."""
     # A misspelt key is both unknown and missing: its spelling is what to look at.
-    problems = sorted(error.errors(include_url=False), key=lambda p: p["type"] != "extra_forbidden")
+    problems = sorted(error.errors(include_url=False), key=lambda p: not _is_unknown(p))
     first = problems[0]
     key = _key(first["loc"], kind)
     where = f"{path}: `{key}`" if key else str(path)
     if any(key == c or key.startswith(c + ".") for c in changed):
         where = f"--set {key}"
-    if first["type"] == "extra_forbidden":
+    elif override := next((c for c in changed if key and c.startswith(key + ".")), None):
+        where = f"--set {override}"  # a section as a whole was refused for what the override gave it
+    if _is_unknown(first):
         reason = f"unknown key{_nearest(key, kind)}"
     elif first["type"] == "missing":
         reason = "is missing"
@@ -31,10 +36,14 @@ def one_line(error: ValidationError, kind: type[BaseModel], path: Path, changed:
     return f"{where}: {reason}" + (f" ({more} more to fix)" if more else "")
 
 
-def _key(location: Sequence[int | str], kind: type[BaseModel]) -> str:
+def _is_unknown(problem: Mapping[str, Any]) -> bool:
+    return problem["type"] in ("extra_forbidden", "unexpected_keyword_argument")
+
+
+def _key(location: Sequence[str | int], kind: Kind) -> str:
     """The dotted key of an error, without the parts that only name a branch of a union."""
     key: list[str] = []
-    known: type[BaseModel] | None = kind
+    known: Kind | None = kind
     for part in location:
         if known is None and isinstance(part, str):
             break
@@ -44,31 +53,43 @@ def _key(location: Sequence[int | str], kind: type[BaseModel]) -> str:
     return ".".join(key)
 
 
-def _section(kind: type[BaseModel], key: str) -> type[BaseModel] | None:
-    field = kind.model_fields.get(key)
-    return _section_in(field.annotation) if field else None
+def _keys(kind: Kind) -> dict[str, Any]:
+    """The keys of a section and their types."""
+    if issubclass(kind, BaseModel):
+        return {name: field.annotation for name, field in kind.model_fields.items()}
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
-def _section_in(annotation: Any) -> type[BaseModel] | None:
+def _section(kind: Kind, key: str) -> Kind | None:
+    return _section_in(_keys(kind).get(key))
+
+
+def _section_in(annotation: Any) -> Kind | None:
     """The section that a field holds: itself, where it may be left out, or in a list."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation)):
         return annotation
     return next(filter(None, map(_section_in, get_args(annotation))), None)
 
 
-def _nearest(key: str, kind: type[BaseModel]) -> str:
+def _nearest(key: str, kind: Kind) -> str:
     known = list(_known_keys(kind))
-    leaf = key.rpartition(".")[2]
+    path, _, leaf = key.rpartition(".")
+    holder: Kind | None = kind
+    for part in filter(None, path.split(".")):
+        holder = _section(holder, part) if holder and not part.isdecimal() else holder
+    if now := getattr(holder, "renamed", {}).get(leaf):
+        return f": it is called `{now}` now"
     match = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
     match = match or [k for k in known if k.rpartition(".")[2] == leaf][:1]
     match = match or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     if match:
         return f"; did you mean `{match[0]}`?"
-    return f"; known keys are {', '.join(kind.model_fields)}"
+    return f"; known keys are {', '.join(_keys(kind))}"
 
 
-def _known_keys(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name in kind.model_fields:
+def _known_keys(kind: Kind, prefix: str = "") -> Iterator[str]:
+    for name in _keys(kind):
         yield prefix + name
         if inner := _section(kind, name):
             yield from _known_keys(inner, f"{prefix}{name}.")

@@ -10,7 +10,7 @@ from typing import NamedTuple, overload
 
 import pyarrow.parquet as pq
 
-from retrodict.recipes import Source, TrainData
+from retrodict.training.config import Source, TrainData
 from retrodict.transitions import Transition, read_rows, schema, split_by_group
 
 READ = 512  # rows whose pictures are in memory at a time

@@ -17,11 +17,10 @@ import pyarrow.parquet as pq
 
 from retrodict.models.registry import card_of
 from retrodict.models.sizes import Size, size_of
-from retrodict.recipes import Source, TrainRecipe
+from retrodict.training.config import Source, TrainRecipe
 from retrodict.training.distributed import process_count
 from retrodict.training.objective import LOGITS
 from retrodict.training.prerequisites import missing_data, missing_weights
-from retrodict.training.recipe import train_config
 
 TEXT = 48  # tokens of a prompt and an action, about
 SUPERVISED_TEXT = 20  # of an action and its end, about
@@ -72,26 +71,26 @@ def estimate(recipe: TrainRecipe) -> Estimate:
     total = sum(count for count, _ in counts)
     fit = total if recipe.data.val is not None else round(total * (1 - recipe.data.val_share))
     size = _size(recipe)
-    config = train_config(recipe.training, recipe.seed, fit)
+    config, steps = recipe.training, recipe.training.total_steps(fit)
     length = 1 + 2 * (size.image_tokens + size.opening_and_closing) + TEXT
-    sequences = config.batch * config.accumulate
+    sequences = config.batch
     trained = size.weights if recipe.lora is None else size.adapter_weights(recipe.lora.rank)
     supervised = size.image_tokens if recipe.direction == "forward" else SUPERVISED_TEXT
     width = size.codebook if recipe.direction == "forward" else size.vocabulary - size.codebook
-    each = (2 + config.recompute + (recipe.lora is None)) * 2 * size.layer_weights * length
-    each += (3 + config.recompute) * 2 * length**2 * size.attention * size.layers
+    each = (2 + config.gradient_checkpointing + (recipe.lora is None)) * 2 * size.layer_weights * length
+    each += (3 + config.gradient_checkpointing) * 2 * length**2 * size.attention * size.layers
     each += (2 + (recipe.lora is None)) * 2 * width * size.hidden * supervised
     return Estimate(
         transitions=total,
         fit=fit,
         assumed=sum(count for count, is_there in counts if not is_there),
-        steps=config.steps,
+        steps=steps,
         sequences=sequences,
         length=length,
         weights=size.weights,
         trained=trained,
-        operations=float(each * sequences * config.steps),
-        memory=_memory(recipe, size, length, trained, min(config.batch * supervised * width, LOGITS)),
+        operations=float(each * sequences * steps),
+        memory=_memory(recipe, size, length, trained, min(config.per_device_batch_size * supervised * width, LOGITS)),
         missing=(*missing_weights(recipe), *missing_data(recipe)),
     )
 
@@ -99,13 +98,15 @@ def estimate(recipe: TrainRecipe) -> Estimate:
 def _memory(recipe: TrainRecipe, size: Size, length: int, trained: int, logits: int) -> float:
     """Bytes on each GPU: weights in bfloat16, or in float32 where they are trained; gradients and Adam's two moments in
     float32; activations in bfloat16, of every layer or of one; logits, their probabilities and gradients."""
-    shards = process_count() if recipe.training.shard else 1
+    shards = process_count() if recipe.training.fsdp else 1
     frozen = size.weights if recipe.lora is not None else 0
     static = (2 * frozen + 16 * trained) / shards + 4 * size.image_tokenizer
     inside = length * (10 * size.hidden + 4 * size.intermediate) * 2  # of one layer
     between = length * size.hidden * 2
-    kept = size.layers * between + inside if recipe.training.recompute else size.layers * (between + inside)
-    return static + recipe.training.batch * kept + 10 * logits
+    kept = (
+        size.layers * between + inside if recipe.training.gradient_checkpointing else size.layers * (between + inside)
+    )
+    return static + recipe.training.per_device_batch_size * kept + 10 * logits
 
 
 def _folder(recipe: TrainRecipe) -> Path | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,22 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrodict.models.protocol import IntArray
-from retrodict.models.small.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
-
-
-@dataclass(frozen=True)
-class ImageTokenizerTraining:
-    warm_steps: int = 250  # plain autoencoding, before the codebook is placed
-    steps: int = 250  # decoder alone, on quantised features
-    batch: int = 16
-    lr: float = 2e-3
-    seed: int = 0
+from retrodict.models.small.image_tokenizer import ImageTokenizer
+from retrodict.training.config import TokenizerConfig
 
 
 def train_image_tokenizer(
     images: Sequence[Image.Image],
-    config: ImageTokenizerConfig,
-    training: ImageTokenizerTraining,
+    config: TokenizerConfig,
+    seed: int = 0,
     report: Callable[[int, int, float], None] | None = None,
 ) -> ImageTokenizer:
     """Fit a tokenizer to pictures: an autoencoder first, then its codebook by k-means++, then the decoder on codes.
@@ -39,19 +30,21 @@ def train_image_tokenizer(
     """
     if not images:
         raise ValueError("There are no pictures to train the image tokenizer on.")
-    torch.manual_seed(training.seed)
-    rng = np.random.default_rng(training.seed)
-    tokenizer = ImageTokenizer(config)
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    tokenizer = ImageTokenizer(config.architecture)
     pixels_N3HW = (tokenizer.pixels(images) * 127.5 + 127.5).round().byte()  # a quarter of the memory of float32
-    total = training.warm_steps + training.steps
+    total = config.warm_steps + config.steps
 
     def fit(parameters: list[nn.Parameter], steps: int, done: int, loss_of: Callable[[Tensor], Tensor]) -> None:
-        optimizer = torch.optim.AdamW(parameters, lr=training.lr, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
         total_steps = max(steps, 3)  # a cycle needs a step up and a step down
         up = max(0.1, 2 / total_steps)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.lr, total_steps=total_steps, pct_start=up)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, config.learning_rate, total_steps=total_steps, pct_start=up
+        )
         for step in range(steps):
-            index = torch.from_numpy(rng.integers(0, len(images), training.batch))
+            index = torch.from_numpy(rng.integers(0, len(images), config.batch_size))
             loss = loss_of(_to_float(pixels_N3HW[index]))
             optimizer.zero_grad()
             loss.backward()
@@ -62,7 +55,7 @@ def train_image_tokenizer(
 
     fit(
         [*tokenizer.encoder.parameters(), *tokenizer.decoder.parameters()],
-        training.warm_steps,
+        config.warm_steps,
         0,
         lambda x: F.l1_loss(tokenizer.reconstruct(tokenizer.features(x)), x),
     )
@@ -70,8 +63,8 @@ def train_image_tokenizer(
     weights_K = _rarity(tokenizer, pixels_N3HW, rng)
     fit(
         list(tokenizer.decoder.parameters()),
-        training.steps,
-        training.warm_steps,
+        config.steps,
+        config.warm_steps,
         lambda x: _code_loss(tokenizer, x, weights_K),
     )
     return tokenizer.eval()

@@ -6,22 +6,13 @@ What is adapted, the family says (`TrainSpec.lora_targets`, matched against whol
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from retrodict.models.adapter import quiet
 from retrodict.models.protocol import TokenFamily
-
-
-@dataclass(frozen=True)
-class LoraConfig:
-    """The defaults are those of arXiv 2506.06006, section 3.1."""
-
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
+from retrodict.training.config import LoraConfig
 
 
 def add_adapter(family: TokenFamily, config: LoraConfig, base: str) -> Any:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from retrodict.models.hub import WEIGHTS, Part, download
 from retrodict.models.registry import card_of
-from retrodict.recipes import TrainRecipe, load_recipe
+from retrodict.recipes import load_recipe
+from retrodict.training.config import TrainRecipe
 
 
 def fetch(name: str, out: Path | None) -> tuple[list[str], list[str]]:
@@ -16,7 +17,7 @@ def fetch(name: str, out: Path | None) -> tuple[list[str], list[str]]:
     `ValueError` when `name` is none of them.
     """
     if name.endswith((".yaml", ".yml")):
-        return _for_recipe(load_recipe(Path(name), (), TrainRecipe), out)
+        return _for_recipe(load_recipe(Path(name), TrainRecipe), out)
     if name in WEIGHTS:
         return _weights(WEIGHTS[name], out or Path("models") / name)
     if is_hub_id(name):

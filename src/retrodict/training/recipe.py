@@ -16,19 +16,18 @@ from retrodict.files import write_json
 from retrodict.loading import is_model, load
 from retrodict.models.protocol import TokenFamily
 from retrodict.models.registry import card_of
+from retrodict.models.small.config import ModelConfig
 from retrodict.models.small.family import SmallFamily
-from retrodict.models.small.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
+from retrodict.models.small.image_tokenizer import ImageTokenizer
 from retrodict.models.small.words import Words
 from retrodict.progress import Progress
 from retrodict.prompts import Direction
-from retrodict.recipes import Model, Tokenizer, Training, TrainRecipe, Weighting, claim
-from retrodict.training import weighting
+from retrodict.recipes import claim
+from retrodict.training.config import TokenizerConfig, TrainRecipe
 from retrodict.training.data import fit_and_val
 from retrodict.training.distributed import is_main, to_accelerator
-from retrodict.training.image_tokenizer import ImageTokenizerTraining, train_image_tokenizer
-from retrodict.training.lora import LoraConfig
+from retrodict.training.image_tokenizer import train_image_tokenizer
 from retrodict.training.run import train_model
-from retrodict.training.trainer import TrainConfig
 from retrodict.training.validation import validate
 from retrodict.transitions import FramePair, Transition, decode_image
 from retrodict.versions import provenance
@@ -48,22 +47,22 @@ def train_recipe(recipe: TrainRecipe, out: Path, progress: Progress) -> None:
         claim(recipe, out)
     if is_model(out) and (out / "results.json").is_file():
         return
-    config = train_config(recipe.training, recipe.seed, len(fit))
     family = _family(recipe, fit, out / "training", progress)
     progress.stage("train", f"learn the {recipe.direction} direction from {len(fit):,} transitions")
     train_model(
         family,
         recipe.direction,
         fit,
-        config,
+        recipe.training,
         out,
-        weighting=loss_weighting(recipe.weighting),
-        lora=None if recipe.lora is None else LoraConfig(**recipe.lora.model_dump()),
+        seed=recipe.seed,
+        weighting=recipe.weighting,
+        lora=recipe.lora,
         base=_absolute(recipe.init),
         cache=recipe.data.cache or out / "training" / "tokens",
         report=report_loss(progress),
     )
-    progress.done(f"{config.steps:,} steps")
+    progress.done(f"{recipe.training.total_steps(len(fit)):,} steps")
     if not is_main():
         return
     progress.stage("validate", f"measure it on {len(val):,} held-out transitions")
@@ -112,7 +111,7 @@ def _unified(model: str | Path, direction: Direction) -> UnifiedModel:
 
 def learn_tokenizer(
     rows: Sequence[FramePair],
-    section: Tokenizer,
+    config: TokenizerConfig,
     seed: int,
     folder: Path,
     report: Callable[[int, int, float], None] | None = None,
@@ -123,9 +122,7 @@ def learn_tokenizer(
     """
     if folder.is_dir():
         return
-    config = ImageTokenizerConfig(section.image_size, section.patch, section.codes, context=section.context)
-    training = ImageTokenizerTraining(section.warm_steps, section.steps, section.batch, seed=seed)
-    trained = train_image_tokenizer(_pictures(rows, section.image_size, seed), config, training, report)
+    trained = train_image_tokenizer(_pictures(rows, config.image_size, seed), config, seed, report)
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # what a run that was killed left
     try:
@@ -144,25 +141,10 @@ def _pictures(rows: Sequence[FramePair], side: int, seed: int) -> list[Image.Ima
     return [decode_image(data, "picture").resize((side, side), Image.Resampling.BOX) for data in chosen]
 
 
-def new_small(tokenizer: Path, rows: Sequence[Transition], section: Model) -> SmallFamily:
+def new_small(tokenizer: Path, rows: Sequence[Transition], config: ModelConfig) -> SmallFamily:
     """A small model with random weights that can say what the rows' actions say."""
     words = Words.from_texts(row.action for row in rows)
-    sizes = {"hidden": section.hidden, "layers": section.layers, "heads": section.heads}
-    return SmallFamily.new(ImageTokenizer.load(tokenizer), words, **sizes)
-
-
-def train_config(section: Training, seed: int, transitions: int) -> TrainConfig:
-    """The settings of a run over so many transitions."""
-    values = section.model_dump(mode="json", exclude={"epochs"})
-    if section.epochs is not None:
-        values["steps"] = max(1, round(section.epochs * transitions / (section.batch * section.accumulate)))
-    if section.schedule == "constant":  # transformers' schedule of that name has no warm-up
-        values["schedule"] = "constant_with_warmup"
-    return TrainConfig(**values, seed=seed)
-
-
-def loss_weighting(section: Weighting) -> weighting.Weighting:
-    return weighting.Weighting(section.kind, section.clip, section.start)
+    return SmallFamily.new(ImageTokenizer.load(tokenizer), words, **config.model_dump())
 
 
 def report_loss(progress: Progress) -> Callable[[int, int, float], None]:

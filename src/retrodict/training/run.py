@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,12 +14,13 @@ from retrodict.dynamics.sequences import build
 from retrodict.loading import is_model, save_model
 from retrodict.models.protocol import TokenFamily
 from retrodict.prompts import Direction
+from retrodict.training.config import LoraConfig, TrainConfig, Weighting
 from retrodict.training.data import Stored
 from retrodict.training.distributed import is_main, to_accelerator
-from retrodict.training.lora import LoraConfig, add_adapter, freeze_embeddings
+from retrodict.training.lora import add_adapter, freeze_embeddings
 from retrodict.training.tokens import Tokens, tokenize
-from retrodict.training.trainer import TrainConfig, train
-from retrodict.training.weighting import Weighting, loss_weights
+from retrodict.training.trainer import train
+from retrodict.training.weighting import loss_weights
 from retrodict.transitions import Transition
 
 EVEN = Weighting()
@@ -34,6 +34,7 @@ def train_model(
     config: TrainConfig,
     out: Path,
     *,
+    seed: int = 0,
     weighting: Weighting = EVEN,
     lora: LoraConfig | None = None,
     base: str = "",
@@ -43,13 +44,13 @@ def train_model(
 ) -> None:
     """Train `new_family()` in one direction and save it to `out`; a folder that holds a model already is left alone.
 
-    `new_family` is called after torch has been seeded with `config.seed`, so that initial weights depend on it alone.
+    `new_family` is called after torch has been seeded with `seed`, so that initial weights depend on it alone.
     `weighting` applies to the forward direction. With `lora`, an adapter of `base` (the folder or hub id that the
     family came from) is trained and saved instead of the whole model. `facts` go onto the model's card.
     """
     if is_model(out):
         return
-    torch.manual_seed(config.seed)
+    torch.manual_seed(seed)
     family = new_family()
     to_accelerator(family.module)  # pictures are tokenized there, too
     tokens = tokenize(family, transitions, cache)
@@ -60,13 +61,15 @@ def train_model(
     freeze_embeddings(family)
     adapter = None if lora is None else add_adapter(family, lora, base)
     scratch = out / "training"
-    train(family, direction, examples, config, scratch, report, even_steps=round(weighting.start * config.steps))
+    even = round(weighting.start * config.total_steps(len(examples)))
+    train(family, direction, examples, config, scratch, report, even, seed=seed)
     if lora is not None:
-        facts |= {"base": base, "lora": asdict(lora)}
+        facts |= {"base": base, "lora": lora.model_dump()}
     facts |= {
         "transitions": len(transitions),
-        "training": asdict(config),
-        "weighting": asdict(weighting),
+        "seed": seed,
+        "training": config.model_dump(mode="json") | {"steps": config.total_steps(len(examples))},
+        "weighting": weighting.model_dump(),
     }
     if is_main():
         save_model(family, direction, out, adapter=adapter, **facts)

@@ -9,10 +9,9 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,30 +27,12 @@ from retrodict.models.protocol import TokenFamily
 from retrodict.precision import matmul_precision
 from retrodict.prompts import Direction
 from retrodict.training import checkpoints
+from retrodict.training.config import TrainConfig
 from retrodict.training.distributed import process_count
 from retrodict.training.objective import Objective
 from retrodict.training.optimizer import MuonAdamW
 
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """`batch` sequences go through the model at a time, on each process; `batch * accumulate` make a step, on all
-    processes together, however many these are."""
-
-    steps: int
-    batch: int = 32
-    lr: float = 5e-3
-    warmup: int = 30
-    weight_decay: float = 0.01
-    schedule: str = "cosine"
-    accumulate: int = 1
-    checkpoint_every: int = 200
-    bf16: bool | None = None  # None: where the hardware multiplies it (`precision.matmul_precision`)
-    seed: int = 0
-    optimizer: Literal["muon", "adamw"] = "muon"
-    recompute: bool = False  # activations of the layers, in the backward pass (gradient checkpointing)
-    shard: bool = False  # FSDP2: weights, gradients and optimizer state are spread over the processes
-    deepspeed: str | None = None  # a DeepSpeed configuration file
+SCHEDULES = {"constant": "constant_with_warmup"}  # of transformers; its own "constant" has no warm-up
 
 
 class _Examples(Dataset[Example]):
@@ -141,17 +122,19 @@ def train(
     scratch: Path,
     report: Callable[[int, int, float], None] | None = None,
     even_steps: int = 0,
+    *,
+    seed: int = 0,
 ) -> None:
     """Train `family.module` in place. Checkpoints go to `scratch`; the same call continues from the newest one.
 
     In the first `even_steps` steps all tokens count alike. Run by `torchrun` or `accelerate launch`, processes share
-    each step's batch; with `config.shard`, the module is whole again afterwards on the first process alone. Raises
+    each step's batch; with `config.fsdp`, the module is whole again afterwards on the first process alone. Raises
     `ValueError` when there is nothing to train on, or when the processes cannot share a batch.
     """
     if not examples:
         raise ValueError(f"There are no examples to train the {direction} model on.")
-    arguments = training_arguments(family, config, scratch, len(examples))
-    if config.recompute:
+    arguments = training_arguments(family, config, scratch, len(examples), seed)
+    if config.gradient_checkpointing:
         module: Any = family.module
         module.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     trainer = DynamicsTrainer(
@@ -174,42 +157,44 @@ def train(
     family.module.eval()
 
 
-def training_arguments(family: TokenFamily, config: TrainConfig, scratch: Path, examples: int) -> TrainingArguments:
+def training_arguments(
+    family: TokenFamily, config: TrainConfig, scratch: Path, examples: int, seed: int = 0
+) -> TrainingArguments:
     """What a configuration is to `transformers`. Raises `ValueError` for what cannot be done together."""
     processes = process_count()
-    if config.accumulate % processes:
+    if config.gradient_accumulation_steps % processes:
         raise ValueError(
-            f"{processes} processes cannot share {config.accumulate} forward passes a step: "
-            f"set training.accumulate to a multiple of {processes}, and training.batch to fit."
+            f"{processes} ranks cannot share {config.gradient_accumulation_steps} forward passes a step: set "
+            f"gradient_accumulation_steps to a multiple of {processes}, and per_device_batch_size to fit."
         )
-    if config.optimizer == "muon" and (config.shard or config.deepspeed):
+    if config.optimizer == "muon" and (config.fsdp or config.deepspeed):
         raise ValueError("Muon needs whole matrices: use optimizer: adamw with sharded weights.")
     if config.deepspeed is not None:
-        _check_deepspeed(Path(config.deepspeed))
+        _check_deepspeed(config.deepspeed)
     return TrainingArguments(
         output_dir=str(scratch),
-        max_steps=config.steps,
-        per_device_train_batch_size=config.batch,
-        gradient_accumulation_steps=config.accumulate // processes,
-        learning_rate=config.lr,
+        max_steps=config.total_steps(examples),
+        per_device_train_batch_size=config.per_device_batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps // processes,
+        learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
-        lr_scheduler_type=config.schedule,
-        warmup_steps=config.warmup,
+        lr_scheduler_type=SCHEDULES.get(config.lr_scheduler, config.lr_scheduler),
+        warmup_steps=config.warmup_steps,
         bf16=matmul_precision()[0] is torch.bfloat16 if config.bf16 is None else config.bf16,
-        seed=config.seed,
-        data_seed=config.seed,
+        seed=seed,
+        data_seed=seed,
         use_cpu=not torch.cuda.is_available(),
         remove_unused_columns=False,
         report_to="none",
         disable_tqdm=True,
         logging_steps=10,
-        save_steps=config.checkpoint_every,
+        save_steps=config.save_steps,
         save_total_limit=1,
         dataloader_pin_memory=False,
-        dataloader_drop_last=examples >= config.batch * processes,
+        dataloader_drop_last=examples >= config.per_device_batch_size * processes,
         max_grad_norm=1.0,
         ddp_find_unused_parameters=False,
-        deepspeed=config.deepspeed,
+        deepspeed=None if config.deepspeed is None else str(config.deepspeed),
         **_sharding(family, config),
     )
 
@@ -224,22 +209,20 @@ def _check_deepspeed(file: Path) -> None:
     except json.JSONDecodeError as error:
         raise ValueError(f"{file} is not JSON: {error}.") from None
     if not isinstance(found, dict) or found.get("zero_optimization", {}).get("stage") not in (1, 2):
-        raise ValueError(f"{file} must set zero_optimization.stage to 1 or 2; to spread weights, use training.shard.")
+        raise ValueError(f"{file} must set zero_optimization.stage to 1 or 2; to spread weights, use fsdp.")
     if "optimizer" in found or "scheduler" in found:
         raise ValueError(f"{file} names an optimizer or a scheduler: the recipe does that.")
     if importlib.util.find_spec("deepspeed") is None:
-        raise ImportError("training.deepspeed needs DeepSpeed: pip install deepspeed")
+        raise ImportError("deepspeed needs DeepSpeed: pip install deepspeed")
 
 
 def _sharding(family: TokenFamily, config: TrainConfig) -> dict[str, Any]:
     """FSDP2 by the layers that the family names: what the library would guess from the class does not exist for all."""
-    if not config.shard or process_count() == 1:
+    if not config.fsdp or process_count() == 1:
         return {}
     layers = list(family.train_spec.layer_classes)
     if not layers:
-        raise ValueError(
-            f"The family {family.name} is too small to be spread over processes: leave training.shard out."
-        )
+        raise ValueError(f"The family {family.name} is too small to be spread over processes: leave fsdp out.")
     return {
         "fsdp": True,
         "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": layers, "reshard_after_forward": True},

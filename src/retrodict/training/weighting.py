@@ -7,26 +7,10 @@ distances the learning rate would depend on the tokenizer, so weights are scaled
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 
 from retrodict.models.protocol import FloatArray
-
-
-@dataclass(frozen=True)
-class Weighting:
-    """How raw distances become loss weights.
-
-    `none` gives every token weight 1. `recognition` is the paper's. `softened` is `1 + min(w, clip)`, scaled back to
-    mean 1: no token loses more than a bounded share of its loss, so that copying the background is still learned.
-    `start` is the share of training that goes by with even weights before the weighting sets in.
-    """
-
-    kind: Literal["none", "recognition", "softened"] = "none"
-    clip: float = 3.0
-    start: float = 0.0
+from retrodict.training.config import Weighting
 
 
 def loss_weights(distance_NL: FloatArray, weighting: Weighting) -> FloatArray:
@@ -34,10 +18,10 @@ def loss_weights(distance_NL: FloatArray, weighting: Weighting) -> FloatArray:
 
     `distance_NL` is the squared L2 distance of the features of source and target before quantisation.
     """
-    if weighting.kind == "none":
+    if weighting.method == "none":
         return np.ones_like(distance_NL, dtype=np.float32)
     weights_NL = _mean_one(distance_NL)
-    if weighting.kind == "softened":
+    if weighting.method == "softened":
         weights_NL = _mean_one(1 + np.minimum(weights_NL, weighting.clip))
     return weights_NL
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal, get_args
 
 Motion = Literal["flow", "fast", "reference"]
 Selection = Literal["exact", "paper"]
@@ -17,24 +17,49 @@ ALGORITHM = 2
 
 @dataclass(frozen=True, kw_only=True)
 class MineConfig:
-    """Settings of `mine` that change its output. Raises `ValueError` when one makes no sense.
+    """Settings of `mine` that change its output, and the section `mine` of recipes.
 
     The paper (arXiv 2506.06006, sec. 3.2) keeps K_f = 6 frames at least I_f = 20 frames apart, ranked by optical flow:
-    `MineConfig(selection="paper", motion="reference", cuts=False)`.
+    `MineConfig(selection="paper", motion="reference", cuts=False)`. Raises `ValueError` when a setting makes no sense.
+
+    A dataclass and not a `Section`: the processes that mine would start half a second later with pydantic.
     """
 
-    motion: Motion = "flow"  # DIS on a small luma plane; `fast` frame difference; `reference` full-size Farneback
-    selection: Selection = "exact"  # most frames, then most pairs, then most motion; `paper` greedy top-K_f
-    frames_per_clip: int = 6  # K_f
-    min_gap: int | str = 20  # I_f: frames, or seconds as "0.8s"
-    snap: str = "0.3s"  # how far `exact` may move a pick to a sharper frame; "0s" never
-    cuts: bool = True  # find shot boundaries and make no pair across one
-    compensate_camera: bool = False  # rank by what is left of the flow after a global affine motion
-    min_motion: float = 0.002  # mean flow in frame widths per second below which a clip is static
-    frames: bool = True  # store the pictures; without them they are decoded again on demand
-    jpeg_quality: int = 95
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    frames_per_clip: int = field(
+        default=6, metadata={"help": "How many frames to keep of each clip; consecutive ones become pairs."}
+    )
+    min_gap: int | str = field(
+        default=20, metadata={"help": 'Least distance between kept frames: frames (20), or time ("0.8s").'}
+    )
+    selection: Selection = field(
+        default="exact",
+        metadata={"help": "`exact` keeps the frames with the most motion in all, `paper` goes greedily."},
+    )
+    motion: Motion = field(
+        default="flow",
+        metadata={"help": "Optical flow, a faster frame difference, or the paper's flow at full size as `reference`."},
+    )
+    snap: str = field(
+        default="0.3s", metadata={"help": "How far `exact` may move a keyframe to a sharper frame; 0s never."}
+    )
+    cuts: bool = field(default=True, metadata={"help": "Look for shot boundaries and make no pair across one."})
+    compensate_camera: bool = field(
+        default=False, metadata={"help": "Leave out the motion of the camera when ranking; needs `motion: flow`."}
+    )
+    min_motion: float = field(
+        default=0.002,
+        metadata={"help": "Mean motion in frame widths per second below which a clip is static and gives no pairs."},
+    )
+    frames: bool = field(
+        default=True, metadata={"help": "Store the images; without them only their positions in the video are kept."}
+    )
+    jpeg_quality: int = field(default=95, metadata={"help": "Quality of stored images, 1 to 100."})
 
     def __post_init__(self) -> None:
+        if str(self.min_gap).strip().isdecimal():  # as options give it; equal settings have equal digests
+            object.__setattr__(self, "min_gap", int(self.min_gap))
         _one_of("motion", self.motion, get_args(Motion))
         _one_of("selection", self.selection, get_args(Selection))
         if self.frames_per_clip < 2:

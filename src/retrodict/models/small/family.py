@@ -36,7 +36,7 @@ class SmallFamily:
         self.told_changes = told_changes
         self.bos, self.eos, self.pad = words.bos, words.eos, words.pad
         config = images.config
-        self.spec = ImageSpec(config.size, config.grid, config.codes, len(words), (words.boi,), (words.eoi,))
+        self.spec = ImageSpec(config.image_size, config.grid, config.codes, len(words), (words.boi,), (words.eoi,))
         self.tokenizer = images.fingerprint
 
     @classmethod

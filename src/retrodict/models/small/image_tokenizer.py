@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,20 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrodict.models.protocol import Codes, IntArray
-
-
-@dataclass(frozen=True)
-class ImageTokenizerConfig:
-    size: int = 96  # pixels a side; other pictures are resized
-    patch: int = 16  # pixels a side of one token
-    codes: int = 128
-    code_dim: int = 16
-    width: int = 192
-    context: int = 0  # residual 3x3 blocks on each side
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        return self.size // self.patch, self.size // self.patch
+from retrodict.models.small.config import ImageTokenizerConfig
 
 
 class _Residual(nn.Module):
@@ -51,8 +38,6 @@ class ImageTokenizer(nn.Module):
 
     def __init__(self, config: ImageTokenizerConfig) -> None:
         super().__init__()
-        if config.size % config.patch:
-            raise ValueError(f"image size {config.size} is not a multiple of the patch size {config.patch}.")
         self.config = config
         p, w = config.patch, config.width
         self.encoder = nn.Sequential(
@@ -85,7 +70,7 @@ class ImageTokenizer(nn.Module):
 
     def pixels(self, images: Sequence[Image.Image]) -> Tensor:
         """Resize (box filter: an average, so nothing rings) and scale to [-1, 1]."""
-        side = (self.config.size, self.config.size)
+        side = (self.config.image_size, self.config.image_size)
         resized = [
             image if image.size == side else image.resize(side, Image.Resampling.BOX)
             for image in (image.convert("RGB") for image in images)
@@ -111,7 +96,7 @@ class ImageTokenizer(nn.Module):
     @property
     def fingerprint(self) -> str:
         """Names this tokenizer: two with the same name give the same codes."""
-        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps(_stored(self.config), sort_keys=True).encode())
         for name, value in sorted(self.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.numpy().tobytes())
@@ -119,11 +104,17 @@ class ImageTokenizer(nn.Module):
 
     def save(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "config.json").write_text(json.dumps(asdict(self.config), indent=1) + "\n")
+        (directory / "config.json").write_text(json.dumps(_stored(self.config), indent=1) + "\n")
         save_file(self.state_dict(), directory / "model.safetensors")
 
     @classmethod
     def load(cls, directory: Path) -> ImageTokenizer:
-        tokenizer = cls(ImageTokenizerConfig(**json.loads((directory / "config.json").read_text())))
+        stored = json.loads((directory / "config.json").read_text())
+        tokenizer = cls(ImageTokenizerConfig(image_size=stored.pop("size"), **stored))
         tokenizer.load_state_dict(load_file(directory / "model.safetensors"))
         return tokenizer.eval()
+
+
+def _stored(config: ImageTokenizerConfig) -> dict[str, Any]:
+    """The configuration as folders hold it, and as names of tokenizers are made of it."""
+    return {"size": config.image_size, **config.model_dump(exclude={"image_size"})}

@@ -1,0 +1,186 @@
+"""Settings of training, and the recipe of one training run. Without torch, as recipes are read at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from retrodict.models.registry import known_family
+from retrodict.models.small.config import ImageTokenizerConfig, ModelConfig
+from retrodict.prompts import Direction
+from retrodict.recipes import Count, NonNegative, Positive, RecipePath, Section
+
+FamilyName = Annotated[str, AfterValidator(known_family)]
+
+
+class TrainConfig(Section):
+    """One training run. Both directions use the same loop.
+
+    A step takes `per_device_batch_size * gradient_accumulation_steps` sequences, however many ranks share them.
+    """
+
+    renamed: ClassVar = {
+        "batch": "per_device_batch_size",
+        "accumulate": "gradient_accumulation_steps",
+        "lr": "learning_rate",
+        "warmup": "warmup_steps",
+        "schedule": "lr_scheduler",
+        "recompute": "gradient_checkpointing",
+        "shard": "fsdp",
+        "checkpoint_every": "save_steps",
+    }
+
+    steps: Count = 1000
+    """Optimizer steps."""
+    epochs: Positive | None = None
+    """Passes over the data; where it is given, `steps` does not count."""
+    per_device_batch_size: Count = 32
+    """Sequences per forward pass of a rank."""
+    gradient_accumulation_steps: Count = 1
+    """Forward passes per step, summed over ranks: the batch of a step is the same on one GPU and on eight."""
+    learning_rate: Positive = 5e-3
+    """Peak learning rate."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 30
+    """Steps until the learning rate is at its peak."""
+    lr_scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    weight_decay: NonNegative = 0.01
+    """Decoupled weight decay."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """`muon` suits small models that learn from nothing; adapters of large ones are trained with `adamw`."""
+    bf16: bool | None = None
+    """Whether matrix products run in bfloat16; by default where the hardware multiplies it."""
+    gradient_checkpointing: bool = False
+    """Whether to compute activations again in the backward pass: a third slower, far less memory."""
+    fsdp: bool = False
+    """Whether ranks hold a part of the weights each (FSDP2), for models that do not fit."""
+    deepspeed: RecipePath | None = None
+    """A DeepSpeed configuration file (ZeRO 1 or 2) instead of `fsdp`, such as `recipes/paper/deepspeed-zero2.json`."""
+    save_steps: Count = 200
+    """Steps between checkpoints, from which an interrupted run goes on."""
+
+    @property
+    def batch(self) -> int:
+        """Sequences of one optimizer step."""
+        return self.per_device_batch_size * self.gradient_accumulation_steps
+
+    def total_steps(self, transitions: int) -> int:
+        """Optimizer steps of a run over so many transitions."""
+        return self.steps if self.epochs is None else max(1, round(self.epochs * transitions / self.batch))
+
+
+class LoraConfig(Section):
+    """A trained adapter beside frozen weights; the defaults are those of arXiv 2506.06006, section 3.1."""
+
+    rank: Count = 16
+    """Rank of the matrices."""
+    alpha: Count = 32
+    """Their scale, times `rank`."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the inputs that is left out while training."""
+
+
+class Weighting(Section):
+    """How the loss of each image token of the forward direction is weighted (arXiv 2506.06006, equation 2)."""
+
+    renamed: ClassVar = {"kind": "method"}
+
+    method: Literal["none", "recognition", "softened"] = "none"
+    """`recognition` weights a token by how much its position changes; `softened` adds 1 to a weight of at most `clip`
+    and scales back to mean 1, so that no token loses more than a bounded share of its loss and copying the background
+    is still learned."""
+    clip: Positive = 3.0
+    """The largest weight that `softened` gives for a change."""
+    start: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the steps that go by with even weights before the weighting sets in."""
+
+
+class TokenizerConfig(ImageTokenizerConfig):
+    """The image tokenizer of a family that learns its own, and how it is trained."""
+
+    renamed: ClassVar = {"batch": "batch_size"}
+
+    warm_steps: Count = 250
+    """Optimizer steps of plain autoencoding, before the codebook is placed."""
+    steps: Count = 250
+    """Optimizer steps of the decoder on quantised features."""
+    batch_size: Count = 16
+    """Images per step."""
+    learning_rate: Positive = 2e-3
+    """Peak learning rate."""
+
+    @property
+    def architecture(self) -> ImageTokenizerConfig:
+        return ImageTokenizerConfig(**self.model_dump(include=set(ImageTokenizerConfig.model_fields)))
+
+
+class Source(Section):
+    """Labelled transitions of one kind."""
+
+    path: RecipePath
+    """Their directory."""
+    rows: Count | None = None
+    """How many of them to take, at most, chosen by `seed`; by default all."""
+    seed: int = 0
+    """Seed of that choice."""
+    expected: Count | None = None
+    """How many there are, as far as is known: what `--dry-run` counts with as long as the directory is not there."""
+    origin: str = ""
+    """Where they come from, for whoever has to get them."""
+
+
+def _as_source(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str | Path) else value
+
+
+Sources = Annotated[tuple[Annotated[Source, BeforeValidator(_as_source)], ...], Field(min_length=1)]
+"""Directories of labelled transitions, each as its path alone or as a section; their rows are mixed."""
+
+
+class TrainData(Section):
+    """What one model learns from."""
+
+    train: Sources
+    """Directories of labelled transitions, or sections with `path`, `rows`, `seed`; their rows are mixed."""
+    val: RecipePath | None = None
+    """Directory of transitions to measure on; by default `val_share` of `train`, whole groups only."""
+    val_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the groups of `train` that is held out to measure on, where `val` is not given."""
+    cache: RecipePath | None = None
+    """Folder for tokenized images, which runs may share; by default they are deleted after the run."""
+
+
+class TrainRecipe(Section):
+    """One model in one direction."""
+
+    direction: Direction
+    """`inverse` learns frame pair -> action, `forward` learns frame + action -> next frame."""
+    seed: int = 0
+    """Seed of everything random."""
+    family: FamilyName = "small"
+    """Model family."""
+    init: str | None = None
+    """Model to start from: `small`, a path or a hub id. It brings its image tokenizer, its words and its size, so that
+    `tokenizer` and `model` do not count. By default training starts from nothing, which only `small` can."""
+    lora: LoraConfig | None = None
+    """Train an adapter of `init` and leave its weights as they are; `{}` is the paper's. Not for `small`."""
+    data: TrainData
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainConfig = TrainConfig()
+    weighting: Weighting = Weighting()
+
+    @model_validator(mode="after")
+    def _from_something(self) -> Self:
+        check_start(self.family, self.init, self.lora)
+        return self
+
+
+def check_start(family: str, init: str | None, lora: LoraConfig | None) -> None:
+    """Raises `ValueError` for a model that has nothing to start from."""
+    if family != "small" and init is None:
+        raise ValueError(f"family {family} needs `init`, the model to start from: a path or a hub id")
+    if lora is not None and init is None:
+        raise ValueError("`lora` adapts a model, and there is no `init` that names one: leave `lora` out")

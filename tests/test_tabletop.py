@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from retrodict.transitions import Transition, read_transitions, write_rows
-from retrodict.worlds import tabletop
+from retrodict.worlds import exact_state, get_world, tabletop, world_of
 from retrodict.worlds.tabletop import SIZES, SUITES, Action, Example, State, Thing, draw, parse, sample, score
 from retrodict.worlds.tabletop.continuous import at_rest
 from retrodict.worlds.tabletop.physics import simulate
@@ -193,3 +195,40 @@ def test_writing_videos_again_keeps_complete_ones(tmp_path: Path) -> None:
     assert sorted(p.suffix for p in (tmp_path / "videos").rglob("*") if p.is_file()) == [".mp4", ".mp4"]
     truth = json.loads((tmp_path / "truth" / second.parent.name / f"{second.stem}.json").read_text())
     assert truth["frames"] > 0
+
+
+def as_jpeg(image: Image.Image) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=60)
+    return Image.open(file)
+
+
+@pytest.mark.parametrize("wear", [lambda image: image, as_jpeg], ids=["clean", "jpeg"])
+def test_the_world_explains_what_happened_in_both_sizes_and_nothing_else(examples: list[Example], wear: Any) -> None:
+    """Without rows: the size is read off the images."""
+    world, shown = get_world("tabletop"), examples[:40]
+    pairs = [(wear(draw(e.source)), wear(draw(e.target))) for e in shown]
+    assert all(exact_state(source, e.text, target) == 1 for e, (source, target) in zip(shown, pairs, strict=True))
+    said = [world.action_between(*pair) for pair in pairs]
+    assert all(a is not None and world.same_action(a, e.text) for a, e in zip(said, shown, strict=True))
+    for example, (source, target), (_, other) in zip(shown, pairs, pairs[1:] + pairs[:1], strict=True):
+        assert not world.explains(example.text, source, source)  # a copy
+        assert not world.explains(example.text, source, other)  # another outcome
+        assert not any(world.explains(action, source, target) for action in world.alternatives(example.transition()))
+
+
+def test_the_world_knows_its_rows_and_scores_what_an_action_leads_to(examples: list[Example]) -> None:
+    world, rows = get_world("tabletop"), [e.transition() for e in examples[:20]]
+    assert world_of(rows) is world and world_of([*rows, Transition(id="other")]) is None and world_of([]) is None
+    for row in rows:
+        source, target = row.source_image, row.target_image
+        assert world.names_action(world.wordings(row.action)[-1], row) and not world.names_action("push it", row)
+        for like in (row, None):
+            scores = [world.score_action(image, source, row.action, like) for image in (target, source)]
+            assert [score and score.score for score in scores] == [1, 0]
+        assert world.score_action(target, target, "remove the pink ball") is None
+        first = world.wordings(row.action)[0].split()[0]
+        for text in world.counterfactuals(row):
+            assert not world.same_action(text, row.action) and world.wordings(text)[0].split()[0] == first
+    with pytest.raises(ValueError, match="use one of tabletop"):
+        get_world("chess")

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from retrodict.dynamics.adaptive import calibrate, drawn_until, predict_in_waves, value_of_waves
-from retrodict.dynamics.gates import CopyGate
 from retrodict.dynamics.rollout import rollout
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verify import (
     Contrast,
+    CopyGate,
     InverseAndForwardLikelihood,
     InverseLikelihood,
     Random,

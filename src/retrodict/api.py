@@ -17,11 +17,11 @@ from typing import TypeAlias, TypeVar, cast
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from retrodict.dynamics.adaptive import predict_in_waves
-from retrodict.dynamics.gates import CopyGate, exact_state
 from retrodict.dynamics.rollout import rollout as _rollout
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verify import (
     Contrast,
+    CopyGate,
     InverseAndForwardLikelihood,
     InverseLikelihood,
     Prediction,
@@ -41,6 +41,7 @@ from retrodict.models.protocol import (
     ScoringForwardModel,
 )
 from retrodict.sampling import Sampling
+from retrodict.worlds import exact_state
 
 __all__ = [
     "VERIFIERS",

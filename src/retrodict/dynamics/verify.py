@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from retrodict.dynamics.unified import UnifiedModel
 from retrodict.models.protocol import (
     Candidate,
     ForwardModel,
@@ -26,6 +27,8 @@ from retrodict.models.protocol import (
     image_of,
 )
 from retrodict.sampling import Sampling
+
+SAME = 6.0  # mean difference in grey levels of 255, in each cell, below which people see none
 
 
 class Verifier(Protocol):
@@ -220,6 +223,42 @@ class ScoredBy:
             for source, action, candidate in _flat(sources, actions, pools)
         ]
         return _regroup(found, pools)
+
+
+class CopyGate:
+    """Rejects candidates that cannot be told from the source as the image tokenizer reconstructs it.
+
+    A model that does nothing is often the safest in its own eyes. Rejected candidates score minus infinity: they are
+    chosen only when there is nothing else.
+    """
+
+    def __init__(self, verifier: Verifier, model: UnifiedModel) -> None:
+        self._verifier, self._model = verifier, model
+        self.name = f"{verifier.name}_no_copies"
+
+    def scores(
+        self, sources: Sequence[Frame], actions: Sequence[str], pools: Sequence[Sequence[Candidate]]
+    ) -> list[list[float]]:
+        found = self._verifier.scores(sources, actions, pools)
+        family = self._model.family
+        unchanged = family.decode(self._model.codes(sources))
+        return [
+            [
+                -math.inf if same_picture(image, candidate.image, family.spec.grid) else score
+                for candidate, score in zip(pool, scores, strict=True)
+            ]
+            for image, pool, scores in zip(unchanged, pools, found, strict=True)
+        ]
+
+
+def same_picture(a: Image.Image, b: Image.Image, grid: tuple[int, int]) -> bool:
+    """Whether no cell of the grid differs visibly. `b` is resized to `a`."""
+    if b.size != a.size:
+        b = b.resize(a.size, Image.Resampling.BOX)
+    difference = np.abs(np.asarray(a.convert("RGB"), np.float32) - np.asarray(b.convert("RGB"), np.float32)).mean(2)
+    rows, columns = grid
+    cells = [cell for band in np.array_split(difference, rows) for cell in np.array_split(band, columns, axis=1)]
+    return max(float(cell.mean()) for cell in cells) < SAME
 
 
 @dataclass(frozen=True, eq=False)

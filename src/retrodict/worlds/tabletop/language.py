@@ -19,6 +19,13 @@ SUITE_KINDS: dict[str, tuple[Kind, ...]] = {
     "count_physics": ("add", "remove", "swap"),
 }
 SUITES = tuple(SUITE_KINDS)
+TITLES = {
+    "attribute": "Attribute",
+    "everyday": "Everyday action",
+    "object_object": "Object to object",
+    "spatial": "Spatial relation",
+    "count_physics": "Count and physics",
+}
 
 
 @dataclass(frozen=True, slots=True)

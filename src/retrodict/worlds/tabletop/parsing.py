@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,25 @@ def parse(image: Image.Image, size: Size = "cells") -> State:
     """
     picture = pixels(image)
     return _parse_cells(picture) if size == "cells" else parse_continuous(picture)
+
+
+_ALIGNED = 1 / CELL  # fits err by a pixel at most, also on noisy and compressed images
+
+
+def possible_sizes(image: Image.Image) -> tuple[Size, ...]:
+    """The sizes of which an image can be, "cells" first.
+
+    Everything in "cells" is on whole cells. A scene of "continuous" seldom is, but where it happens to be, the image
+    does not tell the two apart.
+    """
+    return _possible_sizes(pixels(image).tobytes())
+
+
+@lru_cache(maxsize=8)  # one source is asked about with every candidate
+def _possible_sizes(picture: bytes) -> tuple[Size, ...]:
+    scene = parse_continuous(np.frombuffer(picture, dtype=np.float32).reshape(PIXELS, PIXELS, 3))
+    aligned = all(abs(x - round(x)) <= _ALIGNED for thing in scene.things for x in (thing.x, thing.y))
+    return ("cells", "continuous") if aligned else ("continuous",)
 
 
 def pixels(image: Image.Image) -> Floats:

@@ -15,28 +15,15 @@ The true target scores 1 and a copy of the source exactly 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from PIL import Image
 
 from retrodict.transitions import Transition
+from retrodict.worlds.base import Score
 from retrodict.worlds.tabletop.language import parse_action
 from retrodict.worlds.tabletop.outcomes import true_action
 from retrodict.worlds.tabletop.parsing import parse
 from retrodict.worlds.tabletop.sampling import Example
 from retrodict.worlds.tabletop.scene import COLOURS, State, changed_colours, of_colour, same_scene, same_things
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Editing success, minimal editing and their minimum, each from 0 to 1."""
-
-    es: float
-    me: float
-
-    @property
-    def score(self) -> float:
-        return min(self.es, self.me)
 
 
 def score(prediction: Image.Image, example: Example | Transition) -> Score:

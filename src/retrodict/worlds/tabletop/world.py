@@ -1,0 +1,127 @@
+"""*tabletop* as a `World`: sentences and images outside, exact states inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image
+
+from retrodict.transitions import FramePair, Transition
+from retrodict.worlds.base import Score, World
+from retrodict.worlds.tabletop import language, outcomes, sampling, scoring, videos
+from retrodict.worlds.tabletop.language import parse_action, templates
+from retrodict.worlds.tabletop.parsing import parse, possible_sizes
+from retrodict.worlds.tabletop.scene import Size, State, same_scene
+
+
+class Tabletop:
+    """Balls, boxes and cones on a table, seen from the side. `sample` and `write_videos` make the size "cells"."""
+
+    name = "tabletop"
+    about = "A simulated tabletop: balls, boxes and cones, a floor, sometimes a shelf."
+    suites: Mapping[str, str] = language.TITLES
+
+    def sample(self, count: int, seed: int, *, namespace: str, split: str = "") -> list[Transition]:
+        return [example.transition(split) for example in sampling.sample(count, seed, namespace=namespace)]
+
+    def write_videos(self, folder: Path, count: int, seed: int, *, actions: int, truth: Path) -> list[Path]:
+        return videos.write_videos(folder, count, seed, actions=actions, truth=truth)
+
+    def vocabulary(self) -> list[str]:
+        return language.vocabulary()
+
+    def owns(self, row: FramePair) -> bool:
+        return self.name in row.provenance
+
+    def score(self, image: Image.Image, row: Transition) -> Score:
+        return scoring.score(image, row)
+
+    def is_copy(self, image: Image.Image, row: Transition) -> bool:
+        return scoring.is_copy(image, row)
+
+    def score_action(
+        self, image: Image.Image, source: Image.Image, action: str, like: Transition | None = None
+    ) -> Score | None:
+        before, after = next(self._outcomes(action, source, like), (None, None))
+        if before is None or after is None:
+            return None
+        return scoring.score_state(parse(image, before.size), before, after)
+
+    def explains(self, action: str, source: Image.Image, target: Image.Image, like: Transition | None = None) -> bool:
+        return any(
+            same_scene(after, parse(target, before.size)) for before, after in self._outcomes(action, source, like)
+        )
+
+    def _outcomes(self, action: str, source: Image.Image, like: Transition | None) -> Iterator[tuple[State, State]]:
+        """The scene before and after an action, in each size that `source` may have and that allows the action."""
+        stated = parse_action(action)
+        for size in _sizes(source, like) if stated is not None else ():
+            before = parse(source, size)
+            after = None if stated is None else outcomes.apply(before, stated)
+            if after is not None:
+                yield before, after
+
+    def action_between(self, source: Image.Image, target: Image.Image, like: Transition | None = None) -> str | None:
+        for size in _sizes(source, like):
+            action = outcomes.true_action(parse(source, size), parse(target, size))
+            if action is not None:
+                return templates(action)[0]
+        return None
+
+    def names_action(self, text: str, row: Transition) -> bool:
+        return scoring.exact(text, row)
+
+    def same_action(self, a: str, b: str) -> bool:
+        stated = parse_action(a)
+        return stated is not None and stated == parse_action(b)
+
+    def wordings(self, action: str) -> list[str]:
+        stated = parse_action(action)
+        return [] if stated is None else templates(stated)
+
+    def counterfactuals(self, row: Transition) -> list[str]:
+        """The same kind of action on the same thing, with another value or another second thing."""
+        true = parse_action(row.action)
+        if true is None:
+            return []
+        texts = templates(true)
+        wording = texts.index(row.action) if row.action in texts else 0
+        source, _ = scoring.states(row)
+        others = [a for a in outcomes.actions(source) if (a.kind, a.thing) == (true.kind, true.thing) and a != true]
+        return sorted(templates(action)[wording] for action in others)
+
+    def alternatives(self, row: Transition) -> list[str]:
+        source, target = scoring.states(row)
+        true = parse_action(row.action)
+        return [
+            templates(action)[0]
+            for action in outcomes.actions(source)
+            if (true is None or action.suite == true.suite)
+            and (outcome := outcomes.apply(source, action)) is not None
+            and not same_scene(outcome, target)
+        ]
+
+    def true_action(self, pair: FramePair, truth: Path) -> str | None:
+        video = _truth(truth / Path(pair.clip).with_suffix(".json"))
+        try:
+            action = outcomes.true_action(video.states_at(pair.frame_source), video.states_at(pair.frame_target))
+        except ValueError:  # something moves in one of the frames
+            return None
+        return None if action is None else templates(action)[0]
+
+
+def _sizes(source: Image.Image, like: Transition | None) -> Sequence[Size]:
+    """The size of the row where there is one, else those that the image may have."""
+    if like is not None and WORLD.owns(like):
+        return (scoring.states(like)[0].size,)
+    return possible_sizes(source)
+
+
+@lru_cache(maxsize=64)
+def _truth(path: Path) -> videos.VideoTruth:
+    return videos.VideoTruth.load(path)
+
+
+WORLD: World = Tabletop()

@@ -20,8 +20,8 @@ from retrodict.dynamics.unified import UnifiedModel
 from retrodict.loading import load
 from retrodict.models.chameleon.convert import convert
 from retrodict.models.chameleon.family import ChameleonFamily
-from retrodict.models.chameleon.tiny import tiny_chameleon
 from retrodict.models.chameleon.vocabulary import Vocabulary, code_name
+from retrodict.models.tiny import tiny_chameleon
 
 GOLDENS = Path(__file__).parent / "goldens"
 MAKE = SimpleNamespace(**runpy.run_path(str(GOLDENS / "make_chameleon.py")))

@@ -14,8 +14,7 @@ from typer.testing import CliRunner
 
 from retrodict.cli import app
 from retrodict.loading import CARD, load
-from retrodict.models.chameleon.tiny import tiny_chameleon
-from retrodict.models.liquid.tiny import tiny_liquid
+from retrodict.models.tiny import tiny_chameleon, tiny_liquid
 from retrodict.models.vqgan_files import OWN
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -42,7 +41,7 @@ def test_a_download_becomes_a_model_for_both_roles(tmp_path: Path) -> None:
 def test_a_decoder_from_elsewhere(tmp_path: Path) -> None:
     """facebook/chameleon-7b has the encoder only; the authors' vqgan.ckpt has both."""
     torch.manual_seed(0)
-    family = tiny_chameleon()
+    family = tiny_chameleon(grid=4, patch=8)
     source = tmp_path / "encoder-only"
     family.save(source)
     state = load_file(source / "model.safetensors")

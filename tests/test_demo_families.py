@@ -1,4 +1,4 @@
-"""The whole loop on tiny models of the large families, through the command line. It proves the plumbing and nothing
+"""The whole loop on tiny models of families, through the command line. It proves the plumbing and nothing
 else: the weights are random, so the scores are those of noise, and the run says so."""
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 from retrodict.bootstrap.demo_families import NOTE, PLUMBING
 from retrodict.cli import app
 from retrodict.loading import load
+from retrodict.models.registry import FAMILIES
 
 
-@pytest.mark.parametrize("family", ["chameleon", "liquid"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_stage_works(family: str, tmp_path: Path) -> None:
     found = CliRunner().invoke(app, ["demo", "--family", family, "--out", str(tmp_path / "demo"), "--quiet"])
     assert found.exit_code == 0, found.output

@@ -23,12 +23,20 @@ from transformers import AutoTokenizer, Emu3Config, Emu3ForConditionalGeneration
 from retrodict.dynamics.sequences import build
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.models.emu3.family import NEGATIVE, Emu3Family, first_code_id
-from retrodict.models.emu3.tiny import PIXELS, tiny_emu3
+from retrodict.models.tiny import tiny_emu3
+
+PIXELS = {
+    "min_pixels": 64,
+    "max_pixels": 64,
+    "spatial_factor": 2,
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+}  # 8 x 8
 
 
 def new_family() -> Emu3Family:
     torch.manual_seed(0)
-    return tiny_emu3(ACTIONS)
+    return tiny_emu3(ACTIONS, grid=4, patch=2)
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def test_scores_do_not_depend_on_padding(name: str) -> None:
 
 
 def test_loop(name: str, tmp_path: Path) -> None:
-    check_loop(lambda: _new(name), 32, tmp_path)
+    check_loop(lambda: _new(name), 96, tmp_path)
 
 
 def test_adapter(name: str, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GemmaConfig, Gemma
 from retrodict.dynamics.sequences import build
 from retrodict.loading import load
 from retrodict.models.liquid.family import LiquidFamily
-from retrodict.models.liquid.tiny import tiny_liquid
+from retrodict.models.tiny import tiny_liquid
 from retrodict.models.vqgan_files import OWN
 
 CHECKPOINTS = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "goldens" / "checkpoints.py")))
@@ -26,7 +26,7 @@ SOURCE_L, TARGET_L = np.arange(16) % 24, np.arange(16) % 5
 @pytest.fixture(scope="module")
 def liquid() -> LiquidFamily:
     torch.manual_seed(0)
-    return tiny_liquid(["push the red ball to the left"])
+    return tiny_liquid(["push the red ball to the left"], grid=4, patch=8)
 
 
 def test_image_rows_are_the_end_of_the_tied_head(liquid: LiquidFamily) -> None:

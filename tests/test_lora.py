@@ -19,6 +19,7 @@ from retrodict.loading import load, load_family
 from retrodict.models.adapter import quiet
 from retrodict.models.protocol import TokenFamily
 from retrodict.models.registry import tiny_family
+from retrodict.models.tiny import tiny_liquid
 from retrodict.prompts import Direction
 from retrodict.training import objective as objective_module
 from retrodict.training import run as run_module
@@ -169,7 +170,7 @@ def test_an_adapter_is_no_base_and_fits_only_its_own(folder: Path, tmp_path: Pat
     assert "is an adapter: a new one starts from a whole model, so give its base." in done.stderr
     from retrodict.models.adapter import load_adapter
 
-    deeper: TokenFamily = tiny_family("liquid")(ACTIONS, num_hidden_layers=3)
+    deeper = tiny_liquid(ACTIONS, num_hidden_layers=3)
     with pytest.raises(ValueError, match="does not fit its base"):
         load_adapter(deeper, adapter)
 

@@ -63,5 +63,5 @@ def test_unknown_names() -> None:
 
 def test_a_family_of_a_later_version(tmp_path: Path) -> None:
     (tmp_path / CARD).write_text('{"family": "huge", "direction": "forward"}')
-    with pytest.raises(ValueError, match="family 'huge', which this version does not know"):
+    with pytest.raises(ValueError, match="There is no model family 'huge': this version knows small, chameleon"):
         load(tmp_path, role="forward")

@@ -20,7 +20,7 @@ from typing import ClassVar
 import pytest
 from typer.testing import CliRunner
 
-from retrodict.models.sizes import PUBLISHED, size_of
+from retrodict.models.registry import size_of
 from retrodict.recipes import load_recipe
 from retrodict.training.config import TrainRecipe
 from retrodict.training.estimate import estimate
@@ -61,7 +61,7 @@ def test_the_settings_are_the_papers(name: str) -> None:
 
 
 def test_published_sizes() -> None:
-    chameleon, liquid = PUBLISHED["chameleon"], PUBLISHED["liquid"]
+    chameleon, liquid = size_of("chameleon"), size_of("liquid")
     # 32 x (4 x 4096^2 + 3 x 4096 x 11008), and two tables of 65536 x 4096
     assert chameleon.layer_weights == 6_476_005_376
     assert chameleon.weights == 6_476_005_376 + 2 * 268_435_456
@@ -71,6 +71,27 @@ def test_published_sizes() -> None:
     # rank 16: 32 x 16 x (4 x 8192 + 3 x 15104) and 28 x 16 x (4 x 7168 + 3 x 27648)
     assert chameleon.adapter_weights(16) == 39_976_960
     assert liquid.adapter_weights(16) == 50_003_968
+
+
+@pytest.mark.parametrize(
+    ("family", "layers", "rest", "images"),
+    [
+        # 32 x (2 x 4096^2 + 2 x 4096 x 1024 + 3 x 4096 x 14336), and two tables of 184622 x 4096
+        ("emu3", 6_979_321_856, 2 * 184_622 * 4096, 2 * (64 * 64 + 73)),
+        # 30 x (4 x 4096^2 + 3 x 4096 x 11008), two tables of 102400 x 4096, and the parts for images alone; a
+        # prediction's source is in the sequence twice
+        ("janus", 6_071_255_040, 2 * 102_400 * 4096 + 425_524_224, 3 * 578),
+    ],
+)
+def test_the_cost_of_families_that_the_paper_does_not_have(
+    family: str, layers: int, rest: int, images: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = estimate(recipe("liquid-ft", f"family={family}"))
+    assert size_of(family).layer_weights == layers
+    assert found.weights == layers + rest
+    assert found.length == 1 + images + 48
+    assert size_of("janus", "deepseek-community/Janus-Pro-1B").weights == pytest.approx(1.65e9, rel=2e-3)
 
 
 def test_the_cost_of_an_inverse_model() -> None:
@@ -88,7 +109,7 @@ def test_the_cost_of_an_inverse_model() -> None:
     assert found.gpu_hours == pytest.approx(97.4, abs=0.1)  # the paper says about 100
     # Weights in bfloat16, 16 bytes for each of the adapter's, the VQGAN in float32: 14.03 + 0.64 + 0.27 GB. Then 8
     # sequences: what lies between 32 layers, and the inside of one; and 8 x 20 rows of logits.
-    static = 2 * 7_012_876_288 + 16 * 39_976_960 + 4 * 68_700_000
+    static = 2 * 7_012_876_288 + 16 * 39_976_960 + 4 * 68_718_467
     kept = 8 * 2101 * (32 * 4096 + 10 * 4096 + 4 * 11008) * 2
     assert found.memory == pytest.approx(static + kept + 10 * 160 * (65_536 - 8192))
 
@@ -144,7 +165,8 @@ def test_a_dry_run_says_what_it_takes_and_what_is_missing(tmp_path: Path, monkey
     code, _, errors = call("train", str(RECIPES / "chameleon-fdm.yaml"))
     assert (code, len(errors)) == (2, 1)
     assert "Say where to write the model: --out DIR" in errors[0]
-    assert call("train", str(RECIPES / "liquid-ft.yaml"), "--dry-run", "--set", "family=emu3")[0] == 2
+    code, _, errors = call("train", str(RECIPES / "liquid-ft.yaml"), "--dry-run", "--set", "family=emu4")
+    assert (code, errors) == (2, ["retrodict: --set family: there is no model family 'emu4': did you mean 'emu3'?"])
 
 
 def test_offline_a_line_says_what_is_missing_and_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +207,7 @@ def test_the_step_benchmark_runs_goes_on_and_has_the_published_size(
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 8
     whole = train_step.published_size(torch.device("meta")).module
     norms = 32 * (2 * 4096 + 2 * 2 * 4096) + 4096  # of each layer, of its queries and keys, and the last one
-    assert sum(p.numel() for p in whole.parameters()) == PUBLISHED["chameleon"].weights + norms
+    assert sum(p.numel() for p in whole.parameters()) == size_of("chameleon").weights + norms
 
 
 class Hub(BaseHTTPRequestHandler):

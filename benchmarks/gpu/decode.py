@@ -28,9 +28,8 @@ from retrodict.dynamics.sequences import build
 from retrodict.dynamics.stepwise import StepDecoder
 from retrodict.files import write_json
 from retrodict.models.protocol import TokenFamily
-from retrodict.models.registry import tiny_family
-from retrodict.models.tiny import VQGAN_SIZES, tiny_vqgan
-from retrodict.models.vqgan import VQGANConfig
+from retrodict.models.tiny import tiny_chameleon, tiny_liquid, tiny_vqgan
+from retrodict.models.vqgan import VQGAN, VQGANConfig
 from retrodict.sampling import Sampling
 from retrodict.versions import versions
 
@@ -74,12 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def random_family(name: str, device: torch.device, *, tiny: bool) -> TokenFamily:
     torch.manual_seed(0)
-    images = tiny_vqgan(VQGAN_SIZES if tiny else PICTURES)
+    images = tiny_vqgan() if tiny else VQGAN(PICTURES).requires_grad_(False).eval()
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32 if tiny else torch.bfloat16)
     try:
         with device:
-            family: TokenFamily = tiny_family(name)([ACTION], images, **({} if tiny else SIZES[name]))
+            make = {"chameleon": tiny_chameleon, "liquid": tiny_liquid}[name]
+            family: TokenFamily = make([ACTION], images=images, **({} if tiny else SIZES[name]))
     finally:
         torch.set_default_dtype(dtype)
     family.module.to(device)

@@ -26,8 +26,8 @@ import torch
 
 from retrodict.dynamics.batches import collate, example
 from retrodict.dynamics.sequences import build
-from retrodict.models.chameleon.tiny import tiny_chameleon
 from retrodict.models.protocol import TokenFamily
+from retrodict.models.tiny import tiny_chameleon
 from retrodict.models.vqgan import VQGAN, VQGANConfig
 from retrodict.prompts import Direction
 from retrodict.training.checkpoints import trained

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from retrodict.models.protocol import ForwardModel, InverseModel, TokenFamily
-from retrodict.models.registry import CARD, card_of, family_class
+from retrodict.models.registry import CARD, card_of, get_family
 from retrodict.prompts import Direction
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -44,7 +44,7 @@ def load_family(folder: Path) -> TokenFamily:
     if "family" not in card:
         raise ValueError(f"{folder} holds no model: no {CARD}, and no config.json of a family that is known here.")
     if "base" not in card:
-        family: TokenFamily = family_class(card["family"]).load(folder)
+        family: TokenFamily = get_family(card["family"]).load_class().load(folder)
         return family
     beside = folder / card["base"]
     base = load_family(beside if beside.is_dir() else _folder(card["base"]))

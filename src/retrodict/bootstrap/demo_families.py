@@ -36,12 +36,11 @@ def make_base(context: Context) -> str:
 
     from retrodict.files import write_json
     from retrodict.models.registry import CARD, tiny_family
-    from retrodict.models.tiny import VQGAN_96, tiny_vqgan
     from retrodict.worlds import tabletop
 
     assert context.family is not None
     torch.manual_seed(context.seed)
     base = context.dir("base")
-    tiny_family(context.family)(tabletop.vocabulary(), tiny_vqgan(VQGAN_96)).save(base)
+    tiny_family(context.family)(tabletop.vocabulary()).save(base)
     write_json(base / CARD, {"family": context.family})
     return f"a tiny {context.family} with random weights"

@@ -5,7 +5,7 @@ Each module registers its commands when it is imported; the order here is the or
 
 # ruff: noqa: I001
 from retrodict.cli.app import app, main
-from retrodict.cli import demo, data, train, predict, bench, evaluate, judge, study, families, download, about
+from retrodict.cli import demo, data, train, predict, bench, evaluate, judge, study, families, about
 
 __all__ = [
     "about",
@@ -13,7 +13,6 @@ __all__ = [
     "bench",
     "data",
     "demo",
-    "download",
     "evaluate",
     "families",
     "judge",

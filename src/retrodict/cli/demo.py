@@ -11,12 +11,8 @@ import typer
 from retrodict.cli.app import verb
 from retrodict.cli.options import OutDir, Quiet, Seed
 from retrodict.errors import check_output
+from retrodict.models.registry import FAMILIES, get_family
 from retrodict.progress.view import open_progress
-
-
-class DemoFamily(StrEnum):
-    CHAMELEON = "chameleon"
-    LIQUID = "liquid"
 
 
 class Scale(StrEnum):
@@ -32,10 +28,11 @@ def demo(
         Scale, typer.Option(help="`quick` takes minutes on two cores, `full` trains longer.")
     ] = Scale.QUICK,
     family: Annotated[
-        DemoFamily | None,
+        str | None,
         typer.Option(
-            help="Run a small loop on a tiny model of a large family instead, to see that all parts work with it. Its "
-            "weights are random: the numbers mean nothing."
+            metavar="FAMILY",
+            help="Run a small loop on a tiny model of a family instead, to see that all parts work with it: "
+            f"{', '.join(FAMILIES)}. Its weights are random: the numbers mean nothing.",
         ),
     ] = None,
     quiet: Quiet = False,
@@ -48,11 +45,13 @@ def demo(
     Example: retrodict demo --out demo
     """
     check_output(out)
+    if family is not None:
+        get_family(family)
 
     from retrodict.bootstrap.demo import run_demo
 
     with open_progress(quiet, "retrodict demo") as progress:
-        run_demo(out, seed, scale.value, progress, None if family is None else family.value)
+        run_demo(out, seed, scale.value, progress, family)
     typer.echo(f"Report: {out / 'report.html'}\nNumbers: {out / 'results.json'}")
     if family is not None:
         from retrodict.bootstrap.demo_families import NOTE

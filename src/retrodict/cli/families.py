@@ -1,8 +1,7 @@
-"""Commands for the large model families."""
+"""Commands that get published weights and turn them into model folders."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,18 +9,14 @@ import typer
 
 from retrodict.cli.app import verb
 from retrodict.errors import check_output
+from retrodict.models.registry import FAMILIES
 
-
-class Family(StrEnum):
-    CHAMELEON = "chameleon"
-    LIQUID = "liquid"
-    EMU3 = "emu3"
-    JANUS = "janus"
+PUBLISHED = [family.name for family in FAMILIES.values() if family.checkpoints]
 
 
 @verb
 def convert(
-    family: Annotated[Family, typer.Argument(metavar="FAMILY", help="What it is: chameleon (Anole, too), liquid, ...")],
+    family: Annotated[str, typer.Argument(metavar="FAMILY", help=f"What it is: {', '.join(PUBLISHED)}.")],
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of the downloaded checkpoint.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write the model to.")],
     image_tokenizer: Annotated[
@@ -40,5 +35,34 @@ def convert(
 
     from retrodict.models.conversion import convert as run
 
-    run(family.value, source, out, image_tokenizer)
-    typer.echo(f"{out}: a {family.value} model that nobody has trained yet")
+    run(family, source, out, image_tokenizer)
+    typer.echo(f"{out}: a {family} model that nobody has trained yet")
+
+
+@verb
+def download(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help=f"A recipe's file, a hub id, or one of {', '.join(PUBLISHED)}.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder to write to; a recipe says itself, a hub id goes to the hub's cache."),
+    ] = None,
+) -> None:
+    """Get the weights that a recipe or a family needs, and say what else it needs and where that is.
+
+    The same command again goes on where it stopped. What cannot be fetched is listed, one line each (exit code 2).
+
+    Example: retrodict download liquid --out models/liquid
+    """
+    from retrodict.training.prerequisites import fetch
+
+    if out is not None:
+        check_output(out)
+    fetched, missing = fetch(name, out)
+    for line in fetched:
+        typer.echo(line)
+    for line in missing:
+        typer.echo(f"retrodict: missing: {line}", err=True)
+    if missing:
+        raise typer.Exit(2)

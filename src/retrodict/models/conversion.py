@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from retrodict.files import write_json
-from retrodict.models.registry import CARD, family_class
+from retrodict.models.registry import CARD, get_family, load_named
 from retrodict.versions import versions
 
 
@@ -16,7 +16,9 @@ def convert(family: str, source: Path, out: Path, image_tokenizer: Path | None =
     `image_tokenizer` names the folder of the authors' `vqgan.ckpt`, for checkpoints that come without one. Raises
     `ValueError` for what is missing, damaged, of another family, or in a layout that cannot be read.
     """
-    found = family_class(family)
+    record = get_family(family)
+    if image_tokenizer is not None and not record.foreign_tokenizer:
+        raise ValueError(f"{record.title} comes with its image tokenizer: leave --image-tokenizer out.")
     if (out / CARD).is_file():
         return
     for folder in (source, image_tokenizer):
@@ -27,14 +29,12 @@ def convert(family: str, source: Path, out: Path, image_tokenizer: Path | None =
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        if family == "chameleon":
-            from retrodict.models.chameleon.convert import convert as convert_chameleon
-
-            convert_chameleon(source, partial, image_tokenizer)
+        if record.converter:
+            load_named(record.converter)(source, partial, image_tokenizer)
         else:
             given = () if image_tokenizer is None else (image_tokenizer,)
             try:
-                read = found.load(source, *given)
+                read = record.load_class().load(source, *given)
             except OSError as error:  # transformers says so of folders that lack a file
                 raise ValueError(f"{source} cannot be read as {family}: {str(error).splitlines()[0]}") from error
             read.save(partial)

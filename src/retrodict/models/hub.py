@@ -1,36 +1,12 @@
-"""Published weights from the model hub: which files of which repository make a family's folder."""
+"""Published weights from the model hub."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from retrodict.models.registry import Part
+
 TIMEOUT = 10  # seconds until a hub that does not answer is given up
-
-
-@dataclass(frozen=True)
-class Part:
-    """Files of one hub repository. Weights in other formats, which repositories hold beside these, stay there."""
-
-    repository: str
-    patterns: tuple[str, ...] = ("*.json", "*.safetensors", "*.md")
-    kind: str = "model"
-
-    @property
-    def page(self) -> str:
-        return f"https://huggingface.co/{'spaces/' if self.kind == 'space' else ''}{self.repository}"
-
-
-# Named in the families' papers and repositories; none has been fetched from here.
-WEIGHTS = {
-    "chameleon": (Part("leloy/Anole-7b-v0.1-hf"),),  # Anole in the layout of transformers, with the image decoder
-    "liquid": (
-        Part("Junfeng5/Liquid_V1_7B", ("*.json", "*.safetensors", "*.md", "tokenizer.model")),
-        Part("Junfeng5/Liquid_demo", ("chameleon/vqgan.ckpt", "chameleon/vqgan.yaml"), "space"),
-    ),
-    "emu3": (Part("BAAI/Emu3-Gen-hf"),),
-    "janus": (Part("deepseek-community/Janus-Pro-7B"),),
-}
 
 
 def download(parts: tuple[Part, ...], out: Path | None) -> list[str]:

@@ -1,67 +1,285 @@
-"""The families of models by name, each loaded from its module when it is asked for."""
+"""Model families: one record each, from which commands, recipes, downloads, estimates and tests derive what they know.
+
+A family is added by its module and one record here (docs/extend.md). Nothing heavy is imported: classes are named by
+their path and loaded when they are asked for.
+"""
 
 from __future__ import annotations
 
+import difflib
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator
+
+if TYPE_CHECKING:
+    from retrodict.models.protocol import TokenFamily
 
 CARD = "retrodict.json"  # what makes a folder a model of ours: {"family", "direction", ...}
 
-# Family -> its class, and the function that makes a tiny one with random weights.
-_CLASSES = {
-    "small": "retrodict.models.small.family:SmallFamily",
-    "chameleon": "retrodict.models.chameleon.family:ChameleonFamily",
-    "liquid": "retrodict.models.liquid.family:LiquidFamily",
-    "emu3": "retrodict.models.emu3.family:Emu3Family",
-    "janus": "retrodict.models.janus.family:JanusFamily",
+
+@dataclass(frozen=True)
+class Part:
+    """Files of one hub repository. Weights in other formats, which repositories hold beside these, stay there."""
+
+    repository: str
+    patterns: tuple[str, ...] = ("*.json", "*.safetensors", "*.md")
+    kind: str = "model"
+
+    @property
+    def page(self) -> str:
+        return f"https://huggingface.co/{'spaces/' if self.kind == 'space' else ''}{self.repository}"
+
+
+@dataclass(frozen=True)
+class Size:
+    """A decoder with gated feed-forward layers, and its images: what costs are estimated from."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    attention: int  # heads times width of a head
+    key_value: int  # key-value heads times width of a head
+    vocabulary: int  # rows of the embedding table
+    tied: bool  # whether the head is the embedding table
+    image_tokens: int
+    codebook: int
+    delimiters: int = 2  # ids around an image and between its rows
+    image_tokenizer: int = 68_718_467  # weights; the VQGAN of Chameleon, Anole and Liquid
+    vision: int = 0  # weights of an encoder, embeddings and head for images alone; they are not trained
+
+    @property
+    def matrices(self) -> tuple[tuple[int, int], ...]:
+        """Inputs and outputs of a layer's matrices: q, k, v, o, gate, up, down."""
+        d, a, k, i = self.hidden, self.attention, self.key_value, self.intermediate
+        return (d, a), (d, k), (d, k), (a, d), (d, i), (d, i), (i, d)
+
+    @property
+    def layer_weights(self) -> int:
+        """Weights of the layers' matrices."""
+        return self.layers * sum(inputs * outputs for inputs, outputs in self.matrices)
+
+    @property
+    def text_vocabulary(self) -> int:
+        """Rows of the text head: image tokens are not among them."""
+        return self.vocabulary if self.vision else self.vocabulary - self.codebook
+
+    @property
+    def weights(self) -> int:
+        """Weights of the language model; norms, some hundred thousand, are not counted."""
+        return self.layer_weights + self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    def adapter_weights(self, rank: int) -> int:
+        """Weights of a LoRA adapter of the layers' matrices (Hu et al. 2021, section 4.1)."""
+        return self.layers * sum(rank * (inputs + outputs) for inputs, outputs in self.matrices)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Published weights: which files of which repositories make a model's folder, and how large the model is."""
+
+    parts: tuple[Part, ...]
+    size: Size
+    licence: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """What there is to know of a family without loading it. Paths are `module:name`."""
+
+    name: str
+    title: str
+    path: str  # its `TokenFamily`, with a class method `load(folder)`
+    tiny: str  # makes one with random weights from sentences that hold its words
+    model_types: tuple[str, ...] = ()  # `model_type` in a published checkpoint's config.json
+    checkpoints: tuple[Checkpoint, ...] = ()  # the first is what `retrodict download NAME` gets
+    converter: str = ""  # reads layouts that `load` does not
+    foreign_tokenizer: bool = False  # is published without its image tokenizer: `load(folder, image_tokenizer)`
+    from_scratch: bool = False  # can be trained without a model to start from
+
+    def load_class(self) -> Any:
+        return load_named(self.path)
+
+
+# Repositories are those named in the families' papers and code; sizes are of arXiv 2405.09818 (table 1) and its
+# released configuration; 2412.04332 (Gemma-7B with 8192 more ids); 2409.18869 (table 3); 2501.17811 (table 1).
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family(
+            "small",
+            "small: words and image tokens of one's own images",
+            "retrodict.models.small.family:SmallFamily",
+            "retrodict.models.tiny:tiny_small",
+            from_scratch=True,
+        ),
+        Family(
+            "chameleon",
+            "Chameleon and Anole",
+            "retrodict.models.chameleon.family:ChameleonFamily",
+            "retrodict.models.tiny:tiny_chameleon",
+            model_types=("chameleon",),
+            checkpoints=(
+                Checkpoint(
+                    (Part("leloy/Anole-7b-v0.1-hf"),),  # Anole in the layout of transformers, with the image decoder
+                    Size(32, 4096, 11008, 4096, 4096, 65_536, False, 1024, 8192),
+                    "Chameleon research licence: no commercial use",
+                ),
+            ),
+            converter="retrodict.models.chameleon.convert:convert",
+            foreign_tokenizer=True,
+        ),
+        Family(
+            "liquid",
+            "Liquid",
+            "retrodict.models.liquid.family:LiquidFamily",
+            "retrodict.models.tiny:tiny_liquid",
+            model_types=("gemma",),
+            checkpoints=(
+                Checkpoint(
+                    (
+                        Part("Junfeng5/Liquid_V1_7B", ("*.json", "*.safetensors", "*.md", "tokenizer.model")),
+                        Part("Junfeng5/Liquid_demo", ("chameleon/vqgan.ckpt", "chameleon/vqgan.yaml"), "space"),
+                    ),
+                    Size(28, 3072, 24_576, 4096, 4096, 264_192, True, 1024, 8192),
+                    "weights under Gemma's terms; the image tokenizer is Chameleon's, under that licence",
+                ),
+            ),
+            foreign_tokenizer=True,
+        ),
+        Family(
+            "emu3",
+            "Emu3",
+            "retrodict.models.emu3.family:Emu3Family",
+            "retrodict.models.tiny:tiny_emu3",
+            model_types=("emu3",),
+            checkpoints=(
+                Checkpoint(
+                    (Part("BAAI/Emu3-Gen-hf"),),
+                    # 64 ends of rows, four ids of control and about five for the image's size in words
+                    Size(32, 4096, 14_336, 4096, 1024, 184_622, False, 4096, 32_768, 73, 270_740_287),
+                    "Apache-2.0",
+                ),
+            ),
+        ),
+        Family(
+            "janus",
+            "Janus and Janus-Pro",
+            "retrodict.models.janus.family:JanusFamily",
+            "retrodict.models.tiny:tiny_janus",
+            model_types=("janus",),
+            checkpoints=(
+                Checkpoint(
+                    (Part("deepseek-community/Janus-Pro-7B"),),
+                    Size(30, 4096, 11_008, 4096, 4096, 102_400, False, 576, 16_384, 2, 71_883_403, vision=425_524_224),
+                    "DeepSeek's model licence",
+                ),
+                Checkpoint(
+                    (Part("deepseek-community/Janus-Pro-1B"),),
+                    Size(24, 2048, 5632, 2048, 2048, 102_400, False, 576, 16_384, 2, 71_883_403, vision=352_097_280),
+                    "DeepSeek's model licence",
+                ),
+            ),
+        ),
+    )
 }
-_TINY = {
-    "chameleon": "retrodict.models.chameleon.tiny:tiny_chameleon",
-    "liquid": "retrodict.models.liquid.tiny:tiny_liquid",
-    "emu3": "retrodict.models.emu3.tiny:tiny_emu3",
-    "janus": "retrodict.models.janus.tiny:tiny_janus",
-}
-# `model_type` in a published checkpoint's config.json -> family
-_MODEL_TYPES = {"chameleon": "chameleon", "gemma": "liquid", "emu3": "emu3", "janus": "janus"}
 
 
-def family_class(name: str) -> Any:
-    """Raises `ValueError` for a family that this version does not know."""
-    if name not in _CLASSES:
-        raise ValueError(
-            f"This is the family '{name}', which this version does not know; it knows {', '.join(_CLASSES)}."
-        )
-    return _named(_CLASSES[name])
+def get_family(name: str) -> Family:
+    """The record of a family.
+
+    Raises:
+        ValueError: This version does not know it; the message names those that it knows.
+    """
+    if name not in FAMILIES:
+        near = difflib.get_close_matches(name, FAMILIES, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"this version knows {', '.join(FAMILIES)}"
+        raise ValueError(f"There is no model family '{name}': {hint}")
+    return FAMILIES[name]
 
 
-def known_family(name: str) -> str:
-    """`name`, which is a family's. Raises `ValueError` where it is none."""
-    if name not in _CLASSES:
-        raise ValueError(f"no family '{name}': use one of {', '.join(_CLASSES)}")
-    return name
+FamilyName = Annotated[str, AfterValidator(lambda name: get_family(name).name)]  # a field of a recipe
 
 
-def tiny_family(name: str) -> Any:
-    """The function that makes a tiny model of a family. Raises `ValueError` for families that have none."""
-    if name not in _TINY:
-        raise ValueError(f"There is no tiny model of the family '{name}', only of {', '.join(_TINY)}.")
-    return _named(_TINY[name])
+def tiny_family(name: str) -> Callable[[Sequence[str]], TokenFamily]:
+    """What makes a tiny model of a family, with random weights from torch's global generator.
+
+    It takes sentences that hold the words it has to know. Its images are 96 pixels a side, 6 x 6 tokens.
+
+    Raises:
+        ValueError: This version does not know the family.
+    """
+    make: Callable[[Sequence[str]], TokenFamily] = load_named(get_family(name).tiny)
+    return make
 
 
 def card_of(folder: Path) -> dict[str, Any]:
-    """What a folder says it holds: our card, or the family that a published `config.json` belongs to; empty if none."""
-    card, config = folder / CARD, folder / "config.json"
-    if card.is_file():
-        found: dict[str, Any] = json.loads(card.read_text())
-        return found
-    if config.is_file():
-        family = _MODEL_TYPES.get(json.loads(config.read_text()).get("model_type", ""))
-        return {"family": family} if family else {}
+    """What a folder says it holds: our card, or the family that a published `config.json` belongs to; empty if none.
+
+    Raises:
+        ValueError: One of the two files is no JSON.
+    """
+    if (folder / CARD).is_file():
+        return read_json(folder / CARD)
+    if (folder / "config.json").is_file():
+        kind = read_json(folder / "config.json").get("model_type")
+        return next(({"family": f.name} for f in FAMILIES.values() if kind in f.model_types), {})
     return {}
 
 
-def _named(place: str) -> Any:
-    module, _, name = place.partition(":")
+def size_of(name: str, model: str | Path = "") -> Size:
+    """How large a model is, without its weights.
+
+    Args:
+        name: Its family.
+        model: Its folder, whose `config.json` says it, or its hub id. For others it is the size of the family's first
+            published checkpoint.
+
+    Raises:
+        ValueError: The family has no published checkpoint, or the folder's `config.json` does not say it.
+    """
+    published = get_family(name).checkpoints
+    if not published:
+        raise ValueError(f"No parameter counts are known for the family {name}.")
+    repositories = {checkpoint.parts[0].repository: checkpoint.size for checkpoint in published}
+    size = repositories.get(str(model), published[0].size)
+    file = Path(model) / "config.json"
+    if not model or not file.is_file():
+        return size
+    config = read_json(file)
+    text = config.get("text_config", config)
+    try:
+        heads = int(text["num_attention_heads"])
+        width = int(text.get("head_dim") or text["hidden_size"] // heads)
+        return replace(
+            size,
+            layers=int(text["num_hidden_layers"]),
+            hidden=int(text["hidden_size"]),
+            intermediate=int(text["intermediate_size"]),
+            attention=heads * width,
+            key_value=int(text.get("num_key_value_heads") or heads) * width,
+            vocabulary=int(text["vocab_size"]),
+        )
+    except KeyError as error:
+        raise ValueError(f"{file} does not say how large the model is: it has no {error}.") from None
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object from a model's folder. Raises `ValueError` that names the file when it is none."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{file} is damaged, get it again: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is damaged, get it again: it holds no JSON object.")
+    return content
+
+
+def load_named(path: str) -> Any:
+    """What a path `module:name` names."""
+    module, _, name = path.partition(":")
     return getattr(import_module(module), name)

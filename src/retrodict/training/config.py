@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from retrodict.models.registry import known_family
+from retrodict.models.registry import FamilyName, get_family
 from retrodict.models.small.config import ImageTokenizerConfig, ModelConfig
 from retrodict.prompts import Direction
 from retrodict.recipes import Count, NonNegative, Positive, RecipePath, Section
-
-FamilyName = Annotated[str, AfterValidator(known_family)]
 
 
 class TrainConfig(Section):
@@ -180,7 +178,7 @@ class TrainRecipe(Section):
 
 def check_start(family: str, init: str | None, lora: LoraConfig | None) -> None:
     """Raises `ValueError` for a model that has nothing to start from."""
-    if family != "small" and init is None:
+    if init is None and not get_family(family).from_scratch:
         raise ValueError(f"family {family} needs `init`, the model to start from: a path or a hub id")
     if lora is not None and init is None:
         raise ValueError("`lora` adapts a model, and there is no `init` that names one: leave `lora` out")

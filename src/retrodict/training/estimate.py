@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from retrodict.models.registry import card_of
-from retrodict.models.sizes import Size, size_of
+from retrodict.models.registry import Size, get_family, size_of
+from retrodict.prompts import PROMPTS, Slot
 from retrodict.training.config import Source, TrainRecipe
 from retrodict.training.distributed import process_count
 from retrodict.training.objective import LOGITS
@@ -72,11 +72,11 @@ def estimate(recipe: TrainRecipe) -> Estimate:
     fit = total if recipe.data.val is not None else round(total * (1 - recipe.data.val_share))
     size = _size(recipe)
     config, steps = recipe.training, recipe.training.total_steps(fit)
-    length = 1 + 2 * (size.image_tokens + size.opening_and_closing) + TEXT
+    length = 1 + _images(recipe) * (size.image_tokens + size.delimiters) + TEXT
     sequences = config.batch
     trained = size.weights if recipe.lora is None else size.adapter_weights(recipe.lora.rank)
     supervised = size.image_tokens if recipe.direction == "forward" else SUPERVISED_TEXT
-    width = size.codebook if recipe.direction == "forward" else size.vocabulary - size.codebook
+    width = size.codebook if recipe.direction == "forward" else size.text_vocabulary
     each = (2 + config.gradient_checkpointing + (recipe.lora is None)) * 2 * size.layer_weights * length
     each += (3 + config.gradient_checkpointing) * 2 * length**2 * size.attention * size.layers
     each += (2 + (recipe.lora is None)) * 2 * width * size.hidden * supervised
@@ -87,7 +87,7 @@ def estimate(recipe: TrainRecipe) -> Estimate:
         steps=steps,
         sequences=sequences,
         length=length,
-        weights=size.weights,
+        weights=size.weights + size.vision,
         trained=trained,
         operations=float(each * sequences * steps),
         memory=_memory(recipe, size, length, trained, min(config.per_device_batch_size * supervised * width, LOGITS)),
@@ -99,7 +99,7 @@ def _memory(recipe: TrainRecipe, size: Size, length: int, trained: int, logits: 
     """Bytes on each GPU: weights in bfloat16, or in float32 where they are trained; gradients and Adam's two moments in
     float32; activations in bfloat16, of every layer or of one; logits, their probabilities and gradients."""
     shards = process_count() if recipe.training.fsdp else 1
-    frozen = size.weights if recipe.lora is not None else 0
+    frozen = size.vision + (size.weights if recipe.lora is not None else 0)
     static = (2 * frozen + 16 * trained) / shards + 4 * size.image_tokenizer
     inside = length * (10 * size.hidden + 4 * size.intermediate) * 2  # of one layer
     between = length * size.hidden * 2
@@ -109,9 +109,10 @@ def _memory(recipe: TrainRecipe, size: Size, length: int, trained: int, logits: 
     return static + recipe.training.per_device_batch_size * kept + 10 * logits
 
 
-def _folder(recipe: TrainRecipe) -> Path | None:
-    folder = Path(recipe.init) if recipe.init is not None else None
-    return folder if folder is not None and card_of(folder) else None
+def _images(recipe: TrainRecipe) -> int:
+    """Images in a sequence: Janus is shown the source of a prediction twice, once as it reads and once as it writes."""
+    parts = PROMPTS[get_family(recipe.family).load_class().prompts[recipe.direction]].parts
+    return sum(part in (Slot.SOURCE, Slot.TARGET) for part in parts)
 
 
 def _count(source: Source) -> tuple[int, bool]:
@@ -124,8 +125,8 @@ def _count(source: Source) -> tuple[int, bool]:
 
 
 def _size(recipe: TrainRecipe) -> Size:
-    if recipe.family != "small":
-        return size_of(recipe.family, _folder(recipe))
+    if not get_family(recipe.family).from_scratch:
+        return size_of(recipe.family, recipe.init or "")
     model, tokenizer = recipe.model, recipe.tokenizer
     words = 64  # about
     return Size(
@@ -133,7 +134,7 @@ def _size(recipe: TrainRecipe) -> Size:
         hidden=model.hidden,
         intermediate=3 * model.hidden,
         attention=model.hidden,
-        keys=model.hidden,
+        key_value=model.hidden,
         vocabulary=words + tokenizer.codes,
         tied=True,
         image_tokens=(tokenizer.image_size // tokenizer.patch) ** 2,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retrodict.models.hub import WEIGHTS, Part, download
-from retrodict.models.registry import card_of
+from retrodict.models.hub import download
+from retrodict.models.registry import FAMILIES, Part, card_of, get_family
 from retrodict.recipes import load_recipe
 from retrodict.training.config import TrainRecipe
 
@@ -18,12 +18,13 @@ def fetch(name: str, out: Path | None) -> tuple[list[str], list[str]]:
     """
     if name.endswith((".yaml", ".yml")):
         return _for_recipe(load_recipe(Path(name), TrainRecipe), out)
-    if name in WEIGHTS:
-        return _weights(WEIGHTS[name], out or Path("models") / name)
+    if name in FAMILIES and (published := FAMILIES[name].checkpoints):
+        return _weights(published[0].parts, out or Path("models") / name)
     if is_hub_id(name):
         return _weights((Part(name),), out)
+    known = [family.name for family in FAMILIES.values() if family.checkpoints]
     raise ValueError(
-        f"There is nothing called {name}: give a recipe.yaml, {', '.join(WEIGHTS)}, or a hub id (owner/name)."
+        f"There is nothing called {name}: give a recipe.yaml, {', '.join(known)}, or a hub id (owner/name)."
     )
 
 
@@ -56,8 +57,8 @@ def _for_recipe(recipe: TrainRecipe, out: Path | None) -> tuple[list[str], list[
     if recipe.init is not None and is_hub_id(recipe.init):
         fetched, missing = _weights((Part(recipe.init),), out)
     elif missing_weights(recipe):
-        if recipe.family in WEIGHTS:
-            fetched, missing = _weights(WEIGHTS[recipe.family], out or Path(str(recipe.init)))
+        if published := get_family(recipe.family).checkpoints:
+            fetched, missing = _weights(published[0].parts, out or Path(str(recipe.init)))
         else:
             missing = missing_weights(recipe)
     return fetched, missing + missing_data(recipe)

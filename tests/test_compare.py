@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from retrodict.cli import app
 from retrodict.evaluation.compare import compare_runs
 from retrodict.files import write_json, write_lines
+from retrodict.report import write_report
 from retrodict.stats import holm
 
 
@@ -54,7 +55,10 @@ def test_differences_per_subset_by_hand(tmp_path: Path) -> None:
     assert found["all"]["difference"] == pytest.approx(1.5 / 11)
     assert x["mean_b"] == pytest.approx(0.44)  # over the items that both have, not also over the sixth
     assert found["macro"]["difference"] == pytest.approx(0.15)
+    write_report(tmp_path / "out")
     assert "+0.300" in (tmp_path / "out" / "report.md").read_text()
+    write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "both.html")  # two runs on one page are compared, too
+    assert "+0.300" in (tmp_path / "both.md").read_text()
     assert json.loads((tmp_path / "out" / "results.json").read_text())["measure"] == "score"
     assert compare_runs(b, a, measure="score")["subsets"]["x"]["difference"] == pytest.approx(-0.3)
 

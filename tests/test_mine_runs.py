@@ -242,7 +242,7 @@ def test_names_of_strangers_are_escaped_and_the_page_stands_alone(videos, tmp_pa
     folder.mkdir()
     shutil.copy(videos / "clip00.mp4", folder / "<b>&.mp4")
     (folder / "<i>.mp4").touch()
-    mine(tmp_path, tmp_path / "out", CONFIG, executor_name="serial")
+    retrodict.mine(tmp_path, tmp_path / "out", CONFIG, executor_name="serial")
     page = (tmp_path / "out" / "index.html").read_text()
     assert "&lt;b&gt;&amp;.mp4" in page and "&lt;i&gt;.mp4" in page
     assert "<script" not in page and "<b>" not in page and "http" not in page

@@ -215,7 +215,8 @@ def test_a_report_from_judgements_in_the_database(studied_runs: list[str], tmp_p
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert "http" not in page.replace("http-equiv", "")
     summary = (study / "report" / "report.md").read_text()
-    assert "| numbat | 1.00 | 1.00 | 1.00 | 1.00 |" in summary
+    cell = "1.00 (1.00 to 1.00)"
+    assert f"| numbat | {cell} | {cell} | {cell} | {cell} |" in summary
     assert "<script>" not in summary
     rows = [json.loads(line) for line in (study / "report" / "judgements.jsonl").read_text().splitlines()]
     assert {row["best"] for row in rows if row["kind"] != "check"} == {"numbat"}

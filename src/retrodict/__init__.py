@@ -19,7 +19,7 @@ _HOMES = {
     "bench": ("retrodict.evaluation.bench", "run_bench"),
     "explain": ("retrodict.api", "explain"),
     "load": ("retrodict.loading", "load"),
-    "mine": ("retrodict.video", "mine"),
+    "mine": ("retrodict.report.mining", "mine"),
     "predict": ("retrodict.api", "predict"),
     "rerank": ("retrodict.api", "rerank"),
     "rollout": ("retrodict.api", "rollout"),

@@ -17,6 +17,7 @@ from scipy import stats
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+ALPHA = 0.05
 _SEED = 20_250_606  # fixed, so that the same values always print the same interval
 
 Values = npt.NDArray[np.float64]
@@ -145,6 +146,24 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, p * (len(known) - rank)))
         adjusted[i] = largest
     return adjusted
+
+
+def shown(ci95: Sequence[float], p: float | None, null: float = 0.0) -> int:
+    """Which side of `null` a result lies on. Every claim in words is made by this rule.
+
+    The bootstrap interval is too narrow with few clusters and the test knows nothing of size, so both must say so.
+
+    Args:
+        ci95: the interval of the value; empty where there is none.
+        p: the two-sided p-value against `null`, adjusted where it is one of several.
+        null: the value of no effect.
+
+    Returns:
+        1 above, -1 below, 0 where nothing is shown.
+    """
+    if len(ci95) != 2 or p is None or not p < ALPHA:
+        return 0
+    return int(ci95[0] > null) - int(ci95[1] < null)
 
 
 def wilson(successes: int, n: int, n_unscored: int = 0) -> Estimate:

@@ -86,7 +86,7 @@ def mine(
     """
     check_output(out)
 
-    from retrodict.video import mine as run
+    from retrodict.report.mining import mine as run
     from retrodict.video.tally import tally
 
     with open_progress(quiet, "retrodict mine") as progress:

@@ -70,7 +70,8 @@ def compare(
     row_a: Annotated[str, typer.Option(help="Row of A: a system, or fdm.k8.idm_fdm; by default its own.")] = "",
     row_b: Annotated[str, typer.Option(help="Row of B.")] = "",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for results.json and report.md; by default nothing.")
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for the numbers and a report; by default none."),
     ] = None,
 ) -> None:
     """Compare two runs item by item, per subset, with intervals and tests that account for several subsets.
@@ -81,9 +82,12 @@ def compare(
         check_output(out)
 
     from retrodict.evaluation.compare import compare_runs
-    from retrodict.report.comparison import text
+    from retrodict.report import write_report
+    from retrodict.report.compare import text
 
     typer.echo(text(compare_runs(a, b, measure=measure, rows=(row_a, row_b), out=out)))
+    if out is not None:
+        write_report(out)
 
 
 class Questions(StrEnum):

@@ -38,8 +38,8 @@ def compare_runs(
     `measure` is `score`, `es`, `me` or `copy` (an exact state), `l1` or another metric of the AURORA table, a text
     measure of the explained actions, or `judge:<name>`; by default what both runs have, a judge first. `rows` names a
     row in each run: a system, `<system>.k8.<verifier>` or a known row such as `copy`; by default each run's own system.
-    `p` is the sign-flip test over groups and `p_holm` its adjustment over the subsets. Writes `results.json` and
-    `report.md` to `out`, if given. Raises `ValueError` for runs without common items, without the measure, or
+    `p` is the sign-flip test over groups and `p_holm` its adjustment over the subsets. Writes `results.json` to
+    `out`, if given. Raises `ValueError` for runs without common items, without the measure, or
     without an item that has it in both.
     """
     measure = measure or _common_measure(a, b)
@@ -82,30 +82,33 @@ def compare_runs(
         "macro": {"difference": macro.mean, "ci95": macro.ci95, "n": macro.n},
     }
     if out is not None:
-        from retrodict.files import write_atomic
-        from retrodict.report.comparison import markdown
-
         write_json(out / "results.json", found)
-        text = markdown(found)
-        write_atomic(out / "report.md", lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return found
 
 
-def _results(run: Path) -> dict[str, Any]:
-    from retrodict.report.run import Run
-
-    return Run.open(run).results
+def read_results(run: Path) -> dict[str, Any]:
+    """What a run measured, from its `results.json`. Raises `ValueError` where there is none to read."""
+    path = run / "results.json"
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"{run} holds no results.json: name a folder that demo, bootstrap or bench wrote.") from None
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    if not isinstance(results, dict):
+        raise ValueError(f"{path} is not a results file.")
+    return results
 
 
 def _common_measure(a: Path, b: Path) -> str:
     judges = {path.stem for path in (a / "judge").glob("*.jsonl")} & {p.stem for p in (b / "judge").glob("*.jsonl")}
     if len(judges) == 1:
         return JUDGE + judges.pop()
-    return "l1" if any(_results(run).get("bench") == "aurora" for run in (a, b)) else "score"
+    return "l1" if any(read_results(run).get("bench") == "aurora" for run in (a, b)) else "score"
 
 
 def _own_row(run: Path) -> str:
-    results = _results(run)
+    results = read_results(run)
     if system := results.get("system"):
         return str(system)
     return "fdm" if "fdm" in (results.get("systems") or {}) else "copy"
@@ -120,7 +123,7 @@ def read_values(run: Path, measure: str, row: str) -> dict[str, Value]:
         for record in _lines(run / "items" / "explained.jsonl"):
             found[record["id"]] = Value(_number(record.get(measure)), record["class"], record.get("group", ""))
         return found
-    if measure in MEASURES and _results(run).get("bench") != "aurora":
+    if measure in MEASURES and read_results(run).get("bench") != "aurora":
         return _scored(run, measure, row)
     return _similar(run, measure, row)
 

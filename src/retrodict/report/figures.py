@@ -5,24 +5,22 @@ Examples are chosen by the hash of their ids, never by eye; where right and wron
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
 from retrodict.dynamics.verify import choose
+from retrodict.evaluation.metrics import L1_PROTOCOL, l1
 from retrodict.evaluation.pool import ItemResult, Scored
 from retrodict.evaluation.summary import DEFAULT_SELECTOR, MIN_COPY
-from retrodict.report.run import Run, finite, hashed, system_name
+from retrodict.report.kit.format import finite, system_name
+from retrodict.report.kit.images import Cells, Pair, hashed, pair, shape_of, uri
+from retrodict.report.run import Run
 from retrodict.transitions import Transition, decode_image
 
 SAMPLE, WORST, LABELS, LOOKED_AT, HEATMAPS = 8, 4, 4, 400, 4
-LARGE, SIDE = 40_000, 320  # pictures of more bytes are shown at this many pixels
 SUITE_NAMES = {
     "attribute": "Attribute",
     "everyday": "Everyday action",
@@ -30,19 +28,6 @@ SUITE_NAMES = {
     "spatial": "Spatial relation",
     "count_physics": "Count and physics",
 }
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A source and a target picture with what is said about them."""
-
-    source: str
-    target: str
-    action: str
-    title: str = ""
-    logprob: float = math.nan
-    truth: str = ""  # what really happened, where the action is not it
-    cells: tuple[tuple[float, float, float, float, float], ...] = ()  # left, top, width, height, opacity; in percent
 
 
 @dataclass(frozen=True)
@@ -66,7 +51,7 @@ class Row:
     action: str
     suite: str
     predictions: tuple[Shown, ...]
-    cells: tuple[tuple[float, float, float, float, float], ...] = ()  # recognition weights of the target
+    cells: Cells = ()  # recognition weights of the target
     shape: float = 1.0  # width over height
 
 
@@ -79,25 +64,6 @@ class Column:
     row: str = ""  # its name where judges and metrics list it
 
 
-def uri(data: bytes | None) -> str:
-    """Encoded picture bytes as a data URI; empty without a picture."""
-    if not data:
-        return ""
-    if len(data) > LARGE:
-        data = _smaller(data)
-    kind = "jpeg" if data[:2] == b"\xff\xd8" else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _smaller(data: bytes) -> bytes:
-    """The picture at a size that a page can hold a few dozen of."""
-    picture = decode_image(data, "picture")
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=88, subsampling=0)
-    return buffer.getvalue()
-
-
 def suite_name(category: str) -> str:
     return SUITE_NAMES.get(category, category)
 
@@ -108,7 +74,7 @@ def world(run: Run) -> list[Pair]:
     for transition in _by_hash(run):
         firsts.setdefault(transition.category, transition)
     order = [*SUITE_NAMES, *sorted(firsts.keys() - SUITE_NAMES.keys())]
-    return [_pair(firsts[suite], title=suite_name(suite)) for suite in order if suite in firsts][:6]
+    return [pair(firsts[suite], title=suite_name(suite)) for suite in order if suite in firsts][:6]
 
 
 def labels(run: Run) -> dict[str, list[Pair]] | None:
@@ -117,7 +83,7 @@ def labels(run: Run) -> dict[str, list[Pair]] | None:
     for row in run.annotated(LOOKED_AT):
         verdict, truth = _verdict(row) if run.is_tabletop else ("unknown", "")
         if verdict and len(found[verdict]) < LABELS:
-            found[verdict].append(_pair(row, logprob=row.logprob, truth=truth))
+            found[verdict].append(pair(row, logprob=row.logprob, truth=truth))
         if len(found["right"]) == len(found["wrong"]) == LABELS or len(found["unknown"]) == LABELS:
             break
     return found if any(found.values()) else None
@@ -138,10 +104,10 @@ def _verdict(row: Transition) -> tuple[str, str]:
 def heatmaps(run: Run) -> list[Pair]:
     """Target pictures under their recognition weights, as cells whose opacity is the weight's share of the largest."""
     found = list(_recognition(run).items())[:HEATMAPS]
-    return [_pair(run.test[name], cells=cells) for name, cells in found if name in run.test]
+    return [pair(run.test[name], cells=cells) for name, cells in found if name in run.test]
 
 
-def _recognition(run: Run) -> dict[str, tuple[tuple[float, float, float, float, float], ...]]:
+def _recognition(run: Run) -> dict[str, Cells]:
     """Cells of the items whose recognition weights the run stored."""
     path = run.folder / "recognition.json"
     if not path.is_file():
@@ -208,7 +174,7 @@ def worst(run: Run) -> list[Row]:
 
 def _worth(run: Run, column: Column) -> Callable[[Transition], float]:
     """How good a prediction is: by the exact state, else by the first judge, else how much nearer than a copy it is."""
-    if not run.is_aurora:
+    if run.has_scores:
         items = run.predictions(column.system)
         return lambda t: column.pick(items[t.id]).score
     if run.judges:
@@ -217,10 +183,22 @@ def _worth(run: Run, column: Column) -> Callable[[Transition], float]:
     records = run.records(column.system)
 
     def saved(t: Transition) -> float:
-        distances = (records.get(t.id) or {}).get("l1") or {}
-        return _float(distances.get("copy")) - _float(distances.get(column.row))
+        return _distance(run, "copy", t, records, t.source) - _distance(
+            run, column.row, t, records, column.pick(run.predictions(column.system)[t.id]).image
+        )
 
     return saved
+
+
+def _distance(
+    run: Run, row: str, transition: Transition, records: Mapping[str, Mapping[str, Any]], image: bytes | None
+) -> float:
+    """L1 to the true frame, as the run recorded it, or, where it kept no records, of the stored images."""
+    if records:
+        return _float(((records.get(transition.id) or {}).get("l1") or {}).get(row))
+    if not image or not transition.target:
+        return math.nan
+    return l1(decode_image(image, "prediction"), transition.target_image, run.get("protocol") or L1_PROTOCOL)
 
 
 def _float(value: Any) -> float:
@@ -234,36 +212,30 @@ def _complete(run: Run, transition: Transition) -> bool:
 
 def _rows(run: Run, transitions: Iterable[Transition]) -> Iterator[Row]:
     cells = _recognition(run)
-    records = {c.system: run.records(c.system) for c in columns(run)} if run.is_aurora else {}
+    records = {} if run.has_scores else {c.system: run.records(c.system) for c in columns(run)}
     for t in transitions:
         shown = tuple(_shown(run, column, t, records) for column in columns(run))
-        width, height = t.source_image.size if t.source else (1, 1)
-        yield Row(
-            uri(t.source), uri(t.target), t.action, suite_name(t.category), shown, cells.get(t.id, ()), width / height
-        )
+        shape = shape_of(t.source)
+        yield Row(uri(t.source), uri(t.target), t.action, suite_name(t.category), shown, cells.get(t.id, ()), shape)
 
 
 def _shown(
     run: Run, column: Column, transition: Transition, records: Mapping[str, Mapping[str, Mapping[str, Any]]]
 ) -> Shown:
     frame = column.pick(run.predictions(column.system)[transition.id])
-    if not run.is_aurora:
+    if run.has_scores:
         return Shown(uri(frame.image), frame.score, frame.copy == 1, frame.reason)
-    record = records.get(column.system, {}).get(transition.id, {})
     facts = []
     for judge in run.judges:
         score = judge["verdicts"].get((column.row, transition.id))
         facts.append(f"{judge['name']}: {score:g} of 10" if finite(score) else f"{judge['name']}: not scored")
-    distance = (record.get("l1") or {}).get(column.row)
+    own = records.get(column.system) or {}
+    distance = _distance(run, column.row, transition, own, frame.image)
     if finite(distance):
-        facts.append(f"L1 {distance:.3f}")
-    copied = ((record.get("metrics") or {}).get("copy") or {}).get(column.row)
-    reason = "" if frame.image else frame.reason or "no picture"
-    return Shown(uri(frame.image), math.nan, copied == 1, reason, tuple(facts))
-
-
-def _pair(transition: Transition, **more: Any) -> Pair:
-    return Pair(uri(transition.source), uri(transition.target), transition.action, **more)
+        facts.append(f"L1 {distance:.3f}, copy {_distance(run, 'copy', transition, own, transition.source):.3f}")
+    copied = ((own.get(transition.id) or {}).get("metrics") or {}).get("copy") or {}
+    reason = "" if frame.image else frame.reason or "no image"
+    return Shown(uri(frame.image), math.nan, 1 in (copied.get(column.row), frame.copy), reason, tuple(facts))
 
 
 def _by_hash(run: Run) -> list[Transition]:

@@ -2,50 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
+from retrodict.evaluation.compare import read_results
 from retrodict.evaluation.pool import ItemResult
 from retrodict.evaluation.predictions import read_predictions
+from retrodict.report.kit.format import finite
+from retrodict.report.kit.images import hashed
 from retrodict.transitions import Transition, iter_rows, read_transitions
-
-SYSTEMS = {
-    "copy": "Copy",
-    "ft": "FT",
-    "fdm": "FDM",
-    "fdm_weighted": "FDM, recognition-weighted",
-    "fdm_true_labels": "FDM on true labels",
-    "idm": "IDM",
-    "idm_plain": "IDM, not told what changed",
-}
-SELECTORS = {
-    "idm": "IDM",
-    "idm_fdm": "IDM + FDM",
-    "random": "random",
-    "oracle": "oracle",
-    "greedy": "greedy",
-    "min_copy": "least copy",
-}
-
-
-def hashed(name: str) -> str:
-    """The order in which examples are shown: nobody's taste, and the same in every run."""
-    return hashlib.sha256(name.encode()).hexdigest()
-
-
-def system_name(key: str) -> str:
-    return SYSTEMS.get(key, key)
-
-
-def finite(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,18 +26,7 @@ class Run:
 
     @staticmethod
     def open(folder: Path) -> Run:
-        path = folder / "results.json"
-        try:
-            results = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            raise ValueError(
-                f"{folder} holds no results.json: name a folder that demo, bootstrap or bench wrote."
-            ) from None
-        except ValueError as error:
-            raise ValueError(f"{path} cannot be read: {error}") from None
-        if not isinstance(results, dict):
-            raise ValueError(f"{path} is not a results file.")
-        return Run(folder, results)
+        return Run(folder, read_results(folder))
 
     def get(self, *keys: str) -> Any:
         """A value of `results.json`, or None where any of the keys is missing."""
@@ -92,6 +51,11 @@ class Run:
     @cached_property
     def systems(self) -> dict[str, dict[str, Any]]:
         return {name: entry for name, entry in (self.get("systems") or {}).items() if isinstance(entry, dict)}
+
+    @cached_property
+    def has_scores(self) -> bool:
+        """Whether an exact state gave scores. Without one, only distances say how the systems did."""
+        return any(finite((entry.get("greedy") or {}).get("score")) for entry in self.systems.values())
 
     @cached_property
     def main(self) -> str | None:

@@ -19,10 +19,9 @@ from retrodict.video.clips import ClipRef, ClipResult
 from retrodict.video.config import MineConfig
 from retrodict.video.executors import ExecutorName, executor
 from retrodict.video.folder import folder_clips
-from retrodict.video.page import PAGE, write_page
 from retrodict.video.shards import plan, read_ledgers, record, remove_leftovers, shard_of, size, take, write_shard
 
-CLIPS = "clips.jsonl"
+CLIPS, PAGE = "clips.jsonl", "index.html"  # the page is written by retrodict.report.mining
 _LOCK = ".lock"
 _DAY = 86_400.0  # seconds
 
@@ -57,7 +56,7 @@ def mine(
     retries: int = 2,
     progress: Progress | None = None,
 ) -> MineResult:
-    """Mine frame pairs out of video into Parquet shards, a manifest, a ledger `clips.jsonl` and a page `index.html`.
+    """Mine frame pairs out of video into Parquet shards, a manifest and a ledger `clips.jsonl`.
 
     The same call again resumes: clips that are done are not touched. The output is the same to the byte whichever
     executor and however many workers made it, and however often it was interrupted.
@@ -184,7 +183,6 @@ def _publish(out: Path, config: MineConfig, clips: list[dict[str, Any]], result:
         temporary.write_text(lines)
 
     write_atomic(out / CLIPS, write)
-    write_page(out, clips, config.digest())
     write_manifest(
         out,
         kind="frame-pairs",

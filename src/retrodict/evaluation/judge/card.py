@@ -14,10 +14,10 @@ from typing import Any
 from retrodict.evaluation.judge.protocol import Judge, Question
 from retrodict.evaluation.judge.results import compare, estimate
 from retrodict.progress import Progress
+from retrodict.stats import shown
 from retrodict.transitions import Transition
 
 TRUTH, COPY = "ground_truth", "copy"
-ALPHA = 0.05
 ROWS = (TRUTH, COPY, "inverse", "random", "counterfactual")
 DESCRIPTIONS = {
     TRUTH: "the true target",
@@ -68,15 +68,11 @@ def make_card(
         rows[row] = {"what": DESCRIPTIONS[row], "n_without": len(items) - len(asked), **estimate(mine, part)}
         if row != TRUTH:
             differences[row] = compare(truth, mine, part, (TRUTH, row))
-    trusted = is_above(differences[COPY]["ci95"], differences[COPY]["p"], 0.0)
-    blind = [r for r, d in differences.items() if r != COPY and d["n"] and not is_above(d["ci95"], d["p"], 0.0)]
+    trusted = shown(differences[COPY]["ci95"], differences[COPY]["p"]) > 0
+    blind = [r for r, d in differences.items() if r != COPY and d["n"] and shown(d["ci95"], d["p"]) <= 0]
     why = _why(differences, trusted) + (f"; it does not tell it from: {', '.join(blind)}" if blind and trusted else "")
     verdict = {"trusted": trusted, "blind_to": blind, "why": why}
     return {"items": len(items), "rows": rows, "differences": differences, **verdict}
-
-
-def is_above(interval: Sequence[float], p: float, bound: float) -> bool:
-    return bool(not math.isnan(interval[0]) and interval[0] > bound and p < ALPHA)
 
 
 def _why(differences: dict[str, Any], trusted: bool) -> str:

@@ -17,13 +17,13 @@ from retrodict.chat.client import Chat
 from retrodict.chat.images import fingerprint
 from retrodict.chat.parsing import Failure
 from retrodict.chat.request import Request, build
-from retrodict.evaluation.judge.card import COPY, TRUTH, card_items, is_above
+from retrodict.evaluation.judge.card import COPY, TRUTH, card_items
 from retrodict.evaluation.judge.parsing import read_choice
 from retrodict.evaluation.judge.predictions import Row
 from retrodict.evaluation.judge.protocol import Question
 from retrodict.evaluation.judge.results import groups
 from retrodict.progress import Progress
-from retrodict.stats import mean_interval, paired_difference
+from retrodict.stats import mean_interval, paired_difference, shown
 from retrodict.transitions import Transition
 
 _WORTH = {"first": 1.0, "second": 0.0, "tie": 0.5}
@@ -114,7 +114,7 @@ def make_pair_card(
     """Trusted: the interval of how often the truth beats the copy lies above one half, with p below 0.05."""
     items = card_items(transitions, count)
     entry = summarise(judge.prefer(truth_pairs(transitions, count), progress), items)
-    trusted = is_above(entry["ci95"], entry["p"], 0.5)
+    trusted = shown(entry["ci95"], entry["p"], 0.5) > 0
     low, high = entry["ci95"]
     why = (
         f"it prefers the ground truth to a copy in {entry['share']:.0%} of cases, ties counted half "

@@ -3,13 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from retrodict.report import formatting
-from retrodict.report.charts import NEGATIVES, Bar, bar
 from retrodict.report.figures import suite_name
-from retrodict.report.run import Run, finite
-from retrodict.report.tables import Cell, Table
+from retrodict.report.kit.charts import Bar, Group, bar, measured
+from retrodict.report.kit.format import MISSING, finite, number, percent, system_name
+from retrodict.report.kit.tables import Cell, Table, share
+from retrodict.report.run import Run
+
+NEGATIVES = {
+    "action": ("another action", "The model sees the true frames; the sentence is another item's."),
+    "counterfactual": ("a counterfactual action", "The sentence names the same things and another outcome."),
+    "action_blind": (
+        "another action (outcome hidden)",
+        "Control: what the model prefers while it cannot see what happened. Only the rest was read off the outcome.",
+    ),
+    "counterfactual_blind": (
+        "a counterfactual action (outcome hidden)",
+        "Control: the same while the model cannot see what happened.",
+    ),
+    "observation": ("another outcome", "The sentence is true; the second frame is another item's."),
+    "copy": ("nothing happens", "The second frame is the first one again."),
+    "inverse": ("the reverse", "The two frames are swapped."),
+}
+DIRECTION_COLOURS = {"inverse": "idm", "forward": "fdm"}
+
+
+def groups(run: Run) -> list[Group]:
+    """Per negative, how often each model prefers what happened."""
+    models = {name: entry for name, entry in (run.get("probe") or {}).items() if isinstance(entry, Mapping)}
+    found = []
+    for key, (title, note) in NEGATIVES.items():
+        bars = measured(bar(_model_name(m), entry.get(key), "share", _kind(m)) for m, entry in models.items())
+        if bars:
+            found.append(Group(title, note, bars))
+    return found
+
+
+def _model_name(model: str) -> str:
+    return model if model in DIRECTION_COLOURS else system_name(model)
+
+
+def _kind(model: str) -> str:
+    return DIRECTION_COLOURS.get(model) or (model if model in ("idm", "ft", "fdm") else "other")
 
 
 def preference_table(run: Run) -> Table | None:
@@ -26,7 +61,7 @@ def preference_table(run: Run) -> Table | None:
         for direction, entry in found.items():
             one = entry.get(key) or {}
             correlation = run.get("correlation", direction, key, "spearman")
-            cells += [_share(one), _share(one.get("per_token")), Cell(formatting.number(correlation, 2))]
+            cells += [share(one), share(one.get("per_token")), Cell(number(correlation, 2))]
         rows.append((f"than {title}", cells))
     return Table(head, rows)
 
@@ -38,18 +73,12 @@ def preference_subsets(run: Run) -> list[tuple[str, Table]]:
     for direction in run.get("probe") or {}:
         rows = []
         for key, (title, _) in NEGATIVES.items():
-            cells = [_share((entry.get(direction) or {}).get(key)) for entry in subsets.values()]
-            if any(cell.text != formatting.MISSING for cell in cells):
+            cells = [share((entry.get(direction) or {}).get(key)) for entry in subsets.values()]
+            if any(cell.text != MISSING for cell in cells):
                 rows.append((f"than {title}", cells))
         if rows:
             tables.append((direction, Table([suite_name(name) for name in subsets], rows)))
     return tables
-
-
-def _share(entry: Any) -> Cell:
-    if not isinstance(entry, Mapping) or not finite(entry.get("share")):
-        return Cell(formatting.MISSING)
-    return Cell(formatting.percent(entry["share"]), f"{formatting.percent_span(entry['ci95'])}\nn = {entry['n']}")
 
 
 def answers(run: Run) -> list[Bar]:
@@ -83,7 +112,7 @@ def answer_table(run: Run) -> Table | None:
     ]
     head = [*(key.replace("_", " ") for key in keys), "chance"]
     rows = [
-        (name, [*(_share(entry["accuracy"].get(key)) for key in keys), Cell(formatting.percent(entry.get("chance")))])
+        (name, [*(share(entry["accuracy"].get(key)) for key in keys), Cell(percent(entry.get("chance")))])
         for name, entry in subsets.items()
     ]
     return Table(head, rows)

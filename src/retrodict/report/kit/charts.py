@@ -1,4 +1,4 @@
-"""Curves over the number of candidates: geometry that the templates draw as SVG."""
+"""Geometry of the charts. The templates draw them as HTML and SVG, so that their text stays text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,124 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from retrodict.report.run import SELECTORS, Run, finite, system_name
+import numpy as np
+import numpy.typing as npt
+
+from retrodict.report.kit.format import SELECTORS, finite
+
+_BINS, _BAR_WIDTH, _HEIGHT = 24, 14, 120
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A value with its interval on a track from 0 to `scale`; positions in percent of the track."""
+
+    label: str
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    n: int = 0
+    kind: str = "other"  # colour
+    note: str = ""
+    scale: float = 1.0
+
+    @property
+    def width(self) -> float:
+        return _percent(self.value, self.scale)
+
+    @property
+    def left(self) -> float:
+        return _percent(self.low, self.scale)
+
+    @property
+    def reach(self) -> float:
+        return max(_percent(self.high, self.scale) - self.left, 0.4)
+
+    @property
+    def has_interval(self) -> bool:
+        return finite(self.low) and finite(self.high)
+
+
+def _percent(value: float, scale: float) -> float:
+    return round(100 * min(max(value / scale, 0), 1), 2) if finite(value) and scale else 0.0
+
+
+def bar(label: str, entry: Any, key: str, kind: str = "other", note: str = "", scale: float = 1.0) -> Bar | None:
+    """A bar of `{key, "ci95", "n"}`, or None where that was not measured."""
+    if not isinstance(entry, Mapping) or not finite(entry.get(key)):
+        return None
+    low, high = entry.get("ci95") or (math.nan, math.nan)
+    return Bar(label, entry[key], low, high, int(entry.get("n") or 0), kind, note, scale)
+
+
+def measured(bars: Iterable[Bar | None]) -> list[Bar]:
+    return [one for one in bars if one is not None]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Bars under one heading."""
+
+    title: str
+    note: str
+    bars: list[Bar]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A score on a track from -scale to +scale; positions in percent of the track."""
+
+    label: str
+    score: float
+    interval: Sequence[float]
+    scale: float
+
+    @property
+    def at(self) -> float:
+        return self._percent(self.score)
+
+    @property
+    def left(self) -> float:
+        return self._percent(self.interval[0]) if finite(self.interval[0]) else self.at
+
+    @property
+    def width(self) -> float:
+        return max((self._percent(self.interval[1]) if finite(self.interval[1]) else self.at) - self.left, 0.4)
+
+    def _percent(self, value: float) -> float:
+        return round(50 + 50 * max(-1.0, min(1.0, value / self.scale)), 2)
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of values; the topmost percent of them falls into the last bin."""
+
+    title: str
+    bars: Sequence[tuple[float, float, str]]  # x, height, what it says
+    low: str
+    high: str
+    median: str
+    width: int = _BINS * _BAR_WIDTH
+    height: int = _HEIGHT
+    bar_width: int = _BAR_WIDTH - 1
+
+
+def histogram(title: str, values: npt.NDArray[np.float64]) -> Histogram | None:
+    """None where no value is known."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    top, low = float(np.percentile(values, 99)), float(values.min())
+    width = (max(top, low + 1e-6) - low) / _BINS
+    if np.array_equal(values, np.round(values)):  # whole numbers: bins that hold equally many of them
+        width = float(np.ceil(width))
+    counts, edges = np.histogram(np.minimum(values, top), bins=_BINS, range=(low, low + _BINS * width))
+    bars = [
+        (i * _BAR_WIDTH, round(float(n) / counts.max() * _HEIGHT, 1), f"{edges[i]:.3g} to {edges[i + 1]:.3g}: {n}")
+        for i, n in enumerate(counts)
+    ]
+    high = f"{top:.3g}" + (" and more" if values.max() > top else "")
+    return Histogram(title, bars, f"{low:.3g}", high, f"{np.median(values):.3g}")
 
 
 @dataclass(frozen=True)
@@ -38,35 +155,14 @@ LEFT, RIGHT, TOP, BOTTOM = 38.0, 372.0, 12.0, 262.0
 CURVES = ("oracle", "idm_fdm", "idm", "min_copy", "random")
 
 
-def curves(run: Run) -> list[Curve]:
-    """K-curves of the baseline and of the main system, on one scale."""
-    names = [name for name in dict.fromkeys(["ft", run.main]) if name in run.systems]
-    names = [name for name in names if len(run.ks) > 1 and f"k{run.ks[-1]}" in run.systems[name]]
-    return _on_one_scale({system_name(name): run.systems[name] for name in names}, run.ks, 0.1)
+def on_one_scale(entries: Mapping[str, Mapping[str, Any]], ks: Sequence[int], step: float) -> list[Curve]:
+    """K-curves of several systems on one scale.
 
-
-def distance_curves(run: Run) -> list[Curve]:
-    """L1 against the number of candidates, where that is what was measured. Lower is better."""
-    found = run.get("k_curve") or {}
-    ks = sorted(int(k[1:]) for k in found)
-    entry: dict[str, Any] = {
-        k: {name: {"score": row["l1"], "ci95": row["ci95"]} for name, row in rows.items()} for k, rows in found.items()
-    }
-    greedy = run.get("all", run.main or "")
-    if greedy:
-        entry["greedy"] = {"score": greedy["l1"], "ci95": greedy["ci95"]}
-    return _on_one_scale({system_name(run.main or ""): entry}, ks, 0.02) if len(ks) > 1 else []
-
-
-def judged_curves(judge: Mapping[str, Any]) -> list[Curve]:
-    """A judge's score against the number of candidates, where it judged whole pools."""
-    found = {system_name(name): entry for name, entry in (judge.get("systems") or {}).items()}
-    ks = sorted({int(k[1:]) for entry in found.values() for k in entry if k[:1] == "k" and k[1:].isdigit()})
-    return _on_one_scale(found, ks, 1.0) if len(ks) > 1 else []
-
-
-def _on_one_scale(entries: Mapping[str, Mapping[str, Any]], ks: Sequence[int], step: float) -> list[Curve]:
-    """`step` is what the ends of the scale are rounded to."""
+    Args:
+        entries: `{title: {"greedy": {"score", "ci95"}, "k<k>": {selector: {"score", "ci95"}}}}`.
+        ks: the numbers of candidates.
+        step: what the ends of the scale are rounded to.
+    """
     spans = [value for entry in entries.values() for value in _extent(entry, ks)]
     if not spans:
         return []

@@ -1,0 +1,127 @@
+"""Numbers, names and reasons as text, for pages and for markdown."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeGuard
+
+MISSING = "\N{EN DASH}"
+_MINUS = "\N{MINUS SIGN}"
+_NBSP = "\N{NO-BREAK SPACE}"
+SYSTEMS = {
+    "copy": "Copy",
+    "ft": "FT",
+    "fdm": "FDM",
+    "fdm_weighted": "FDM, recognition-weighted",
+    "fdm_true_labels": "FDM on true labels",
+    "idm": "IDM",
+    "idm_plain": "IDM without change mask",
+}
+SELECTORS = {
+    "idm": "IDM",
+    "idm_fdm": "IDM + FDM",
+    "random": "random",
+    "oracle": "oracle",
+    "greedy": "greedy",
+    "min_copy": "least copy",
+}
+
+
+def finite(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """`0.123` with a real minus sign; a dash where there is no number."""
+    return f"{value:.{digits}f}".replace("-", _MINUS) if finite(value) else MISSING
+
+
+def signed(value: float, digits: int = 3) -> str:
+    return ("+" if value > 0 else "") + number(value, digits)
+
+
+def count(value: Any) -> str:
+    """`12,345`; a dash where there is no number."""
+    return f"{value:,.0f}" if finite(value) else MISSING
+
+
+def percent(value: Any, digits: int = 0) -> str:
+    return f"{100 * value:.{digits}f}{_NBSP}%".replace("-", _MINUS) if finite(value) else MISSING
+
+
+def span(interval: Any, digits: int = 3) -> str:
+    """An interval as `0.10 to 0.20`; a dash where there is none."""
+    if not interval or not all(finite(end) for end in interval):
+        return MISSING
+    return f"{number(interval[0], digits)} to {number(interval[1], digits)}"
+
+
+def percent_span(interval: Any) -> str:
+    """An interval of shares as `10 % to 20 %`."""
+    if not interval or not all(finite(end) for end in interval):
+        return MISSING
+    return f"{percent(interval[0])} to {percent(interval[1])}"
+
+
+def p_value(p: Any) -> str:
+    """`0.322`. The sign-flip test samples 2,000 sign patterns, so small values cannot be told apart: `≤ 0.001`."""
+    return "≤ 0.001" if finite(p) and p <= 0.001 else number(p)
+
+
+def spoken_p(p: Any) -> str:
+    """`p = 0.322` or `p ≤ 0.001`."""
+    text = p_value(p)
+    return f"p {text}" if text.startswith("≤") else f"p = {text}"
+
+
+def brief(text: str, most: int = 80) -> str:
+    """The first sentence of a reason, cut at a word where it is long."""
+    first = re.split(r"(?<=[.:]) ", " ".join(text.split()), maxsplit=1)[0].rstrip(".:")
+    return first if len(first) <= most else first[:most].rsplit(" ", 1)[0] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def duration(seconds: Any) -> str:
+    """`8.4 s`, `2 min 05 s` or `1 h 02 min`."""
+    if not finite(seconds):
+        return MISSING
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def system_name(key: str) -> str:
+    return SYSTEMS.get(key, key)
+
+
+def spoken(name: str) -> str:
+    """A system as readers know it: `fdm.k8.idm_fdm` is "FDM (best of 8 by IDM + FDM)"; free text stays as it is."""
+    head, said = name, list[str]()
+    while (word := _said(head.rpartition(".")[2])) and "." in head:
+        said.insert(0, word)
+        head = head.rpartition(".")[0]
+    return system_name(head) + (f" ({' '.join(said)})" if said else "")
+
+
+def _said(part: str) -> str | None:
+    if re.fullmatch(r"k\d+", part):
+        return "one sample" if part == "k1" else f"best of {part[1:]}"
+    if part == "greedy":
+        return part
+    return f"by {SELECTORS[part]}" if part in SELECTORS else None
+
+
+def plain(text: str) -> str:
+    """Text that markdown renders as it is, also inside a table."""
+    return re.sub(r"([\\`*_\[\]<>|#&])", r"\\\1", " ".join(text.split()))
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The leaves of nested settings with their dotted names."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", "" if value is None else str(value)

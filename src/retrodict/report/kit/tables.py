@@ -1,0 +1,98 @@
+"""Tables: what stands in a cell, and tables and claims as markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from retrodict.report.kit.format import (
+    MISSING,
+    finite,
+    number,
+    percent,
+    percent_span,
+    plain,
+    signed,
+    span,
+    spoken,
+    spoken_p,
+)
+from retrodict.stats import shown
+
+
+@dataclass(frozen=True)
+class Cell:
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    head: list[str]
+    rows: list[tuple[str, list[Cell]]]
+    marked: str = ""  # the row to stress
+
+
+def estimate(entry: Any, key: str, *, digits: int = 3, span_digits: int = 2, counts: bool = False) -> Cell:
+    """`{key, "ci95", "n"}` as the value over its interval and, with `counts`, its n; a dash where there is no value."""
+    entry = entry if isinstance(entry, Mapping) else {}
+    notes = [span(entry["ci95"], span_digits)] if finite(entry.get(key)) and _has_interval(entry) else []
+    if counts and "n" in entry:
+        notes.append(f"n = {entry['n']}")
+    return Cell(number(entry.get(key), digits), "\n".join(notes))
+
+
+def share(entry: Any) -> Cell:
+    """`{"share", "ci95", "n"}` in percent, over its interval and n."""
+    if not isinstance(entry, Mapping) or not finite(entry.get("share")):
+        return Cell(MISSING)
+    return Cell(percent(entry["share"]), f"{percent_span(entry['ci95'])}\nn = {entry['n']}")
+
+
+def _has_interval(entry: Mapping[str, Any]) -> bool:
+    return all(finite(end) for end in entry.get("ci95") or [None])
+
+
+def markdown_table(table: Table) -> str:
+    lines = ["| | " + " | ".join(plain(h) for h in table.head) + " |", "|---" * (len(table.head) + 1) + "|"]
+    for name, cells in table.rows:
+        texts = [c.text + (f" ({c.note.replace(chr(10), ', ')})" if c.note else "") for c in cells]
+        lines.append(f"| {plain(name)} | " + " | ".join(map(plain, texts)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Claim:
+    state: Literal["ahead", "level", "behind"]
+    headline: str
+    detail: str
+
+
+def claims(comparisons: Iterable[Any]) -> list[Claim]:
+    """One sentence for each paired comparison: what its interval and its test both say (`retrodict.stats.shown`)."""
+    return [claim(one) for one in comparisons if isinstance(one, Mapping) and finite(one.get("difference"))]
+
+
+def claim(comparison: Mapping[str, Any]) -> Claim:
+    a, b = spoken(str(comparison["a"])), spoken(str(comparison["b"]))
+    difference, interval = comparison["difference"], comparison.get("ci95")
+    p = comparison.get("p_holm", comparison.get("p"))
+    detail = (
+        f"difference {signed(difference)}, 95 % interval {span(interval)}, n = {comparison.get('n', MISSING)} pairs, "
+        f"{spoken_p(p)}"
+    )
+    if "p_holm" in comparison or "p_unadjusted" in comparison:
+        detail += " (Holm)"
+    relative = comparison.get("relative")
+    share_of = f" ({'+' if relative > 0 else ''}{percent(relative)})" if finite(relative) else ""
+    side = shown(interval or (), p)
+    if side > 0:
+        return Claim("ahead", f"{a} beats {b} by {number(abs(difference))}{share_of}.", detail)
+    if side < 0:
+        return Claim("behind", f"{a} falls short of {b} by {number(abs(difference))}{share_of}.", detail)
+    return Claim("level", f"No difference is shown between {a} and {b}.", detail)
+
+
+def markdown_claims(found: Sequence[Claim]) -> str:
+    return "\n".join(f"- {plain(c.headline)} ({plain(c.detail)})" for c in found) + "\n"

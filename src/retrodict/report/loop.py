@@ -1,0 +1,148 @@
+"""The page of a whole loop: what each step added, from the labelled pairs to verified predictions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from retrodict.report.bench import row_name
+from retrodict.report.kit.charts import Bar, bar, measured
+from retrodict.report.kit.format import SELECTORS, finite, system_name
+from retrodict.report.kit.tables import Cell, Claim, Table, claim, estimate
+from retrodict.report.run import Run
+from retrodict.stats import share
+
+
+def ladder(run: Run) -> list[Bar]:
+    """What each step of the loop added: every system's greedy score, and the main one's best verified score."""
+    notes = {
+        "copy": "nothing happens",
+        "ft": "labelled data only",
+        "fdm": "labelled data and annotated video",
+        "fdm_true_labels": "the same video with its true labels",
+    }
+    bars: list[Bar | None] = []
+    for name, entry in run.systems.items():
+        if name == "fdm_weighted":  # an ablation, not a step: it has its own chart
+            continue
+        kind = "fdm" if name == run.main else name if name in ("copy", "ft") else "other"
+        bars.append(bar(system_name(name), entry.get("greedy"), "score", kind, notes.get(name, "greedy")))
+        if name == run.main and run.ks:
+            best = entry.get(f"k{run.ks[-1]}") or {}
+            chosen = best.get("selector", "")
+            if chosen not in ("", "random"):
+                note = f"best of {run.ks[-1]} by {SELECTORS.get(chosen, chosen)}"
+                bars.append(bar(f"{system_name(name)}, verified", best, "score", "verified", note))
+    return measured(bars)
+
+
+def distances(run: Run) -> list[Bar]:
+    """Where no exact state gives a score: how far each system's images are from the true ones, beside copying."""
+    if run.has_scores:
+        return []
+    notes = {
+        "copy": "nothing happens",
+        "round_trip_target": "the true image, encoded and decoded: no token model can come nearer",
+        "ft": "labelled data only",
+        "fdm": "labelled data and annotated video",
+    }
+    kinds = {"copy": "copy", "ft": "ft", run.main: "fdm"}
+    rows = {name: row for name, row in (run.get("all") or {}).items() if isinstance(row, Mapping)}
+    scale = max((row["l1"] for row in rows.values() if finite(row.get("l1"))), default=0.0) * 1.25
+    return measured(
+        bar(row_name(name), row, "l1", kinds.get(name, "other"), _with_n(notes.get(name, ""), row), scale)
+        for name, row in rows.items()
+    )
+
+
+def _with_n(note: str, row: Mapping[str, Any]) -> str:
+    n = f"n = {row.get('n')}" + (f", {row['n_unscored']} without an image" if row.get("n_unscored") else "")
+    return f"{note}; {n}" if note else n
+
+
+def weighting(run: Run) -> list[Bar]:
+    entries = run.get("weighting") or {}
+    return measured(
+        bar(str(name), _greedy(entry), "score", "fdm" if name == "none" else "other") for name, entry in entries.items()
+    )
+
+
+def _greedy(entry: Any) -> Any:
+    return entry.get("greedy", entry) if isinstance(entry, Mapping) else None
+
+
+def weighting_claims(run: Run) -> list[Claim]:
+    """What the paired comparison says of recognition weighting."""
+    found = run.get("comparisons", "weighted_vs_fdm")
+    return [claim(found)] if found and finite(found.get("difference")) else []
+
+
+def confidence(run: Run) -> list[Bar]:
+    """Share of right labels by the inverse model's log-probability, the surest first."""
+    bins = run.get("annotation", "by_confidence") or []
+    known = (row for row in bins if finite(row.get("low")) and finite(row.get("high")))
+    rows = sorted(known, key=lambda row: -row["high"])
+    return measured(bar(_between(row["low"], row["high"]), row, "exact", "idm", f"{row['n']:,} labels") for row in rows)
+
+
+def _between(low: float, high: float) -> str:
+    return f"{low:.2f} to {high:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def funnel(run: Run) -> list[Bar]:
+    """From mined pairs to what the forward model learned from; widths are counts."""
+    steps = [
+        (
+            "Pairs mined",
+            run.get("annotation", "mined") or run.get("mining", "pairs"),
+            "moments between which something moved",
+        ),
+        (
+            "With a single action",
+            run.get("annotation", "single_action"),
+            "between the others, several things happened or none",
+        ),
+        ("Selected", run.get("annotation", "selected"), "the surest labels, every kind of action in turn"),
+    ]
+    counts = [(name, count, note) for name, count, note in steps if finite(count)]
+    scale = max((count for _, count, _ in counts), default=0)
+    return [Bar(name, count, n=int(count), note=note, scale=scale) for name, count, note in counts if scale]
+
+
+def asymmetry(run: Run) -> Table | None:
+    """Inverse against forward at equal labels: how often exactly right, and two preferences that both have."""
+    if not run.get("idm"):
+        return None
+    rows = []
+    for name in ("idm", "idm_plain"):
+        if entry := run.get(name):
+            rows.append((system_name(name), [estimate(entry, "exact"), *_preferences(run, name)]))
+    scores = [item.greedy.score for item in run.predictions("ft").values()]
+    exact = share([score == 1 if finite(score) else math.nan for score in scores])
+    if exact["n"]:
+        rows.append((system_name("ft"), [estimate(exact, "share"), *_preferences(run, "ft")]))
+    return Table(["Exactly right", "Not a copy", "Not the reverse"], rows)
+
+
+def _preferences(run: Run, model: str) -> list[Cell]:
+    return [estimate(run.get("probe", model, negative), "share") for negative in ("copy", "inverse")]
+
+
+def not_measured(run: Run) -> list[str]:
+    """Parts of the page that the run could have had and has not."""
+    parts = {
+        "labels of mined pairs": run.annotated(1),
+        "predictions with their images": run.test,
+        "the preference probe": run.get("probe"),
+        "the time of each stage": run.get("seconds"),
+    }
+    if run.kind == "demo":
+        parts |= {
+            "scores": run.systems,
+            "how often the inverse model names the action": run.get("idm"),
+            "labels by confidence": run.get("annotation", "by_confidence"),
+            "best of several candidates": run.ks,
+            "recognition weighting": run.get("weighting"),
+        }
+    return [name for name, value in parts.items() if not value]

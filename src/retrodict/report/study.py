@@ -1,0 +1,199 @@
+"""The page and the summary of a human study, from its `results.json`; the summary's tables are 5 and 6 of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from retrodict.report.kit.charts import Mark
+from retrodict.report.kit.format import (
+    MISSING,
+    finite,
+    number,
+    p_value,
+    percent,
+    percent_span,
+    plain,
+    span,
+    spoken_p,
+    system_name,
+)
+from retrodict.report.kit.tables import Cell, Table, estimate, markdown_table
+from retrodict.stats import shown
+
+
+def page(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What the template `study.html` shows."""
+    judges = results["judges"]
+    return {
+        "results": results,
+        "marks": _marks(results),
+        "verdict": _verdict(results["pairs"]),
+        "by_subset": _by_subset(results),
+        "pairs": _pairs(results["pairs"]),
+        "subset_pairs": {subset: _pairs(rows) for subset, rows in results["pairs_by_subset"].items()},
+        "wins": _matrix(results["systems"], results["wins"]),
+        "judges": {
+            name: (one, _matrix(results["systems"], one["wins"]), _correlations(one))
+            for name, one in judges.items()
+            if one["n_items"]
+        },
+        "unscored": [name for name, one in judges.items() if not one["n_items"]],
+        "strengths": _strengths(results),
+        "agreement": _agreement(results),
+        "raters": _raters(results),
+        "interval": _interval_words(results["all"]),
+    }
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    parts = [
+        f"# {plain(results['title'])}",
+        _design(results),
+        "## Best/worst score per subset (Table 5)",
+        markdown_table(_by_subset(results)).rstrip(),
+        "A judgement gives +1 to the best system, -1 to the worst, 0 to the others; all systems sum to 0. "
+        f"Interval: {_interval_words(results['all'])}.",
+        "\n".join(f"- {plain(sentence)}" for sentence in _verdict(results["pairs"])),
+        "## Pairs",
+        markdown_table(_pairs(results["pairs"])).rstrip(),
+        f"Wilcoxon is the paper's test over judgements as if they were independent, which they are not (zero_method "
+        f'"{results["methods"]["wilcoxon_zero_method"]}").',
+        "## Pairwise win rates (Table 6)",
+        "People (the row is placed above the column; ties count one half):",
+        markdown_table(_matrix(results["systems"], results["wins"])).rstrip(),
+    ]
+    for name, judge in results["judges"].items():
+        if judge["n_items"]:
+            rho, best = judge["spearman"], judge["best"]
+            parts += [
+                f"{plain(name)} ({judge['n_items']} items, {judge['n_unscored']} without scores):",
+                markdown_table(_matrix(results["systems"], judge["wins"])).rstrip(),
+                f"Spearman with people: {number(rho['judgement']['rho'], 2)} over judgements, "
+                f"{number(rho['item']['rho'], 2)} over items, {number(rho['system']['rho'], 2)} over systems. "
+                f"Same best candidate: {percent(best['share'])} (chance {percent(best['chance'])}).",
+            ]
+        else:
+            parts.append(f"{plain(name)}: no item on which it scored every system.")
+    parts += ["## Agreement", "\n".join(f"- {name}: {value}" for name, value in _agreement(results))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _design(results: Mapping[str, Any]) -> str:
+    every = results["all"]
+    text = f"{every['n_judgements']} judgements of {every['n_items']} items by {every['n_raters']} raters."
+    for system, count in results["design"]["left_out"].items():
+        text += f" {plain(system)} lacked {count} items, which were left out for all."
+    return text
+
+
+def _interval_words(entry: Mapping[str, Any]) -> str:
+    if entry["interval"] == "two-way":
+        return "bootstrap over items and over raters"
+    return "bootstrap over items only, as there are fewer than 20 items or one rater"
+
+
+def _marks(results: Mapping[str, Any]) -> list[Mark]:
+    scores = results["all"]["systems"]
+    ends = [abs(v) for one in scores.values() for v in (one["score"], *one["ci95"]) if finite(v)]
+    scale = max([*ends, 0.1]) * 1.05
+    ranked = sorted(scores.items(), key=lambda pair: -pair[1]["score"])
+    return [Mark(system_name(name), one["score"], one["ci95"], scale) for name, one in ranked]
+
+
+def _verdict(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One sentence for each pair whose difference is shown, and one for the rest."""
+    told, level = [], 0
+    for row in pairs:
+        side = shown(row["ci95"], row["p_holm"])
+        if side:
+            better, worse = (row["a"], row["b"]) if side > 0 else (row["b"], row["a"])
+            told.append(
+                f"{system_name(better)} is preferred to {system_name(worse)} ({spoken_p(row['p_holm'])} after Holm)."
+            )
+        level += not side
+    if level:
+        told.append(f"Of {len(pairs)} pairs, {level} show no difference that holds.")
+    return told
+
+
+def _by_subset(results: Mapping[str, Any]) -> Table:
+    parts = [*results["subsets"].values(), results["all"]]
+    rows = [
+        (system_name(system), [estimate(part["systems"][system], "score", digits=2) for part in parts])
+        for system in results["systems"]
+    ]
+    return Table([*results["subsets"], "All"], rows)
+
+
+def _pairs(pairs: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [
+        (
+            f"{system_name(row['a'])} \N{MINUS SIGN} {system_name(row['b'])}",
+            [
+                estimate(row, "difference", digits=2),
+                Cell(p_value(row["p"]), f"{row['n_items']} items"),
+                Cell(p_value(row["p_holm"])),
+                Cell(p_value(row["p_wilcoxon_paper"]), f"{row['n_judgements']} judgements"),
+            ],
+        )
+        for row in pairs
+    ]
+    return Table(["Difference", "p, sign-flip over items", "p, Holm", "p, Wilcoxon (paper)"], rows)
+
+
+def _matrix(systems: Sequence[str], rates: Sequence[Sequence[float]]) -> Table:
+    rows = [
+        (system_name(s), [Cell(MISSING if i == j else number(rates[i][j])) for j in range(len(systems))])
+        for i, s in enumerate(systems)
+    ]
+    return Table([system_name(s) for s in systems], rows)
+
+
+def _correlations(judge: Mapping[str, Any]) -> Table:
+    names = {"judgement": "Every judgement", "item": "Mean over raters", "system": "Systems"}
+    rows = [(names[level], [estimate(one, "rho", digits=2)]) for level, one in judge["spearman"].items()]
+    return Table(["Spearman's rho"], rows)
+
+
+def _strengths(results: Mapping[str, Any]) -> Table:
+    ranked = sorted(results["bradley_terry"].items(), key=lambda pair: -pair[1]["log_strength"])
+    rows = [(system_name(system), [estimate(one, "log_strength", digits=2)]) for system, one in ranked]
+    return Table(["Log strength"], rows)
+
+
+def _agreement(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What there is to say about the raters, as name and value."""
+    between, again, checks = results["agreement"], results["self_consistency"], results["attention"]["failed"]
+    cant = results["cant_tell"]
+    return [
+        ("Krippendorff's alpha, ordinal", f"{number(between['alpha'], 2)} ({span(between['alpha_ci95'], 2)})"),
+        (
+            "Two raters pick the same best",
+            f"{_share(between['same_best'], between['same_best_ci95'])}; chance {percent(between['same_best_chance'])}",
+        ),
+        *(
+            (
+                f"The same rater picks the same {end} again",
+                f"{_share(again[end]['share'], again[end]['ci95'])}, {again[end]['n']} repeats",
+            )
+            for end in ("best", "worst")
+        ),
+        ("Attention checks failed", f"{_share(checks['share'], checks['ci95'])}, {checks['n']} checks"),
+        ("Can't tell", f"{cant['count']} of {cant['n']}"),
+    ]
+
+
+def _share(value: float, interval: Sequence[float]) -> str:
+    text = percent(value)
+    return text if text == MISSING else f"{text} ({percent_span(interval)})"
+
+
+def _raters(results: Mapping[str, Any]) -> Table:
+    failed = results["attention"]["raters"]
+    rows = []
+    for rater, one in results["raters"].items():
+        checks = failed.get(rater, {"failed": 0, "n": 0})
+        cells = [str(one["judgements"]), f"{one['median_seconds']:.1f} s", f"{checks['failed']} of {checks['n']}"]
+        rows.append((f"Rater {rater}", [Cell(text) for text in cells]))
+    return Table(["Judgements", "Median time", "Checks failed"], rows)

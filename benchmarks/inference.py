@@ -27,7 +27,7 @@ from PIL import Image
 
 from retrodict.dynamics.generate import sample_images
 from retrodict.dynamics.unified import UnifiedModel
-from retrodict.dynamics.verify import InverseLikelihood
+from retrodict.dynamics.verify import InverseLikelihood, Pool
 from retrodict.files import write_json
 from retrodict.loading import load
 from retrodict.models.protocol import IntArray
@@ -150,7 +150,8 @@ def _round(
     def verified(start: int, stop: int) -> None:
         part = slice(start, stop)
         pools = forward.sample(made.sources[part], made.actions[part], K, 0)
-        verifier.scores(made.sources[part], made.actions[part], pools)
+        rows = zip(made.sources[part], made.actions[part], pools, strict=True)
+        verifier.scores([Pool(source, action, pool) for source, action, pool in rows])
 
     def one_by_one(i: int) -> None:
         caption = theirs_i.caption(made.sources_PL[i], made.targets_PL[i])

@@ -29,7 +29,7 @@ from retrodict.dynamics.adaptive import Scores, calibrate, drawn_until, value_of
 from retrodict.dynamics.batches import collate, example, supervised_logits, token_nll
 from retrodict.dynamics.sequences import build
 from retrodict.dynamics.unified import UnifiedModel
-from retrodict.dynamics.verify import InverseAndForwardLikelihood, InverseLikelihood, scores_of_all
+from retrodict.dynamics.verify import InverseAndForwardLikelihood, InverseLikelihood, Pool, scores_of_all
 from retrodict.evaluation.pool import tabletop_scorer
 from retrodict.evaluation.summary import best_of_k
 from retrodict.files import write_json
@@ -73,11 +73,12 @@ def _known(forward: UnifiedModel, inverse: UnifiedModel, items: list[Transition]
     sources, actions = [t.source_image for t in items], [t.action for t in items]
     pools = forward.sample(sources, actions, POOL, 0)
     verifiers = [InverseLikelihood(inverse), InverseAndForwardLikelihood(inverse)]
-    found = scores_of_all(verifiers, sources, actions, pools)
+    rows = zip(sources, actions, pools, strict=True)
+    found = scores_of_all(verifiers, [Pool(source, action, pool) for source, action, pool in rows])
     seen: dict[str, list[list[float]]] = {**found, "value": [], "own_half": []}
     half = forward.family.spec.tokens // 2
     sources_PL = forward.codes(sources)
-    halves: list[list[Candidate]] = []
+    halves: list[Pool] = []
     for item, source_L, pool in zip(items, sources_PL, pools, strict=True):
         distinct = list(dict.fromkeys(pool))
         values = {c: tabletop_scorer(c.image, item).score for c in distinct}
@@ -85,8 +86,9 @@ def _known(forward: UnifiedModel, inverse: UnifiedModel, items: list[Transition]
         seen["value"].append([values[c] for c in pool])
         seen["own_half"].append([own[c] for c in pool])
         codes = [np.concatenate([_codes(c)[:half], source_L[half:]]) for c in pool]
-        halves.append([Candidate(c.image, code_L, c.tokenizer) for c, code_L in zip(pool, codes, strict=True)])
-    seen["idm_half"] = InverseLikelihood(inverse).scores(sources, actions, halves)
+        half_read = [Candidate(c.image, code_L, c.tokenizer) for c, code_L in zip(pool, codes, strict=True)]
+        halves.append(Pool(item.source_image, item.action, half_read))
+    seen["idm_half"] = InverseLikelihood(inverse).scores(halves)
     return {name: np.array(rows) for name, rows in seen.items()}
 
 

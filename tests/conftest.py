@@ -86,7 +86,8 @@ def studied_runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     from retrodict.evaluation.pool import ItemResult, Scored
     from retrodict.evaluation.predictions import write_predictions
     from retrodict.files import write_json
-    from retrodict.transitions import Transition, encode_png, write_rows
+    from retrodict.images import encode_png
+    from retrodict.transitions import Transition, write_rows
 
     rng = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("studied")

@@ -17,6 +17,7 @@ from retrodict.dynamics.likelihood import score
 from retrodict.dynamics.sequences import build
 from retrodict.dynamics.stepwise import decode_steps
 from retrodict.dynamics.verify import InverseLikelihood, predict
+from retrodict.images import encode_png
 from retrodict.loading import load, load_family, save_model
 from retrodict.models.protocol import IntArray, TokenFamily, TokenSequence
 from retrodict.prompts import Direction
@@ -24,7 +25,7 @@ from retrodict.sampling import Sampling
 from retrodict.training.config import LoraConfig, TrainConfig
 from retrodict.training.lora import add_adapter
 from retrodict.training.run import train_model
-from retrodict.transitions import Transition, encode_png
+from retrodict.transitions import Transition
 
 ACTIONS = ["push the red ball", "open the door", "put it down on the table"]
 

@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from retrodict import api
 from retrodict.dynamics.verify import InverseLikelihood, ScoredBy
+from retrodict.images import encode_png, read_image
+from retrodict.loading import load
 from retrodict.sampling import Sampling
+from retrodict.transitions import decode_image
 from retrodict.worlds import tabletop
 
 EXAMPLE = tabletop.sample(1, 3)[0]
@@ -26,7 +30,7 @@ def red_first(source: Image.Image, action: str, candidate: Image.Image) -> float
 
 
 def test_predict_keeps_the_candidate_that_its_verifier_scores_highest(tiny_model: Path) -> None:
-    inverse = api.load(tiny_model, role="inverse")
+    inverse = load(tiny_model, role="inverse")
     both = {name: api.predict(SOURCE, ACTION, n=4, model=tiny_model, verifier=name) for name in ("idm", "idm_fdm")}
     for name, found in both.items():
         assert (len(found.candidates), found.verifier) == (4, name)
@@ -41,9 +45,7 @@ def test_predict_keeps_the_candidate_that_its_verifier_scores_highest(tiny_model
     ]
     greedy = api.predict(SOURCE, ACTION, n=4, model=tiny_model, verifier="none")
     assert len(greedy.candidates) == 1
-    own = api.predict(
-        SOURCE, ACTION, n=3, model=api.load(tiny_model, role="forward"), verifier=InverseLikelihood(inverse)
-    )
+    own = api.predict(SOURCE, ACTION, n=3, model=load(tiny_model, role="forward"), verifier=InverseLikelihood(inverse))
     assert own.scores == pytest.approx(both["idm"].scores[:3], abs=1e-3)
     copied = api.predict(SOURCE, ACTION, n=3, model="copy", verifier="random")
     assert copied.image.tobytes() == SOURCE.tobytes()
@@ -63,7 +65,7 @@ def test_rollout_goes_on_from_the_codes_that_were_chosen(tiny_model: Path, monke
     assert len(steps) == 3
     pictures = [image.tobytes() for image in encoded if image is not SOURCE and image.tobytes() != SOURCE.tobytes()]
     assert pictures == [step.image.tobytes() for step in steps]  # once each, to tell the drift, and not to go on
-    model = api.load(tiny_model, role="forward")
+    model = load(tiny_model, role="forward")
     second = model.sample([steps[0].candidate], ["remove the red ball"], 2, 0)[0]
     assert [c.codes_L.tolist() for c in second] == [c.codes_L.tolist() for c in steps[1].candidates]  # type: ignore[union-attr]
 
@@ -72,7 +74,7 @@ def test_explain_and_score(tiny_model: Path, tmp_path: Path) -> None:
     SOURCE.save(tmp_path / "a.png")
     TARGET.save(tmp_path / "b.png")
     found = api.explain(tmp_path / "a.png", str(tmp_path / "b.png"), model=tiny_model)
-    again = api.explain(SOURCE, TARGET, model=api.load(tiny_model, role="inverse"))
+    again = api.explain(SOURCE, TARGET, model=load(tiny_model, role="inverse"))
     assert found == again
     assert api.score(SOURCE, TARGET, ACTION, model=tiny_model).count == len(ACTION.split()) + 1
 
@@ -86,7 +88,7 @@ def test_rerank_sorts_pictures_of_other_programs(tiny_model: Path, tmp_path: Pat
         (paths[1], 100.0),
         (paths[0], pytest.approx(math.nan, nan_ok=True)),
     ]
-    inverse, forward = (api.load(tiny_model, role=role) for role in ("inverse", "forward"))  # type: ignore[call-overload]
+    inverse, forward = (load(tiny_model, role=role) for role in ("inverse", "forward"))  # type: ignore[call-overload]
     pictures = [Image.open(path) for path in paths]
     explained = inverse.score([(SOURCE, picture) for picture in pictures], [ACTION] * 3)
     likely = forward.score_targets([SOURCE] * 3, [ACTION] * 3, pictures)
@@ -96,11 +98,42 @@ def test_rerank_sorts_pictures_of_other_programs(tiny_model: Path, tmp_path: Pat
     assert [score for _, score in found] == sorted(expected.values(), reverse=True)
 
 
-def test_pictures_are_turned_the_way_the_camera_was_held(tmp_path: Path) -> None:
+def test_a_loaded_model_verifies_itself_or_another_does(tiny_model: Path) -> None:
+    named = api.predict(SOURCE, ACTION, n=3, model=tiny_model)
+    loaded = api.predict(SOURCE, ACTION, n=3, model=load(tiny_model, role="forward"))
+    assert loaded.scores == pytest.approx(named.scores)
+    inverse = load(tiny_model, role="inverse")
+    copied = api.predict(SOURCE, ACTION, n=2, model="copy", verifier="idm", inverse=inverse)
+    assert copied.scores == (inverse.score([(SOURCE, SOURCE)], [ACTION])[0].sum,) * 2
+    for frames in (SOURCE, np.asarray(SOURCE), encode_png(SOURCE)):
+        assert api.explain(frames, frames, model=inverse) == api.explain(SOURCE, SOURCE, model=inverse)
+
+
+def test_one_reader_for_depth_transparency_and_arrays(tmp_path: Path) -> None:
+    ramp = np.tile(np.arange(96, dtype=np.uint16) * 2, (96, 1))
+    Image.fromarray(ramp * 257).save(tmp_path / "g16.png")
+    assert (np.asarray(read_image(tmp_path / "g16.png"))[:, :, 0] == ramp).all()
+    for mode, pixel in (("RGBA", (255, 0, 0, 0)), ("LA", (0, 0))):
+        clear = Image.new(mode, (4, 4), pixel)
+        assert read_image(encode_png(clear)).getpixel((0, 0)) == (255, 255, 255)
+        assert decode_image(encode_png(clear), "source").getpixel((0, 0)) == (255, 255, 255)
+    with pytest.raises(ValueError, match=r"must be an array \[H, W, 3\] of uint8, and is \[3, 96, 96\] of float32"):
+        read_image(np.zeros((3, 96, 96), np.float32))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="The image is a Tensor: give a path"):
+        read_image(torch.zeros(96, 96, 3))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="32 bits"):
+        read_image(Image.new("F", (4, 4)))
+    broken = encode_png(SOURCE)[:200]
+    with pytest.raises(ValueError, match="is a broken image") as error:
+        read_image(broken)
+    assert len(str(error.value)) < 300
+
+
+def test_images_are_turned_the_way_the_camera_was_held(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn
     Image.new("L", (20, 10)).save(tmp_path / "turned.jpg", exif=exif)
-    read = api.read_picture(tmp_path / "turned.jpg")
+    read = read_image(tmp_path / "turned.jpg")
     assert (read.size, read.mode) == ((10, 20), "RGB")
 
 
@@ -111,8 +144,8 @@ def test_pictures_are_turned_the_way_the_camera_was_held(tmp_path: Path) -> None
         (lambda: api.predict(SOURCE, " "), "An action is empty"),
         (lambda: api.rollout(SOURCE, []), "There are no actions"),
         (lambda: api.rollout(SOURCE, [ACTION, ""]), "An action is empty"),
-        (lambda: api.predict(SOURCE, ACTION, verifier="fid", model="copy"), 'No verifier "fid": use one of idm, '),
-        (lambda: api.predict(SOURCE, ACTION, model=api.load("copy", "forward")), "with a loaded one, give a verifier"),
+        (lambda: api.predict(SOURCE, ACTION, verifier="fid", model="copy"), 'No verifier "fid": use one of idm_fdm, '),
+        (lambda: api.predict(SOURCE, ACTION, model=load("copy", "forward")), "give one as `inverse`"),
         (lambda: api.predict(SOURCE, ACTION, model="copy"), '"copy" only predicts'),
         (lambda: api.rerank(SOURCE, ACTION, [], model="copy"), "There are no candidates"),
         (lambda: api.rerank(SOURCE, ACTION, [SOURCE], verifier="none"), 'The verifier "none" scores nothing'),

@@ -13,7 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from retrodict.cli import app
-from retrodict.transitions import Transition, encode_png, read_transitions, write_rows
+from retrodict.images import encode_png
+from retrodict.transitions import Transition, read_transitions, write_rows
 
 CLIPS = {
     "asl_book": "sign the word book",

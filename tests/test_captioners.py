@@ -24,12 +24,13 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from retrodict.bootstrap.annotate import annotate
 from retrodict.dynamics.verify import InverseLikelihood, predict
+from retrodict.images import encode_png
 from retrodict.loading import load
 from retrodict.models.editors import CopyModel
 from retrodict.models.hf_logging import no_bars
 from retrodict.models.tiny import tiny_tokenizer
 from retrodict.models.vlm import Captioner
-from retrodict.transitions import FramePair, encode_png
+from retrodict.transitions import FramePair
 
 SMALL = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
 

@@ -30,8 +30,9 @@ from retrodict.evaluation.judge.parsing import read_scores
 from retrodict.evaluation.judge.protocol import merge, unscored, verdict
 from retrodict.evaluation.judge.results import estimate
 from retrodict.files import write_json
+from retrodict.images import encode_png
 from retrodict.report import write_report
-from retrodict.transitions import Transition, encode_png, write_rows
+from retrodict.transitions import Transition, write_rows
 from retrodict.worlds import tabletop
 
 PROMPT = load_prompt("paper_fig10_v1")

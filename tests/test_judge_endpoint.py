@@ -35,9 +35,10 @@ from retrodict.evaluation.bench import score_images, tabletop_scorer, write_pred
 from retrodict.evaluation.judge.chat import ChatJudge
 from retrodict.evaluation.judge.protocol import Question, Verdict
 from retrodict.files import write_json
+from retrodict.images import encode_png
 from retrodict.loading import load
 from retrodict.report import write_report
-from retrodict.transitions import encode_png, read_transitions, write_rows
+from retrodict.transitions import read_transitions, write_rows
 from retrodict.worlds import tabletop
 
 KEY = "sk-never-to-be-written-down"

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 import retrodict
 from retrodict import loading as load
-from retrodict.api import write_picture
 from retrodict.bootstrap.recipe import BootstrapRecipe
 from retrodict.cli import app
+from retrodict.images import write_image
 from retrodict.recipes import load_recipe
 from retrodict.training.config import TrainRecipe
 from retrodict.worlds import tabletop
@@ -50,7 +50,7 @@ def test_the_shipped_model_reads_what_it_wrote(tmp_path: Path, monkeypatch: pyte
     action = "push the red ball to the left"
     predicted = retrodict.predict(ROOT / "examples" / "frame.png", action)
     for name in ("next.png", "next.jpg"):
-        write_picture(tmp_path / name, predicted.image)
+        write_image(tmp_path / name, predicted.image)
         said = retrodict.explain(ROOT / "examples" / "frame.png", tmp_path / name).action
         assert tabletop.parse_action(said) == tabletop.parse_action(action)
 

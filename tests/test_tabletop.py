@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from retrodict.transitions import Transition, read_transitions, write_rows
-from retrodict.worlds import exact_state, get_world, tabletop, world_of
+from retrodict.worlds import get_world, tabletop, world_of
 from retrodict.worlds.tabletop import SIZES, SUITES, Action, Example, State, Thing, draw, parse, sample, score
 from retrodict.worlds.tabletop.continuous import at_rest
 from retrodict.worlds.tabletop.physics import simulate
@@ -208,7 +208,9 @@ def test_the_world_explains_what_happened_in_both_sizes_and_nothing_else(example
     """Without rows: the size is read off the images."""
     world, shown = get_world("tabletop"), examples[:40]
     pairs = [(wear(draw(e.source)), wear(draw(e.target))) for e in shown]
-    assert all(exact_state(source, e.text, target) == 1 for e, (source, target) in zip(shown, pairs, strict=True))
+    assert all(
+        get_world("tabletop").explains(e.text, source, target) for e, (source, target) in zip(shown, pairs, strict=True)
+    )
     said = [world.action_between(*pair) for pair in pairs]
     assert all(a is not None and world.same_action(a, e.text) for a, e in zip(said, shown, strict=True))
     for example, (source, target), (_, other) in zip(shown, pairs, pairs[1:] + pairs[:1], strict=True):

@@ -17,6 +17,7 @@ from retrodict.dynamics.verify import (
     CopyGate,
     InverseAndForwardLikelihood,
     InverseLikelihood,
+    Pool,
     Random,
     ScoredBy,
     choose,
@@ -73,10 +74,10 @@ def test_verifiers_and_predictions() -> None:
     model = Shades({0: -5.0, 1: -3.0, 2: -2.0})
     (pool,) = model.sample([SOURCE], ["go"], 3, 0)
     # Only the likelihood says 2; its own improbability (-20) brings the mixture back to 0.
-    assert InverseLikelihood(model).scores([SOURCE], ["go"], [pool]) == [[-5.0, -3.0, -2.0]]
-    assert InverseAndForwardLikelihood(model).scores([SOURCE], ["go"], [pool]) == [[-5.0, -13.0, -22.0]]
+    assert InverseLikelihood(model).scores([Pool(SOURCE, "go", pool)]) == [[-5.0, -3.0, -2.0]]
+    assert InverseAndForwardLikelihood(model).scores([Pool(SOURCE, "go", pool)]) == [[-5.0, -13.0, -22.0]]
     # Pictures of other programs bring no likelihood: a forward model says it.
-    assert InverseAndForwardLikelihood(model, model).scores([SOURCE], ["go"], [pool]) == [[-5.0, -103.0, -202.0]]
+    assert InverseAndForwardLikelihood(model, model).scores([Pool(SOURCE, "go", pool)]) == [[-5.0, -103.0, -202.0]]
     found = predict(model, InverseLikelihood(model), SOURCE, "go", n=3, seed=0)
     assert (found.chosen, found.scores, found.verifier) == (2, (-5.0, -3.0, -2.0), "idm")
     assert found.image is found.candidates[2].image
@@ -84,7 +85,7 @@ def test_verifiers_and_predictions() -> None:
     assert (len(greedy.candidates), greedy.chosen, greedy.verifier) == (1, 0, "none")
     assert math.isnan(greedy.scores[0])
     by_shade = ScoredBy("bright", lambda source, action, image: float(image.getpixel((0, 0))[0]))  # type: ignore[index]
-    assert by_shade.scores([SOURCE, SOURCE], ["go", "go"], [pool, pool[:1]]) == [[0.0, 1.0, 2.0], [0.0]]
+    assert by_shade.scores([Pool(SOURCE, "go", pool), Pool(SOURCE, "go", pool[:1])]) == [[0.0, 1.0, 2.0], [0.0]]
 
 
 class Reader(Shades):
@@ -102,22 +103,22 @@ class Reader(Shades):
 def test_contrast_and_per_token_likelihood() -> None:
     model = Reader({0: -0.5, 1: -3.0})
     (pool,) = model.sample([SOURCE], ["go"], 2, 0)
-    assert InverseLikelihood(model, per_token=True).scores([SOURCE], ["go"], [pool]) == [[-0.25, -1.5]]
+    assert InverseLikelihood(model, per_token=True).scores([Pool(SOURCE, "go", pool)]) == [[-0.25, -1.5]]
     # The pool is read as "go" and "stay", so that each candidate's share is go / (go + stay).
     expected = [-0.5 - math.log(math.exp(-0.5) + math.exp(-1)), -3.0 - math.log(math.exp(-3) + math.exp(-1))]
-    assert Contrast(model).scores([SOURCE], ["go"], [pool])[0] == pytest.approx(expected)
-    assert Contrast(model, ["go"]).scores([SOURCE], ["go"], [pool]) == [[0.0, 0.0]]  # nothing to weigh against
+    assert Contrast(model).scores([Pool(SOURCE, "go", pool)])[0] == pytest.approx(expected)
+    assert Contrast(model, ["go"]).scores([Pool(SOURCE, "go", pool)]) == [[0.0, 0.0]]  # nothing to weigh against
 
 
 def test_a_model_that_several_verifiers_ask_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Shades({0: -5.0, 1: -3.0})
-    pools = model.sample([SOURCE, SOURCE], ["go", "go"], 2, 0)
+    pools = [Pool(SOURCE, "go", pool) for pool in model.sample([SOURCE, SOURCE], ["go", "go"], 2, 0)]
     verifiers = [InverseLikelihood(model), InverseAndForwardLikelihood(model), Random(0)]
-    alone = {v.name: v.scores([SOURCE, SOURCE], ["go", "go"], pools) for v in verifiers[:2]}
+    alone = {v.name: v.scores(pools) for v in verifiers[:2]}
     calls: list[int] = []
     score = model.score
     monkeypatch.setattr(model, "score", lambda pairs, actions: calls.append(len(pairs)) or score(pairs, actions))
-    found = scores_of_all(verifiers, [SOURCE, SOURCE], ["go", "go"], pools)
+    found = scores_of_all(verifiers, pools)
     assert calls == [4]
     assert {name: found[name] for name in alone} == alone
     assert [len(row) for row in found["random"]] == [2, 2]
@@ -146,8 +147,8 @@ def test_copies_are_rejected_and_steps_hand_on_what_was_drawn(family: SmallFamil
     (pool,) = model.sample([source], ["remove the red ball"], 3, 0)
     copy = Candidate(family.decode(model.codes([source]))[0])
     gate = CopyGate(ScoredBy("all alike", lambda *_: 1.0), model)
-    assert gate.scores([source], ["remove the red ball"], [[*pool, copy]])[0][-1] == -math.inf
-    assert gate.scores([source], ["remove the red ball"], [[*pool, copy]])[0][0] == 1.0
+    assert gate.scores([Pool(source, "remove the red ball", [*pool, copy])])[0][-1] == -math.inf
+    assert gate.scores([Pool(source, "remove the red ball", [*pool, copy])])[0][0] == 1.0
     actions = ["remove the red ball", "push the blue box to the left"]
     steps = rollout(model, None, source, actions, n=1, seed=0)
     carried = model.sample([steps[0].candidate], actions[1:], 1, 0, Sampling(0))[0][0]

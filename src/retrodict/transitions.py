@@ -8,7 +8,6 @@ data_files="DIR/*.parquet")` shows them as pictures. A stage's directory holds o
 
 from __future__ import annotations
 
-import io
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from retrodict.files import write_atomic, write_json
+from retrodict.images import read_image
 
 ActionSource = Literal["human", "template", "idm"]
 
@@ -200,14 +200,8 @@ def split_by_group(rows: list[Transition], fraction: float, seed: int) -> tuple[
 
 def decode_image(data: bytes | None, what: str) -> Image.Image:
     if data is None:
-        raise ValueError(f"The {what} has no picture: it was written with --no-frames.")
-    return Image.open(io.BytesIO(data)).convert("RGB")
-
-
-def encode_png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+        raise ValueError(f"The {what} has no image: it was written with --no-frames.")
+    return read_image(data, f"The {what}")
 
 
 def write_manifest(

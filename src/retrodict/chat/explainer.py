@@ -17,8 +17,8 @@ from retrodict.chat.endpoint import Endpoint
 from retrodict.chat.parsing import Failure, read_action
 from retrodict.chat.prompt import load_prompt
 from retrodict.chat.request import OPENAI, Request, Settings, build, check_base_url
+from retrodict.images import encode_png
 from retrodict.models.protocol import Explanation, LogProb, Pair, image_of
-from retrodict.transitions import encode_png
 
 PREFIX = "chat:"
 PROMPT = "explain_v1"

@@ -9,7 +9,8 @@ import math
 
 from PIL import Image
 
-from retrodict.transitions import decode_image, encode_png
+from retrodict.images import encode_png
+from retrodict.transitions import decode_image
 
 ENCODING = "png-rgb-lanczos"  # changes whenever the same pixels would be sent differently
 

@@ -12,8 +12,10 @@ from retrodict.cli.app import verb
 from retrodict.cli.options import (
     Bench,
     Benchmark,
+    Check,
     Data,
     Guidance,
+    Inverse,
     Limit,
     Many,
     Model,
@@ -29,13 +31,6 @@ from retrodict.cli.options import (
 from retrodict.errors import check_output, check_output_file
 from retrodict.progress.view import open_progress
 from retrodict.sampling import Sampling
-
-
-class Selector(StrEnum):
-    IDM = "idm"
-    IDM_FDM = "idm_fdm"
-    RANDOM = "random"
-    NONE = "none"
 
 
 class L1(StrEnum):
@@ -54,17 +49,9 @@ def bench(
         Path | None,
         typer.Option(help="Folder of pictures named after the items (ag-001.png), to score instead of a model's."),
     ] = None,
-    inverse: Annotated[
-        str, typer.Option(help="Model that verifies and explains; by default the one that predicts.")
-    ] = "",
+    inverse: Inverse = "",
     n: Many = 8,
-    verifier: Annotated[
-        Selector,
-        typer.Option(
-            help="What picks the best candidate: `idm` asks which action it shows, `idm_fdm` also how likely it is, "
-            "`random` leaves it to chance, `none` draws no candidates."
-        ),
-    ] = Selector.IDM_FDM,
+    verifier: Check = "idm_fdm",
     temperature: Temperature = 1.0,
     top_p: TopP = 1.0,
     top_k: TopK = 0,
@@ -102,7 +89,7 @@ def bench(
             inverse=inverse,
             predictions=predictions,
             n=n,
-            verifier=verifier.value,
+            verifier=verifier,
             sampling=Sampling(temperature, top_p, top_k, guidance),
             items=items,
             subsets=subset or (),

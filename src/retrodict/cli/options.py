@@ -5,22 +5,29 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
+from typer.models import OptionInfo
+
+from retrodict.dynamics.verifiers import NONE, VERIFIERS
 
 
-class Verifier(StrEnum):
-    IDM = "idm"
-    IDM_MEAN = "idm_mean"
-    IDM_FDM = "idm_fdm"
-    CONTRAST = "contrast"
-    EXACT = "exact"
-    RANDOM = "random"
-    NONE = "none"
+def choice(names: Iterable[str], *flags: str, help: str) -> OptionInfo:
+    """An option with these values, from the place that defines them; also one that may be given repeatedly."""
+    known = tuple(names)
+
+    def check(value: str | list[str] | None) -> str | list[str] | None:
+        for given in [value] if isinstance(value, str) else value or ():
+            if given not in known:
+                raise typer.BadParameter(f"'{given}' is not one of {', '.join(known)}.")
+        return value
+
+    option: OptionInfo = typer.Option(*flags, callback=check, metavar=f"<{'|'.join(known)}>", help=help)
+    return option
 
 
 class Benchmark(StrEnum):
@@ -37,12 +44,16 @@ Model = Annotated[
 Seed = Annotated[int, typer.Option(help="Seed of everything random; the same seed gives the same result.")]
 Many = Annotated[int, typer.Option("-n", min=1, help="How many candidates to draw; the verifier keeps the best one.")]
 Check = Annotated[
-    Verifier,
-    typer.Option(
-        help="What picks the best candidate: `idm` asks which action it shows (`idm_mean` per word), `idm_fdm` also "
-        "how likely it is, `contrast` weighs the action against others, `exact` knows the simulated world's rules, "
-        "`random` leaves it to chance, `none` takes the most likely frame."
+    str,
+    choice(
+        (*VERIFIERS, NONE),
+        help="What picks the best candidate: "
+        + "; ".join(f"`{name}` {kind.about}" for name, kind in VERIFIERS.items())
+        + f"; `{NONE}` decodes one frame greedily.",
     ),
+]
+Inverse = Annotated[
+    str, typer.Option(help="Inverse model behind the verifier; by default the one in --model.", show_default=False)
 ]
 Temperature = Annotated[
     float,

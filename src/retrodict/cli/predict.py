@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from retrodict.cli.app import verb
-from retrodict.cli.options import Check, Guidance, Many, Model, Seed, Source, Temperature, TopK, TopP, Verifier
+from retrodict.cli.options import Check, Guidance, Inverse, Many, Model, Seed, Source, Temperature, TopK, TopP
 from retrodict.errors import check_output, check_output_file
 from retrodict.sampling import Sampling
 
@@ -19,8 +19,9 @@ def predict(
     source: Source,
     action: Annotated[str, typer.Argument(metavar="ACTION", help="What happens, in words.")],
     n: Many = 8,
-    verifier: Check = Verifier.IDM_FDM,
+    verifier: Check = "idm_fdm",
     model: Model = "small",
+    inverse: Inverse = "",
     seed: Seed = 0,
     out: Annotated[Path, typer.Option("--out", "-o", help="Picture to write.")] = Path("next.png"),
     temperature: Temperature = 1.0,
@@ -41,20 +42,21 @@ def predict(
     check_output_file(out)
 
     from retrodict.api import predict as run
-    from retrodict.api import write_picture
+    from retrodict.images import write_image
 
     prediction = run(
         source,
         action,
         n=n,
-        verifier=verifier.value,
+        verifier=verifier,
         model=model,
+        inverse=inverse or None,
         seed=seed,
         sampling=Sampling(temperature, top_p, top_k, guidance),
         stop_at=stop_at,
         reject_copies=reject_copies,
     )
-    write_picture(out, prediction.image)
+    write_image(out, prediction.image)
     typer.echo(f"{out}: candidate {prediction.chosen + 1} of {len(prediction.candidates)}")
 
 
@@ -80,8 +82,9 @@ def rollout(
     actions: Annotated[list[str], typer.Argument(metavar="ACTION...", help="What happens, step by step.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for one picture per step.")],
     n: Many = 8,
-    verifier: Check = Verifier.IDM_FDM,
+    verifier: Check = "idm_fdm",
     model: Model = "small",
+    inverse: Inverse = "",
     seed: Seed = 0,
     temperature: Temperature = 1.0,
     top_p: TopP = 1.0,
@@ -98,15 +101,23 @@ def rollout(
     check_output(out)
 
     from retrodict.api import rollout as run
-    from retrodict.api import write_picture
+    from retrodict.images import write_image
 
     sampling = Sampling(temperature, top_p, top_k, guidance)
     steps = run(
-        source, actions, n=n, verifier=verifier.value, model=model, seed=seed, sampling=sampling, reencode=reencode
+        source,
+        actions,
+        n=n,
+        verifier=verifier,
+        model=model,
+        inverse=inverse or None,
+        seed=seed,
+        sampling=sampling,
+        reencode=reencode,
     )
     for number, (action, step) in enumerate(zip(actions, steps, strict=True), start=1):
         path = out / f"step_{number:02d}.png"
-        write_picture(path, step.image)
+        write_image(path, step.image)
         again = "" if math.isnan(step.drift) else f"  (read again, {step.drift:.0%} of its tokens would differ)"
         typer.echo(f"{path}: {action}{again}")
 
@@ -117,7 +128,8 @@ def rerank(
     action: Annotated[str, typer.Argument(metavar="ACTION", help="What should have happened, in words.")],
     candidates: Annotated[list[Path], typer.Argument(metavar="CANDIDATE...", help="Pictures, made by any program.")],
     model: Model = "small",
-    verifier: Check = Verifier.IDM,
+    verifier: Check = "idm",
+    inverse: Inverse = "",
 ) -> None:
     """Sort pictures from any image editor by how well they show the action, best first.
 
@@ -125,5 +137,5 @@ def rerank(
     """
     from retrodict.api import rerank as run
 
-    for path, score in run(source, action, candidates, model=model, verifier=verifier.value):
+    for path, score in run(source, action, candidates, model=model, verifier=verifier, inverse=inverse or None):
         typer.echo(f"{score:10.3f}  {path}")

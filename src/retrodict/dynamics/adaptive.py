@@ -13,7 +13,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from retrodict.dynamics.verify import Prediction, Verifier, choose
+from retrodict.dynamics.verify import Pool, Prediction, Verifier, choose
 from retrodict.models.protocol import Candidate, ForwardModel, Frame
 from retrodict.sampling import Sampling
 
@@ -43,9 +43,9 @@ def predict_in_waves(
     scores: list[float] = []
     while len(pool) < n and not any(score >= stop_at for score in scores):
         size = min(wave, n - len(pool))
-        drawn = forward.sample([source], [action], size, seed + SEEDS_APART * (len(pool) // wave), sampling)
-        (fresh,) = verifier.scores([source], [action], drawn)
-        pool += drawn[0]
+        (drawn,) = forward.sample([source], [action], size, seed + SEEDS_APART * (len(pool) // wave), sampling)
+        (fresh,) = verifier.scores([Pool(source, action, drawn)])
+        pool += drawn
         scores += fresh
     return Prediction(tuple(pool), tuple(scores), choose(scores), verifier.name)
 

@@ -1,7 +1,7 @@
-"""Inference-time verification (arXiv 2506.06006, section 3.3): sample N candidates, score each, keep the best.
+"""Verification at inference time (arXiv 2506.06006, section 3.3): sample N candidates, score each, keep the best.
 
-A verifier gives every candidate of every prompt a score. All scores of all candidates are kept, so that one pool of N
-answers the question for every n <= N and every verifier, on the same candidates.
+A verifier scores every candidate, and all scores are kept: one pool of N candidates answers best-of-n for every n <= N
+and every verifier. `verifiers.VERIFIERS` has those that can be chosen by name.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from PIL import Image
 
-from retrodict.dynamics.unified import UnifiedModel
 from retrodict.models.protocol import (
     Candidate,
     ForwardModel,
@@ -28,17 +27,41 @@ from retrodict.models.protocol import (
 )
 from retrodict.sampling import Sampling
 
+if TYPE_CHECKING:
+    from retrodict.dynamics.unified import UnifiedModel
+
 SAME = 6.0  # mean difference in grey levels of 255, in each cell, below which people see none
 
 
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Candidates for one prompt: a source frame and an action, in words."""
+
+    source: Frame
+    action: str
+    candidates: Sequence[Candidate]
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """(source, candidate) for each candidate."""
+        return [(self.source, candidate) for candidate in self.candidates]
+
+
 class Verifier(Protocol):
-    """Scores candidates; higher is better, NaN where no score could be computed."""
+    """Scores candidates."""
 
     name: str
 
-    def scores(
-        self, sources: Sequence[Frame], actions: Sequence[str], pools: Sequence[Sequence[Candidate]]
-    ) -> list[list[float]]: ...
+    def scores(self, pools: Sequence[Pool]) -> list[list[float]]:
+        """Score candidates of several prompts.
+
+        Args:
+            pools: the candidates of each prompt.
+
+        Returns:
+            One list per pool, one score per candidate. Higher is better; NaN where no score could be computed.
+        """
+        ...
 
 
 class ReadsInverse(ABC):
@@ -49,20 +72,12 @@ class ReadsInverse(ABC):
     def __init__(self, model: InverseModel) -> None:
         self.model = model
 
-    def scores(
-        self, sources: Sequence[Frame], actions: Sequence[str], pools: Sequence[Sequence[Candidate]]
-    ) -> list[list[float]]:
-        return self.combine(inverse_logprobs(self.model, sources, actions, pools), sources, actions, pools)
+    def scores(self, pools: Sequence[Pool]) -> list[list[float]]:
+        return self.combine(inverse_logprobs(self.model, pools), pools)
 
     @abstractmethod
-    def combine(
-        self,
-        found: Sequence[Sequence[LogProb]],
-        sources: Sequence[Frame],
-        actions: Sequence[str],
-        pools: Sequence[Sequence[Candidate]],
-    ) -> list[list[float]]:
-        """Scores out of the model's answers `found`, one for each candidate."""
+    def combine(self, logprobs: Sequence[Sequence[LogProb]], pools: Sequence[Pool]) -> list[list[float]]:
+        """Scores out of log p(action | source, candidate) of each candidate."""
 
 
 class InverseLikelihood(ReadsInverse):
@@ -73,14 +88,8 @@ class InverseLikelihood(ReadsInverse):
         self.per_token = per_token
         self.name = "idm_mean" if per_token else "idm"
 
-    def combine(
-        self,
-        found: Sequence[Sequence[LogProb]],
-        sources: Sequence[Frame],
-        actions: Sequence[str],
-        pools: Sequence[Sequence[Candidate]],
-    ) -> list[list[float]]:
-        return [[logprob.mean if self.per_token else logprob.sum for logprob in row] for row in found]
+    def combine(self, logprobs: Sequence[Sequence[LogProb]], pools: Sequence[Pool]) -> list[list[float]]:
+        return [[logprob.mean if self.per_token else logprob.sum for logprob in row] for row in logprobs]
 
 
 class InverseAndForwardLikelihood(ReadsInverse):
@@ -88,8 +97,8 @@ class InverseAndForwardLikelihood(ReadsInverse):
 
     The inverse likelihood alone can be fooled by unlikely frames in which the action is easy to read; the forward
     model's own likelihood holds it to plausible ones. Candidates that carry their likelihood are not scored again.
-    Both count alike: on tabletop, weights of 0.1 to 0.5 for the second did worse, and 2 no better (a demo with a seed
-    that is not among the measured ones).
+    Both count alike: on the simulated world, weights of 0.1 to 0.5 for the second did worse, and 2 no better (a demo
+    with a seed that is not among the measured ones).
     """
 
     name = "idm_fdm"
@@ -98,27 +107,19 @@ class InverseAndForwardLikelihood(ReadsInverse):
         super().__init__(inverse)
         self._forward = forward
 
-    def combine(
-        self,
-        found: Sequence[Sequence[LogProb]],
-        sources: Sequence[Frame],
-        actions: Sequence[str],
-        pools: Sequence[Sequence[Candidate]],
-    ) -> list[list[float]]:
-        forward = _regroup(self._forward_logprobs(sources, actions, pools), pools)
+    def combine(self, logprobs: Sequence[Sequence[LogProb]], pools: Sequence[Pool]) -> list[list[float]]:
+        forward = _regroup(self._forward_logprobs(pools), pools)
         return [
-            [i.sum + f for i, f in zip(row_i, row_f, strict=True)] for row_i, row_f in zip(found, forward, strict=True)
+            [i.sum + f for i, f in zip(inverse_row, forward_row, strict=True)]
+            for inverse_row, forward_row in zip(logprobs, forward, strict=True)
         ]
 
-    def _forward_logprobs(
-        self, sources: Sequence[Frame], actions: Sequence[str], pools: Sequence[Sequence[Candidate]]
-    ) -> list[float]:
-        rows = _flat(sources, actions, pools)
+    def _forward_logprobs(self, pools: Sequence[Pool]) -> list[float]:
         if self._forward is None:
-            return [candidate.logprob.sum for _, _, candidate in rows]
-        sides = ([s for s, _, _ in rows], [a for _, a, _ in rows], [c for _, _, c in rows])
-        found: list[LogProb] = self._forward.score_targets(*sides)
-        return [logprob.sum for logprob in found]
+            return [candidate.logprob.sum for pool in pools for candidate in pool.candidates]
+        rows = [(pool.source, pool.action, candidate) for pool in pools for candidate in pool.candidates]
+        sides = [source for source, _, _ in rows], [action for _, action, _ in rows], [target for _, _, target in rows]
+        return [logprob.sum for logprob in self._forward.score_targets(*sides)]
 
 
 class Contrast(ReadsInverse):
@@ -134,64 +135,28 @@ class Contrast(ReadsInverse):
         super().__init__(model)
         self._others = others
 
-    def combine(
-        self,
-        found: Sequence[Sequence[LogProb]],
-        sources: Sequence[Frame],
-        actions: Sequence[str],
-        pools: Sequence[Sequence[Candidate]],
-    ) -> list[list[float]]:
+    def combine(self, logprobs: Sequence[Sequence[LogProb]], pools: Sequence[Pool]) -> list[list[float]]:
         pairs: list[Pair] = []
         asked: list[str] = []
         counts: list[int] = []
-        for source, action, pool, others in zip(sources, actions, pools, self._rivals(sources, pools), strict=True):
-            rivals = [other for other in dict.fromkeys(others) if other and other != action]
-            for candidate in pool:
-                pairs += [(source, candidate)] * len(rivals)
+        for pool, others in zip(pools, self._rivals(pools), strict=True):
+            rivals = [other for other in dict.fromkeys(others) if other and other != pool.action]
+            for pair in pool.pairs:
+                pairs += [pair] * len(rivals)
                 asked += rivals
                 counts.append(len(rivals))
         answers = iter(self.model.score(pairs, asked) if pairs else [])
         shares = []
-        for own, count in zip((logprob.sum for row in found for logprob in row), counts, strict=True):
+        for own, count in zip((logprob.sum for row in logprobs for logprob in row), counts, strict=True):
             rest = [next(answers).sum for _ in range(count)]
             shares.append(own - float(np.logaddexp.reduce([own, *rest])))
         return _regroup(shares, pools)
 
-    def _rivals(self, sources: Sequence[Frame], pools: Sequence[Sequence[Candidate]]) -> list[Sequence[str]]:
+    def _rivals(self, pools: Sequence[Pool]) -> list[Sequence[str]]:
         if self._others is not None:
             return [self._others for _ in pools]
-        read = self.model.explain([(source, c) for source, pool in zip(sources, pools, strict=True) for c in pool])
-        rest = iter(read)
-        return [[next(rest).action for _ in pool] for pool in pools]
-
-
-def inverse_logprobs(
-    model: InverseModel, sources: Sequence[Frame], actions: Sequence[str], pools: Sequence[Sequence[Candidate]]
-) -> list[list[LogProb]]:
-    """log p(action | source, candidate) of every candidate of every prompt, in one call of the model."""
-    rows = _flat(sources, actions, pools)
-    rest = iter(model.score([(source, candidate) for source, _, candidate in rows], [a for _, a, _ in rows]))
-    return [[next(rest) for _ in pool] for pool in pools]
-
-
-def scores_of_all(
-    verifiers: Sequence[Verifier],
-    sources: Sequence[Frame],
-    actions: Sequence[str],
-    pools: Sequence[Sequence[Candidate]],
-) -> dict[str, list[list[float]]]:
-    """The scores of each verifier, by name. An inverse model that several of them ask is asked once."""
-    answers: dict[int, list[list[LogProb]]] = {}
-    found: dict[str, list[list[float]]] = {}
-    for verifier in verifiers:
-        if isinstance(verifier, ReadsInverse):
-            key = id(verifier.model)
-            if key not in answers:
-                answers[key] = inverse_logprobs(verifier.model, sources, actions, pools)
-            found[verifier.name] = verifier.combine(answers[key], sources, actions, pools)
-        else:
-            found[verifier.name] = verifier.scores(sources, actions, pools)
-    return found
+        rest = iter(self.model.explain([pair for pool in pools for pair in pool.pairs]))
+        return [[next(rest).action for _ in pool.candidates] for pool in pools]
 
 
 class Random:
@@ -202,27 +167,22 @@ class Random:
     def __init__(self, seed: int = 0) -> None:
         self._rng = np.random.default_rng(seed)
 
-    def scores(
-        self, sources: Sequence[Frame], actions: Sequence[str], pools: Sequence[Sequence[Candidate]]
-    ) -> list[list[float]]:
-        return [self._rng.random(len(pool)).tolist() for pool in pools]
+    def scores(self, pools: Sequence[Pool]) -> list[list[float]]:
+        return [self._rng.random(len(pool.candidates)).tolist() for pool in pools]
 
 
 class ScoredBy:
-    """Any function of (source, action, candidate picture): an exact state check, a reward model, a person."""
+    """Any function of (source, action, candidate image): an exact state check, a reward model, a person."""
 
     def __init__(self, name: str, function: Callable[[Image.Image, str, Image.Image], float]) -> None:
         self.name = name
         self._function = function
 
-    def scores(
-        self, sources: Sequence[Frame], actions: Sequence[str], pools: Sequence[Sequence[Candidate]]
-    ) -> list[list[float]]:
-        found = [
-            self._function(image_of(source), action, candidate.image)
-            for source, action, candidate in _flat(sources, actions, pools)
+    def scores(self, pools: Sequence[Pool]) -> list[list[float]]:
+        return [
+            [self._function(image_of(pool.source), pool.action, candidate.image) for candidate in pool.candidates]
+            for pool in pools
         ]
-        return _regroup(found, pools)
 
 
 class CopyGate:
@@ -236,23 +196,20 @@ class CopyGate:
         self._verifier, self._model = verifier, model
         self.name = f"{verifier.name}_no_copies"
 
-    def scores(
-        self, sources: Sequence[Frame], actions: Sequence[str], pools: Sequence[Sequence[Candidate]]
-    ) -> list[list[float]]:
-        found = self._verifier.scores(sources, actions, pools)
+    def scores(self, pools: Sequence[Pool]) -> list[list[float]]:
         family = self._model.family
-        unchanged = family.decode(self._model.codes(sources))
+        unchanged = family.decode(self._model.codes([pool.source for pool in pools]))
         return [
             [
-                -math.inf if same_picture(image, candidate.image, family.spec.grid) else score
-                for candidate, score in zip(pool, scores, strict=True)
+                -math.inf if same_image(source, candidate.image, family.spec.grid) else score
+                for candidate, score in zip(pool.candidates, scores, strict=True)
             ]
-            for image, pool, scores in zip(unchanged, pools, found, strict=True)
+            for source, pool, scores in zip(unchanged, pools, self._verifier.scores(pools), strict=True)
         ]
 
 
-def same_picture(a: Image.Image, b: Image.Image, grid: tuple[int, int]) -> bool:
-    """Whether no cell of the grid differs visibly. `b` is resized to `a`."""
+def same_image(a: Image.Image, b: Image.Image, grid: tuple[int, int]) -> bool:
+    """Whether no cell of the grid (rows, columns) differs visibly. `b` is resized to `a`."""
     if b.size != a.size:
         b = b.resize(a.size, Image.Resampling.BOX)
     difference = np.abs(np.asarray(a.convert("RGB"), np.float32) - np.asarray(b.convert("RGB"), np.float32)).mean(2)
@@ -261,13 +218,40 @@ def same_picture(a: Image.Image, b: Image.Image, grid: tuple[int, int]) -> bool:
     return max(float(cell.mean()) for cell in cells) < SAME
 
 
+def inverse_logprobs(model: InverseModel, pools: Sequence[Pool]) -> list[list[LogProb]]:
+    """log p(action | source, candidate) of every candidate of every pool, in one call of the model."""
+    pairs = [pair for pool in pools for pair in pool.pairs]
+    rest = iter(model.score(pairs, [pool.action for pool in pools for _ in pool.candidates]))
+    return [[next(rest) for _ in pool.candidates] for pool in pools]
+
+
+def scores_of_all(verifiers: Sequence[Verifier], pools: Sequence[Pool]) -> dict[str, list[list[float]]]:
+    """The scores of each verifier, by name. An inverse model that several of them ask is asked once."""
+    answers: dict[int, list[list[LogProb]]] = {}
+    scores: dict[str, list[list[float]]] = {}
+    for verifier in verifiers:
+        if isinstance(verifier, ReadsInverse):
+            key = id(verifier.model)
+            if key not in answers:
+                answers[key] = inverse_logprobs(verifier.model, pools)
+            scores[verifier.name] = verifier.combine(answers[key], pools)
+        else:
+            scores[verifier.name] = verifier.scores(pools)
+    return scores
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """A predicted frame, and everything it was chosen from.
 
-    `scores` has one score per candidate under the verifier (higher is better); NaN where nothing was scored, as in the
-    greedy prediction of the verifier "none", which has one candidate. `drift` is for steps of a rollout: the share of
-    the frame's image codes that decoding and encoding again would change, NaN where it has none.
+    Attributes:
+        candidates: the frames that were sampled.
+        scores: one per candidate under the verifier, higher is better; NaN where nothing was scored, as in the greedy
+            prediction of the verifier "none", which has one candidate.
+        chosen: index of the best candidate.
+        verifier: name of the verifier.
+        drift: for steps of a rollout, the share of the frame's image tokens that decoding and encoding again would
+            change; NaN where it has none.
     """
 
     candidates: tuple[Candidate, ...]
@@ -278,10 +262,12 @@ class Prediction:
 
     @property
     def candidate(self) -> Candidate:
+        """The chosen candidate."""
         return self.candidates[self.chosen]
 
     @property
     def image(self) -> Image.Image:
+        """The chosen candidate's image."""
         return self.candidate.image
 
 
@@ -295,32 +281,36 @@ def predict(
     seed: int,
     sampling: Sampling = Sampling(),
 ) -> Prediction:
-    """Draw `n` candidates and keep the one that the verifier scores highest; without a verifier, be greedy.
+    """Best of `n`: sample candidates and keep the one that the verifier scores highest.
 
-    Raises `ValueError` when the model cannot express the action, or when the verifier can score no candidate.
+    Args:
+        forward: the model that predicts.
+        verifier: what scores; None decodes one candidate greedily.
+        source: the frame before the action.
+        action: what happens, in words.
+        n: number of candidates.
+        seed: the same seed gives the same candidates.
+        sampling: how they are sampled.
+
+    Raises:
+        ValueError: the model cannot express the action, or no candidate could be scored.
     """
     if verifier is None:
         (greedy,) = forward.sample([source], [action], 1, seed, sampling.greedy)
         return Prediction(tuple(greedy), (math.nan,), 0, "none")
-    pools = forward.sample([source], [action], n, seed, sampling)
-    (scores,) = verifier.scores([source], [action], pools)
-    return Prediction(tuple(pools[0]), tuple(scores), choose(scores), verifier.name)
-
-
-def _flat(
-    sources: Sequence[Frame], actions: Sequence[str], pools: Sequence[Sequence[Candidate]]
-) -> list[tuple[Frame, str, Candidate]]:
-    return [(s, a, c) for s, a, pool in zip(sources, actions, pools, strict=True) for c in pool]
-
-
-def _regroup(values: Sequence[float], pools: Sequence[Sequence[Candidate]]) -> list[list[float]]:
-    rest = iter(values)
-    return [[next(rest) for _ in pool] for pool in pools]
+    (candidates,) = forward.sample([source], [action], n, seed, sampling)
+    (scores,) = verifier.scores([Pool(source, action, candidates)])
+    return Prediction(tuple(candidates), tuple(scores), choose(scores), verifier.name)
 
 
 def choose(scores: Sequence[float]) -> int:
-    """Index of the best score, the first of equals; NaN loses to any number. All NaN is an error."""
+    """Index of the best score, the first of equals; NaN loses to any number. Raises `ValueError` when all are NaN."""
     scored = [i for i, score in enumerate(scores) if not math.isnan(score)]
     if not scored:
         raise ValueError("No candidate could be scored, so none can be chosen.")
     return max(scored, key=lambda i: (scores[i], -i))
+
+
+def _regroup(values: Sequence[float], pools: Sequence[Pool]) -> list[list[float]]:
+    rest = iter(values)
+    return [[next(rest) for _ in pool.candidates] for pool in pools]

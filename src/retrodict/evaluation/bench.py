@@ -17,7 +17,8 @@ from typing import Any
 from PIL import Image
 
 from retrodict.dynamics.unified import UnifiedModel
-from retrodict.dynamics.verify import InverseAndForwardLikelihood, InverseLikelihood, ScoredBy, Verifier
+from retrodict.dynamics.verifiers import NONE, VERIFIERS, Parts, check_verifier
+from retrodict.dynamics.verify import InverseLikelihood, ScoredBy, Verifier
 from retrodict.evaluation.bertscore import ENGLISH, BertScore
 from retrodict.evaluation.features import Embedder
 from retrodict.evaluation.metrics import L1_PROTOCOL, L1_PROTOCOLS, l1
@@ -61,7 +62,6 @@ __all__ = [
 ]
 
 BENCHES = ("tabletop", "aurora")
-VERIFIERS = ("idm", "idm_fdm", "random", "none")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -98,8 +98,9 @@ def run_bench(
     of predictions are kept; `protocol`, `metrics` and `captions` may change, as they only measure. Raises `ValueError`
     for unknown names, missing data, and an `out` that holds a run with other settings.
     """
-    if verifier not in VERIFIERS:
-        raise ValueError(f'No verifier "{verifier}": use one of {", ".join(VERIFIERS)}.')
+    check_verifier(verifier)
+    if verifier != NONE and VERIFIERS[verifier].needs_world and bench != "tabletop":
+        raise ValueError(f'The verifier "{verifier}" needs exact states, which {bench} does not have: choose another.')
     if protocol not in L1_PROTOCOLS:
         raise ValueError(f'No L1 protocol "{protocol}": use one of {", ".join(L1_PROTOCOLS)}.')
     began = time.monotonic()
@@ -107,7 +108,7 @@ def run_bench(
     described = _captions(captions)
     embedders, bert = _metrics(metrics)
     system, forward, reader, verifiers = _system(model, inverse, verifier, predictions)
-    drawn = 0 if verifier == "none" or forward is None else n
+    drawn = 0 if verifier == NONE or forward is None else n
     scorer = tabletop_scorer if bench == "tabletop" else _no_state
     given = None if predictions is None else _from_folder(predictions, transitions, scorer)
     out = Path(out)
@@ -265,13 +266,23 @@ def _system(
     from retrodict.loading import load
 
     forward = load(model, role="forward")
-    if verifier not in ("idm", "idm_fdm"):
-        return Path(model).name or model, forward, None, []
-    reader = load(inverse or model, role="inverse")
-    found: list[Verifier] = [ScoredBy(MIN_COPY, _distance_from_source), InverseLikelihood(reader)]
-    if verifier == "idm_fdm" and isinstance(forward, UnifiedModel):  # others do not say how likely their frames are
-        found.append(InverseAndForwardLikelihood(reader))
-    return Path(model).name or model, forward, reader, found
+    name = Path(model).name or model
+    if verifier in (NONE, "random"):  # the expectation of a random choice needs no scores
+        return name, forward, None, []
+    kind = VERIFIERS[verifier]
+    reader = load(inverse or model, role="inverse") if kind.needs_inverse else None
+    verifiers: list[Verifier] = [ScoredBy(MIN_COPY, _distance_from_source)]
+    if reader is not None:
+        verifiers.append(InverseLikelihood(reader))
+    if verifier != "idm" and (isinstance(forward, UnifiedModel) or not kind.needs_forward):
+        from retrodict.worlds import get_world
+
+        def asked() -> InverseModel:
+            assert reader is not None, "a verifier says what it needs"
+            return reader
+
+        verifiers.append(kind.make(Parts(asked, get_world("tabletop").explains)))
+    return name, forward, reader, verifiers
 
 
 def _distance_from_source(source: Image.Image, action: str, candidate: Image.Image) -> float:

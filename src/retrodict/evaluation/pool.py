@@ -18,11 +18,12 @@ from typing import Literal
 
 from PIL import Image
 
-from retrodict.dynamics.verify import Verifier, scores_of_all
+from retrodict.dynamics.verify import Pool, Verifier, scores_of_all
+from retrodict.images import encode_png
 from retrodict.models.protocol import Candidate, ForwardModel
 from retrodict.progress import Progress
 from retrodict.sampling import Sampling, SamplingError
-from retrodict.transitions import Transition, encode_png
+from retrodict.transitions import Transition
 
 BATCH = 32  # items that are predicted and scored together
 
@@ -144,12 +145,13 @@ def _predict(
     if n:
         sampled = model.sample(sources, actions, n, seed, sampling)
         pools = [[*greedy, *pool] for greedy, pool in zip(pools, sampled, strict=True)]
-    found = scores_of_all(verifiers, sources, actions, pools)
+    rows = zip(sources, actions, pools, strict=True)
+    found = scores_of_all(verifiers, [Pool(source, action, pool) for source, action, pool in rows])
     results = []
     for i, transition in enumerate(batch):
         frames = _score_pool(pools[i], transition, scorer)
         scored = [
-            replace(frame, verifiers={name: rows[i][j] for name, rows in found.items()})
+            replace(frame, verifiers={name: scores[i][j] for name, scores in found.items()})
             for j, frame in enumerate(frames)
         ]
         results.append(item_result(transition, scored[0], tuple(scored[1:])))

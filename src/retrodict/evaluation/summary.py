@@ -6,7 +6,7 @@ Shape suffixes: I items, N candidates of an item.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,12 @@ from retrodict.evaluation.pool import ItemResult, Measure, Scored, reason_counts
 from retrodict.stats import Values, mean_interval, paired_difference
 
 KS = (1, 2, 4, 8)
-DEFAULT_SELECTOR = "idm_fdm"
 MIN_COPY = "min_copy"  # picks the candidate farthest from the source: what a verifier must beat, never the default
+
+
+def default_selector(verifiers: Iterable[str]) -> str:
+    """The verifier whose choice is the result: the last one, "" without any."""
+    return ([name for name in verifiers if name != MIN_COPY] or [""])[-1]
 
 
 def item_values(
@@ -98,13 +102,12 @@ def summarise(
     """The entry of one system in `results.json`.
 
     `greedy` is one estimate. Each `k<k>` has an estimate per selector (the verifiers, `random`, `oracle`) and, at its
-    own top level, the one of the default selector, named by `selector`: `idm_fdm` where present, else the first
-    verifier, else `random`. `suites` repeats greedy and the default selector per category. `unscored` counts items
-    whose greedy frame has no score, by reason.
+    own top level, the one of the default selector, named by `selector`: the last verifier, else `random`. `suites`
+    repeats greedy and the default selector per category. `unscored` counts items whose greedy frame has no score, by
+    reason.
     """
     size = min((len(item.pool) for item in items), default=0)
-    models = [name for name in verifiers if name != MIN_COPY]
-    chosen = DEFAULT_SELECTOR if DEFAULT_SELECTOR in verifiers else next(iter(models), "random")
+    chosen = default_selector(verifiers) or "random"
     ks = pool_sizes(size) if ks is None else [k for k in ks if k <= size]
     entry: dict[str, Any] = {"greedy": estimate(items)}
     for k in ks:

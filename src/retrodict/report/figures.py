@@ -14,7 +14,7 @@ from typing import Any
 from retrodict.dynamics.verify import choose
 from retrodict.evaluation.metrics import L1_PROTOCOL, l1
 from retrodict.evaluation.pool import ItemResult, Scored
-from retrodict.evaluation.summary import DEFAULT_SELECTOR, MIN_COPY
+from retrodict.evaluation.summary import default_selector
 from retrodict.report.kit.format import finite, system_name
 from retrodict.report.kit.images import Cells, Pair, hashed, pair, shape_of, uri
 from retrodict.report.run import Run
@@ -146,8 +146,7 @@ def columns(run: Run) -> list[Column]:
 
 def _selector(items: Iterable[ItemResult]) -> str:
     """What chooses where no score says which verifier is the default one."""
-    known = {name for item in items for frame in item.pool for name in frame.verifiers} - {MIN_COPY}
-    return DEFAULT_SELECTOR if DEFAULT_SELECTOR in known else next(iter(sorted(known)), "")
+    return default_selector(dict.fromkeys(v for item in items for frame in item.pool for v in frame.verifiers))
 
 
 def _verified(item: ItemResult, selector: str) -> Scored:

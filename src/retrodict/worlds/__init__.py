@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib import import_module
 
-from PIL import Image
-
 from retrodict.transitions import FramePair
 from retrodict.worlds.base import Score, World
 
-__all__ = ["DEFAULT", "WORLDS", "Score", "World", "exact_state", "get_world", "world_of"]
+__all__ = ["DEFAULT", "WORLDS", "Score", "World", "get_world", "world_of"]
 
 WORLDS = {"tabletop": "retrodict.worlds.tabletop.world"}  # name -> module whose `WORLD` it is; imported when asked for
 DEFAULT = "tabletop"  # the world of the model that comes with retrodict
@@ -28,8 +26,3 @@ def world_of(rows: Iterable[FramePair]) -> World | None:
     """The world that owns all of the rows; None without rows, or where no world owns them all."""
     rows = list(rows)
     return next((world for name in WORLDS if rows and all(map((world := get_world(name)).owns, rows))), None)
-
-
-def exact_state(source: Image.Image, action: str, candidate: Image.Image, world: str = DEFAULT) -> float:
-    """1 where the action leads from one image to the other by the world's own rules, else 0."""
-    return float(get_world(world).explains(action, source, candidate))

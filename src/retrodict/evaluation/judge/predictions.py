@@ -14,7 +14,7 @@ from retrodict.dynamics.verify import choose
 from retrodict.evaluation.judge.protocol import Question
 from retrodict.evaluation.pool import ItemResult
 from retrodict.evaluation.predictions import GREEDY, read_predictions
-from retrodict.evaluation.summary import DEFAULT_SELECTOR, MIN_COPY
+from retrodict.evaluation.summary import default_selector
 from retrodict.transitions import Transition, read_transitions
 
 Frames = Literal["best", "all"]
@@ -89,9 +89,8 @@ def _system(name: str, results: Sequence[ItemResult | None], items: Sequence[Tra
     greedy = [None if r is None else (GREEDY, r.greedy.image or None) for r in results]
     rows = [_row(name, name, items, greedy)]
     size = max((len(r.pool) for r in results if r is not None), default=0)
-    verifiers = sorted({v for r in results if r is not None for f in r.pool for v in f.verifiers} - {MIN_COPY})
-    if size and verifiers:
-        best = DEFAULT_SELECTOR if DEFAULT_SELECTOR in verifiers else verifiers[0]
+    best = default_selector(dict.fromkeys(v for r in results if r is not None for f in r.pool for v in f.verifiers))
+    if size and best:
         rows.append(_row(f"{name}.k{size}.{best}", name, items, [_chosen(r, best) for r in results]))
     if frames == "all":
         for i in range(size):

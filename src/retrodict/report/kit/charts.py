@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from retrodict.dynamics.verifiers import VERIFIERS
 from retrodict.report.kit.format import SELECTORS, finite
 
 _BINS, _BAR_WIDTH, _HEIGHT = 24, 14, 120
@@ -152,7 +153,7 @@ class Curve:
 
 WIDTH, HEIGHT = 460.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 38.0, 372.0, 12.0, 262.0
-CURVES = ("oracle", "idm_fdm", "idm", "min_copy", "random")
+CURVES = ("oracle", *(name for name in VERIFIERS if name != "random"), "min_copy", "random")
 
 
 def on_one_scale(entries: Mapping[str, Mapping[str, Any]], ks: Sequence[int], step: float) -> list[Curve]:
@@ -192,7 +193,7 @@ def _curve(title: str, entry: Mapping[str, Any], ks: Sequence[int], low: float, 
         rows = {k: row for k, row in rows.items() if finite(row.get("score"))}
         if rows:
             found[selector] = rows
-    shaded = next((name for name in ("idm_fdm", "idm") if name in found), "")
+    shaded = next((name for name in VERIFIERS if name in found), "")
     greedy = (entry.get("greedy") or {}).get("score")
     wanted = {s: y(rows[max(rows)]["score"]) for s, rows in found.items()}
     if finite(greedy):

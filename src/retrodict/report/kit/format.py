@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard
 
+from retrodict.dynamics.verifiers import VERIFIERS
+
 MISSING = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
 _NBSP = "\N{NO-BREAK SPACE}"
@@ -20,9 +22,7 @@ SYSTEMS = {
     "idm_plain": "IDM without change mask",
 }
 SELECTORS = {
-    "idm": "IDM",
-    "idm_fdm": "IDM + FDM",
-    "random": "random",
+    **{name: kind.title for name, kind in VERIFIERS.items()},
     "oracle": "oracle",
     "greedy": "greedy",
     "min_copy": "least copy",

@@ -6,7 +6,8 @@ import random
 import zlib
 from dataclasses import dataclass
 
-from retrodict.transitions import Transition, encode_png
+from retrodict.images import encode_png
+from retrodict.transitions import Transition
 from retrodict.worlds.tabletop.drawing import draw
 from retrodict.worlds.tabletop.language import SUITE_KINDS, SUITES, Action, Kind, templates
 from retrodict.worlds.tabletop.outcomes import SIDES, apply, board, true_action

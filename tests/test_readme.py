@@ -57,7 +57,7 @@ def test_the_shipped_model_reads_what_it_wrote(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_understood(command: str) -> None:
-    _, verb, *arguments = shlex.split(command)
+    _, verb, *arguments = shlex.split(command, comments=True)
     group = typer.main.get_command(app)
     group.commands[verb].make_context(verb, arguments)  # type: ignore[attr-defined]  # parses, and raises what it cannot
 

@@ -290,7 +290,7 @@ def test_import_continues_where_it_was_stopped(tmp_path, monkeypatch):
     assert asked == [0, 1, 2, 3, 4, 5, 4, 5, 6]  # files that were complete are not read again
     assert [row.id for row in read_written(out)] == ["0", "2", "3", "4", "5", "6"]
     assert write(stop=False) == {"no_action": 1} and len(asked) == 9
-    with pytest.raises(ValueError, match="not of this data and these settings"):
+    with pytest.raises(ValueError, match="holds a run with a 1 and not 2"):
         write(stop=False, a=2)
     assert len(read_written(out)) == 6
 

@@ -214,7 +214,7 @@ def test_a_second_run_does_only_what_is_new(videos, tmp_path):
     second = mine(folder, out, CONFIG, executor_name="serial", progress=seen.append)
     assert [clip["clip"] for clip in seen] == ["a-new-one.mp4"]
     assert (second.resumed, second.clips, second.pairs) == (first.clips, first.clips + 1, first.pairs + 3)
-    with pytest.raises(ValueError, match="not mined with these settings"):
+    with pytest.raises(ValueError, match="holds a run with frames_per_clip 4 and not 6"):
         mine(folder, out, MineConfig(min_gap=5))
 
 

@@ -163,7 +163,8 @@ def test_a_tiny_model_answers(embspatial: Path, tmp_path: Path) -> None:
     one, two = model.score(picture(10), "where?", ["l", "le"])
     assert two.sum < one.sum < 0
     assert two.sum - one.sum == pytest.approx(model.score(picture(10), "where?l", ["e"])[0].sum, abs=1e-4)
-    found = run_qa("embspatial", data=embspatial, images=embspatial.parent, model=str(tmp_path / "vlm"), out=tmp_path)
+    images, out = embspatial.parent, tmp_path / "out"
+    found = run_qa("embspatial", data=embspatial, images=images, model=str(tmp_path / "vlm"), out=out)
     assert found["accuracy"]["likelihood_mean"]["n"] == 2
     assert not math.isnan(found["parse_failures"]["share"])
     with pytest.raises(ValueError, match="cannot be loaded"):

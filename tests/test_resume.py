@@ -20,7 +20,6 @@ from retrodict.dynamics.unified import UnifiedModel
 from retrodict.evaluation import probe_run
 from retrodict.evaluation.pool import ItemResult, Scored
 from retrodict.evaluation.predictions import read_predictions, write_predictions
-from retrodict.evaluation.resume import claim
 from retrodict.models.protocol import Candidate, Frame
 
 
@@ -105,18 +104,3 @@ def test_a_killed_probe_goes_on_with_what_is_missing(tmp_path: Path, monkeypatch
     assert lines[0] == lines[1]
     with pytest.raises(ValueError, match="holds a run with items 8 and not 9"):
         probe_run.run_probe("tabletop", out=tmp_path / "cut", model="small", items=9, seed=1)
-
-
-def test_other_weights_and_unknown_results_are_refused(tmp_path: Path) -> None:
-    model, out = tmp_path / "model", tmp_path / "out"
-    model.mkdir()
-    (model / "model.safetensors").write_bytes(b"1")
-    for _ in range(2):
-        claim(out, "bench", [str(model)], seed=0)
-    (model / "model.safetensors").write_bytes(b"22")
-    with pytest.raises(ValueError, match="weights"):
-        claim(out, "bench", [str(model)], seed=0)
-    (tmp_path / "old").mkdir()
-    (tmp_path / "old" / "results.json").write_text("{}")
-    with pytest.raises(ValueError, match="another run"):
-        claim(tmp_path / "old", "bench", [], seed=0)

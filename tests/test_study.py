@@ -46,14 +46,19 @@ def test_the_same_build_again_changes_nothing_and_another_is_refused(study: Path
     before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file() and "sqlite" not in path.name}
     build(studied_runs, study, design=Design(per_subset=4, raters=2, repeat_share=0.25))
     assert before == {path: path.read_bytes() for path in before}
-    with pytest.raises(ValueError, match="holds another study"):
+    with pytest.raises(ValueError, match=r"holds a run with design\.per_subset 4 and not 3"):
         build(studied_runs, study, design=Design(per_subset=3))
 
 
 def test_an_unfinished_build_is_made_anew(studied_runs: list[str], study: Path, tmp_path: Path) -> None:
     shutil.copytree(study, tmp_path / "s")
     (tmp_path / "s" / PLAN).unlink()
-    plan = build(studied_runs, tmp_path / "s", design=Design(per_subset=2, raters=1))
+    (tmp_path / "s" / PICTURES / "holiday.txt").write_text("mine")
+    before = read_key(tmp_path / "s")
+    plan = build(studied_runs, tmp_path / "s", design=Design(per_subset=4, raters=2, repeat_share=0.25))
+    assert read_plan(tmp_path / "s") == plan == read_plan(study)  # so that what was judged already stays good
+    assert read_key(tmp_path / "s") == before
+    (tmp_path / "s" / PICTURES / "holiday.txt").unlink()  # was not touched
     files = {path.stem for path in (tmp_path / "s" / PICTURES).iterdir()}
     assert files == plan.pictures
 

@@ -11,6 +11,7 @@ from PIL import Image
 from retrodict.loading import load
 from retrodict.models.protocol import InverseModel
 from retrodict.progress import Progress
+from retrodict.run_folder import claim, place
 from retrodict.transitions import FramePair, Transition, label, read_rows, write_manifest, write_rows
 
 SHARD = 1024  # pairs per output file: the unit that resumes
@@ -56,6 +57,8 @@ def annotate_dir(
     rows = [row for row in read_rows(pairs) if row.source is not None and row.target is not None]
     if not rows:
         raise ValueError(f"{pairs} holds no frame pairs with pictures: mine them without --no-frames.")
+    settings = {"pairs": place(pairs, out), "model": None if Path(model).is_dir() else str(model)}
+    claim(out, "annotate", settings, inputs={"model": str(model)}, apart=[pairs])
     inverse = load(model, role="inverse")
     starts = range(0, len(rows), SHARD)
     for shard, start in enumerate(starts):

@@ -7,7 +7,6 @@ labels (the ceiling of labelling) -> best-of-n -> bench -> report.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +15,8 @@ from retrodict.bootstrap import demo_stages
 from retrodict.bootstrap.demo_context import SCALES, Context, Scale
 from retrodict.bootstrap.demo_families import PLUMBING
 from retrodict.bootstrap.stages import Stage, run_stages
-from retrodict.files import write_json
 from retrodict.progress import Progress
+from retrodict.run_folder import claim
 from retrodict.versions import command_line
 
 STAGES = (
@@ -56,9 +55,9 @@ def run_demo(out: Path, seed: int, scale: Scale, progress: Progress, family: str
     Raises `ValueError` when `out` holds a demo with another seed or scale.
     """
     began = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
     context = Context(out, seed, SCALES[scale] if family is None else PLUMBING, family)
-    _claim(context, scale)
+    settings = {"scale": scale, "seed": seed, "family": family, **asdict(context.settings)}
+    claim(out, "demo", settings)
     run_stages(STAGES, out, context, progress)
 
     from retrodict.bootstrap.demo_results import write_results
@@ -67,19 +66,3 @@ def run_demo(out: Path, seed: int, scale: Scale, progress: Progress, family: str
     command = command_line()
     write_results(context, scale=scale, command=command, wall_seconds=time.monotonic() - began)
     progress.done("report.html")
-
-
-def _claim(context: Context, scale: Scale) -> None:
-    file = context.out / "demo.json"
-    settings = {"scale": scale, "seed": context.seed, **asdict(context.settings)}
-    if context.family is not None:
-        settings["family"] = context.family
-    if file.is_file():
-        found = json.loads(file.read_text())
-        if found != settings:
-            raise ValueError(
-                f"{context.out} holds a demo with scale {found['scale']} and seed {found['seed']} or other settings: "
-                "choose another --out, or delete that folder."
-            )
-    else:
-        write_json(file, settings)

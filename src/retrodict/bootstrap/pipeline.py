@@ -15,7 +15,8 @@ from retrodict.bootstrap.pipeline_stages import Context, split
 from retrodict.bootstrap.recipe import BootstrapRecipe
 from retrodict.bootstrap.stages import Stage, run_stages
 from retrodict.progress import Progress
-from retrodict.recipes import claim
+from retrodict.recipes import save_effective
+from retrodict.run_folder import Input, claim
 from retrodict.training.config import TrainConfig
 from retrodict.versions import command_line
 
@@ -37,7 +38,10 @@ def run_bootstrap(recipe: BootstrapRecipe, out: Path, progress: Progress) -> Non
     context = Context(out, recipe)
     folder_clips(recipe.data.videos)  # hours of training later would be a bad time to find that there are none
     split(recipe)
-    claim(recipe, out)
+    data = recipe.data
+    inputs: dict[str, Input] = {"data.labelled": data.labelled, "data.videos": data.videos, "data.test": data.test}
+    if claim(out, "bootstrap", recipe.model_dump(mode="json"), inputs=inputs):
+        save_effective(recipe, out)
     run_stages(_stages(recipe), out, context, progress)
     progress.stage("report", "put everything on one page")
     command = command_line()

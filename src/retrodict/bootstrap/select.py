@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from retrodict.files import write_json
+from retrodict.run_folder import RECORD, check, place
 from retrodict.transitions import Transition, read_transitions, write_manifest, write_rows
 
 
@@ -36,10 +38,12 @@ def select(transitions: Sequence[Transition], top_k: int) -> list[Transition]:
 
 def select_dir(transitions: Path, *, top_k: int, out: Path) -> None:
     """Select among a directory of annotated transitions. Raises `ValueError` when none has a likelihood."""
+    record = check(out, "select", {"transitions": place(transitions, out), "top_k": top_k}, apart=[transitions])
     rows = read_transitions(transitions)
     chosen = select(rows, top_k)
     if not chosen:
         raise ValueError(f"No transition in {transitions} has a likelihood: run `retrodict annotate` first.")
+    write_json(out / RECORD, record)
     write_rows(out / "transitions-00000.parquet", chosen)
     unscored = sum(math.isnan(row.logprob) for row in rows)
     dropped = Counter({"no likelihood": unscored, "below the top": len(rows) - unscored - len(chosen)})

@@ -145,24 +145,26 @@ def import_labelled(
     check_output(out)
 
     from retrodict.data import LABELLED, PRESETS, image_pairs, labelled_clips, write_transitions
+    from retrodict.run_folder import place
 
     items: Iterable[Item]
-    given: dict[str, Any] = {"format": kind.value, "data": data.resolve().name, "limit": limit}
+    given: dict[str, Any] = {"format": kind.value, "data": place(data, out), "limit": limit}
     if kind.value in LABELLED:
         if pictures or column:
             raise ValueError(f"{kind.value} is a collection of video: --pictures and --column are for picture pairs.")
         items = labelled_clips(kind.value, data, annotations)
-        given["annotations"] = annotations and annotations.resolve().name
+        given["annotations"] = annotations and place(annotations, out)
     else:
         if annotations:
             raise ValueError(f"{kind.value} names its actions in the file: leave out --annotations.")
         columns = _columns(PRESETS[kind.value], column or ())
         items = image_pairs(data, columns, root=pictures)
-        given["columns"] = asdict(columns)
+        given |= {"columns": asdict(columns), "pictures": pictures and place(pictures, out)}
     total = min(len(items), limit or len(items)) if isinstance(items, list) else 0
     with open_progress(quiet, "retrodict import") as progress:
         progress.stage("import", "read pairs of pictures and what happened between them")
-        write_transitions(islice(items, limit), out, source=given, total=total, progress=progress)
+        inputs = [path for path in (data, annotations, pictures) if path is not None]
+        write_transitions(islice(items, limit), out, source=given, inputs=inputs, total=total, progress=progress)
         progress.done()
     print_counts(out)
 

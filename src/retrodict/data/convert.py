@@ -10,19 +10,26 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrodict.data.items import Item, transitions
+from retrodict.files import write_json
 from retrodict.progress import Progress, QuietProgress
-from retrodict.transitions import MANIFEST, write_manifest, write_rows
+from retrodict.run_folder import RECORD, check
+from retrodict.transitions import write_manifest, write_rows
 
 _ITEMS = 500  # per file: what a killed run repeats
 _SOURCE, _DROPPED = b"retrodict.source", b"retrodict.dropped"
 
 
 def write_transitions(
-    items: Iterable[Item], out: Path, *, source: Mapping[str, Any], total: int = 0, progress: Progress | None = None
+    items: Iterable[Item],
+    out: Path,
+    *,
+    source: Mapping[str, Any],
+    inputs: Iterable[Path] = (),
+    total: int = 0,
+    progress: Progress | None = None,
 ) -> Counter[str]:
     """Read labelled items and write their transitions to `out`; return how many were dropped, by reason.
 
@@ -32,6 +39,7 @@ def write_transitions(
         items: of `labelled_clips` or `image_pairs`.
         out: a new directory, or that of an earlier call for the same `source`.
         source: where the items come from; JSON values. It stands in the manifest.
+        inputs: the files and folders that the items are read from.
         total: number of items, where it is known.
 
     Raises:
@@ -39,7 +47,7 @@ def write_transitions(
     """
     progress = progress or QuietProgress()
     origin = json.dumps(dict(source), sort_keys=True).encode()
-    _check_ours(out, origin)
+    record = check(out, "import", source, apart=inputs)
     remaining, read = iter(items), 0
     kept, dropped, files = 0, Counter[str](), list[Path]()
     try:
@@ -49,6 +57,7 @@ def write_transitions(
                 break
             files.append(out / f"transitions-{number:05d}.parquet")
             if not files[-1].is_file():
+                write_json(out / RECORD, record)
                 _write(files[-1], _told(part, read, total, progress), origin)
             read += len(part)
             footer = pq.read_metadata(files[-1])
@@ -57,7 +66,7 @@ def write_transitions(
             progress.advance(read, total, f"{kept:,} transitions")
     finally:
         if not kept:
-            _clean(out, files)
+            _clean(out, [*files, out / RECORD])
     if not kept:
         reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items()))
         hint = " Paths of pictures start from the file's folder, unless --pictures names another."
@@ -74,24 +83,6 @@ def _clean(out: Path, files: Iterable[Path]) -> None:
         file.unlink(missing_ok=True)
     with suppress(OSError):  # not there, or not empty
         out.rmdir()
-
-
-def _check_ours(out: Path, origin: bytes) -> None:
-    if out.is_file():
-        raise ValueError(f"{out} is a file: give a folder to write to.")
-    for file in sorted(out.glob("[!.]*")):
-        ours = file.name == MANIFEST or (file.match("transitions-*.parquet") and _origin(file) == origin)
-        if not ours:
-            raise ValueError(
-                f"{out} holds {file.name}, which is not of this data and these settings: give a new folder."
-            )
-
-
-def _origin(file: Path) -> bytes | None:
-    try:
-        return (pq.read_metadata(file).metadata or {}).get(_SOURCE)
-    except (pa.ArrowException, OSError):
-        return None
 
 
 def _write(file: Path, items: Iterable[Item], origin: bytes) -> None:

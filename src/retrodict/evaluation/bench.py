@@ -34,14 +34,16 @@ from retrodict.evaluation.pool import (
 )
 from retrodict.evaluation.predictions import read_predictions, write_items, write_predictions
 from retrodict.evaluation.recognition import write_recognition
-from retrodict.evaluation.resume import claim, parts_of
+from retrodict.evaluation.resume import parts_of
 from retrodict.evaluation.summary import MIN_COPY, compare, estimate, item_values, summarise
 from retrodict.files import write_json
 from retrodict.models.editors import CopyModel
 from retrodict.models.protocol import ForwardModel, InverseModel
 from retrodict.progress import Progress
+from retrodict.run_folder import Input, claim
 from retrodict.sampling import Sampling
 from retrodict.transitions import Transition, write_rows
+from retrodict.versions import versions
 
 __all__ = [
     "ItemResult",
@@ -112,23 +114,24 @@ def run_bench(
     scorer = tabletop_scorer if bench == "tabletop" else _no_state
     given = None if predictions is None else _from_folder(predictions, transitions, scorer)
     out = Path(out)
-    claim(
-        out,
-        "bench",
-        [model, inverse] if predictions is None else [],
-        bench=bench,
-        model=model,
-        inverse=inverse,
-        predictions=predictions and str(predictions),
-        n=n,
-        verifier=verifier,
+    settings = {
+        "bench": bench,
+        "model": model,
+        "inverse": inverse,
+        "predictions": predictions,
+        "n": n,
+        "verifier": verifier,
         **asdict(sampling),
-        seed=seed,
-        items=items,
-        data=data and str(data),
-        subsets=list(subsets),
-        limit=limit,
-    )
+        "seed": seed,
+        "items": items,
+        "subsets": subsets,
+        "limit": limit,
+        "retrodict": versions().get("retrodict"),
+    }
+    inputs: dict[str, Input] = {"data": data}
+    if predictions is None:
+        inputs |= {"model weights": model, "inverse weights": inverse}
+    claim(out, "bench", settings, inputs=inputs, apart=() if predictions is None else [predictions])
     if bench == "tabletop":  # real benchmarks have owners: their pictures are not copied around
         write_rows(out / "test" / "test.parquet", transitions)
     if progress is not None:

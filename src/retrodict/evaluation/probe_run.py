@@ -24,13 +24,14 @@ from retrodict.evaluation.probe import (
     preferences,
     tabletop_explains,
 )
-from retrodict.evaluation.resume import claim, made_once
+from retrodict.evaluation.resume import made_once
 from retrodict.files import write_json, write_lines
 from retrodict.loading import load
 from retrodict.models.protocol import LogProb
 from retrodict.progress import Progress
+from retrodict.run_folder import claim
 from retrodict.transitions import Transition
-from retrodict.versions import provenance
+from retrodict.versions import provenance, versions
 
 DIRECTIONS = ("inverse", "forward")
 _MISSING = LogProb(math.nan, 0)
@@ -63,19 +64,17 @@ def run_probe(
     reasons: list[str] = []
     found: dict[str, Answers] = {}
     scores = _scores(model, directions)
-    claim(
-        out,
-        "probe",
-        [model],
-        bench=bench,
-        model=model,
-        directions=list(scores),
-        seed=seed,
-        items=items,
-        data=data and str(data),
-        subsets=list(subsets),
-        limit=limit,
-    )
+    settings = {
+        "bench": bench,
+        "model": model,
+        "directions": list(scores),
+        "seed": seed,
+        "items": items,
+        "subsets": subsets,
+        "limit": limit,
+        "retrodict": versions().get("retrodict"),
+    }
+    claim(out, "probe", settings, inputs={"model weights": model, "data": data})
     for direction, score in scores.items():
         if progress is not None:
             progress.stage(f"probe {direction}", f"{len(transitions)} items")

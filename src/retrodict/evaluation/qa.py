@@ -21,12 +21,14 @@ import numpy as np
 from retrodict.data.questions import READERS, Question
 from retrodict.evaluation.pool import BATCH, reason_counts
 from retrodict.evaluation.qa_model import Answerer, ChatAnswerer
-from retrodict.evaluation.resume import claim, made_once
+from retrodict.evaluation.resume import made_once
 from retrodict.files import write_json, write_lines
 from retrodict.models.protocol import LogProb
 from retrodict.progress import Progress
+from retrodict.run_folder import claim
 from retrodict.stats import share
 from retrodict.transitions import decode_image
+from retrodict.versions import versions
 
 PROMPT = "qa-options-1"
 _PROMPTS = {"qa-options-1": "{question}\nOptions: {options}.\nAnswer with one of the options, word for word."}
@@ -71,7 +73,8 @@ def run_qa(
     asked = answerer or ChatAnswerer(model)
     if progress is not None:
         progress.stage("ask", f"{len(questions)} questions")
-    claim(out, "qa", [model], bench=bench, data=str(data), images=str(images), model=model, limit=limit)
+    settings = {"bench": bench, "model": model, "limit": limit, "retrodict": versions().get("retrodict")}
+    claim(out, "qa", settings, inputs={"model weights": model, "data": data, "images": images})
     answers: list[Answered] = []
     for number, start in enumerate(range(0, len(questions), BATCH)):
         batch = questions[start : start + BATCH]

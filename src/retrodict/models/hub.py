@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from retrodict.models.registry import Part
+from retrodict.run_folder import RECORD, claim
 
 TIMEOUT = 10  # seconds until a hub that does not answer is given up
 
@@ -12,8 +13,12 @@ TIMEOUT = 10  # seconds until a hub that does not answer is given up
 def download(parts: tuple[Part, ...], out: Path | None) -> list[str]:
     """Fetch parts into a folder, or into the hub's cache; what is there already is not fetched again.
 
+    Raises `ValueError` for a folder that something else wrote; one that was filled by hand and lacks nothing is fine.
+
     Returns what could not be fetched, a line each that says why and where it is.
     """
+    if out is not None and ((out / RECORD).is_file() or not all(_is_there(part, out) for part in parts)):
+        claim(out, "download", {"repositories": [part.repository for part in parts]})
     missing = []
     for part in parts:
         reason = _fetch(part, out)

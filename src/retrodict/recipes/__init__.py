@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from retrodict.files import write_text
 from retrodict.recipes.errors import one_line
-from retrodict.recipes.values import leaves, parse_override, read_yaml, set_value
+from retrodict.recipes.values import parse_override, read_yaml, set_value
 
 EFFECTIVE = "recipe.yaml"
 
@@ -74,22 +74,3 @@ def save_effective(recipe: BaseModel, directory: Path) -> Path:
     target = Path(directory) / EFFECTIVE
     write_text(target, text)
     return target
-
-
-def claim(recipe: BaseModel, directory: Path) -> None:
-    """Make `directory` that of a run with this recipe, which is saved there.
-
-    Raises `ValueError` when it holds a run with other settings, whose parts must not be mixed with this one's.
-    """
-    path = directory / EFFECTIVE
-    begun = path.is_file() and any(p.name != EFFECTIVE for p in directory.iterdir())
-    if not begun:
-        save_effective(recipe, directory)
-        return
-    held, wanted = leaves(read_yaml(path)), leaves(recipe.model_dump(mode="json"))
-    for key in sorted(held.keys() | wanted.keys()):
-        if held.get(key) != wanted.get(key):
-            raise ValueError(
-                f"{directory} holds a run with {key} = {held.get(key)}, and here it is {wanted.get(key)}: "
-                "choose another --out, or the settings that it was begun with."
-            )

@@ -43,11 +43,3 @@ def set_value(values: dict[str, Any], key: str, value: Any) -> None:
             raise ValueError(f"--set {key}: `{section}` is a value, not a section")
         values = inner
     values[leaf] = value
-
-
-def leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by their dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found

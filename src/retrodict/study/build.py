@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Any
 
 from retrodict.files import write_json
 from retrodict.progress import Progress
+from retrodict.run_folder import RECORD, check
 from retrodict.study.examples import examples
 from retrodict.study.pictures import encode, keyed_name, noise, shown_size, write_pictures
 from retrodict.study.plan import (
@@ -28,10 +26,11 @@ from retrodict.study.plan import (
     KeyedItem,
     Plan,
     Shown,
+    read_key,
     read_plan,
     to_json,
 )
-from retrodict.study.sources import System, read_items, read_system
+from retrodict.study.sources import System, folder_of, read_items, read_system
 from retrodict.study.store import Store
 from retrodict.transitions import Transition
 
@@ -72,19 +71,24 @@ def build(
 
     `given` names the systems' folders as `[NAME=]FOLDER[@VERIFIER]`. The same call again changes nothing. Raises
     `ValueError` when a system lacks an item (unless `allow_missing`: then only items that all systems have are asked
-    about, and the others are counted), when a subset is too small, and when `out` holds another study.
+    about, and the others are counted), when a subset is too small, and when `out` holds another study or anything else.
     """
     design = design or Design()
-    config = _config(given, data, design, title, consent, allow_missing, seed)
+    settings = {"systems": given, "design": vars(design), "title": title, "consent": consent, "seed": seed}
+    settings["allow_missing"] = allow_missing
+    record = check(out, "study build", settings, inputs={"systems": [folder_of(one) for one in given], "data": data})
     if (out / PLAN).is_file():
-        return _again(out, config)
+        plan = read_plan(out)
+        with Store(out / DATABASE) as store:
+            store.create(plan)
+        return plan
     systems = _systems(given)
     every = read_items(given, data)
     items, left_out = _complete(every, systems, allow_missing)
     chosen = _choose(items, design.per_subset, seed)
     if progress is not None:
         progress.stage("pictures", f"{len(chosen)} items, {len(systems)} candidates each")
-    maker = _Maker(secrets.token_hex(32), systems, seed)
+    maker = _Maker(_salt(out), systems, seed)
     for done, item in enumerate(chosen, 1):
         maker.add_item(item)
         if progress is not None:
@@ -103,28 +107,20 @@ def build(
         raters=design.raters,
         repeat_share=design.repeat_share,
         seed=seed,
-        fingerprint=config,
     )
-    _write(out, plan, maker, left_out)
+    _write(out, record, plan, maker, left_out)
     if progress is not None:
         progress.done(f"{len(chosen)} items")
     return plan
 
 
-def _config(*parts: Any) -> str:
-    """A digest of the arguments; the arguments themselves would tell the server the systems' names."""
-    given, data, design, *rest = parts
-    text = json.dumps([list(given), str(data), vars(design), [list(r) if isinstance(r, tuple) else r for r in rest]])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _again(out: Path, config: str) -> Plan:
-    plan = read_plan(out)
-    if plan.fingerprint != config:
-        raise ValueError(f"{out} holds another study already: name a new folder, or remove that one.")
-    with Store(out / DATABASE) as store:
-        store.create(plan)
-    return plan
+def _salt(out: Path) -> str:
+    """That of an interrupted build, which so goes on under the same names: what it had written is written over."""
+    if (out / KEY).is_file():
+        return read_key(out).salt
+    if (out / DATABASE).is_file():
+        raise ValueError(f"{out} holds judgements and no {KEY}: bring that file back, or choose another --out.")
+    return secrets.token_hex(32)
 
 
 def _systems(given: Sequence[str]) -> list[System]:
@@ -237,12 +233,12 @@ def _open(system: System, item: str) -> Any:
         raise ValueError(f"{system.name} has an unreadable picture of {item}: {error}") from None
 
 
-def _write(out: Path, plan: Plan, maker: _Maker, left_out: Mapping[str, int]) -> None:
-    """The plan comes last: a folder with it is complete, and one without it is made anew."""
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(out / PICTURES, ignore_errors=True)
-    (out / DATABASE).unlink(missing_ok=True)
-    write_pictures(out / PICTURES, maker.pictures)
+def _write(out: Path, record: Mapping[str, Any], plan: Plan, maker: _Maker, left_out: Mapping[str, int]) -> None:
+    """The key comes first, as it decides all names, and the plan last: a folder with it is complete.
+
+    The record names the systems, so it is as secret as the key.
+    """
+    write_json(out / RECORD, record)
     key = Key(
         salt=maker.salt,
         systems=tuple(sorted(system.name for system in maker.systems)),
@@ -252,8 +248,9 @@ def _write(out: Path, plan: Plan, maker: _Maker, left_out: Mapping[str, int]) ->
         left_out=left_out,
     )
     write_json(out / KEY, to_json(key))
+    write_pictures(out / PICTURES, maker.pictures)
     with Store(out / DATABASE) as store:
         store.create(plan)
-    for secret in (KEY, DATABASE):
+    for secret in (RECORD, KEY, DATABASE):
         (out / secret).chmod(0o600)
     write_json(out / PLAN, to_json(plan))

@@ -28,10 +28,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the server knows: nothing in here tells the systems apart.
-
-    `config` is what the study was built from, less whatever names a system; its `fingerprint` tells two builds apart.
-    """
+    """What the server knows: nothing in here tells the systems apart."""
 
     title: str
     consent: tuple[str, ...]  # paragraphs of the first page
@@ -41,7 +38,6 @@ class Plan:
     raters: int
     repeat_share: float
     seed: int
-    fingerprint: str
 
     @property
     def candidates(self) -> int:

@@ -78,6 +78,13 @@ def judge_scores(origin: str, frames: Mapping[str, int]) -> dict[str, dict[str, 
     return found
 
 
+def folder_of(given: str) -> Path:
+    """What is read of `[NAME=]FOLDER[@VERIFIER]`: the predictions of a run folder, or a folder of pictures."""
+    folder = _parse(given)[1]
+    predictions = folder / "predictions"
+    return predictions if predictions.is_dir() else folder
+
+
 def _parse(given: str) -> tuple[str, Path, str]:
     name, equals, rest = given.partition("=")
     if not equals or Path(given).exists():

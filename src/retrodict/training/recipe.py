@@ -22,7 +22,8 @@ from retrodict.models.small.image_tokenizer import ImageTokenizer
 from retrodict.models.small.words import Words
 from retrodict.progress import Progress
 from retrodict.prompts import Direction
-from retrodict.recipes import claim
+from retrodict.recipes import save_effective
+from retrodict.run_folder import Input, claim
 from retrodict.training.config import TokenizerConfig, TrainRecipe
 from retrodict.training.data import fit_and_val
 from retrodict.training.distributed import is_main, to_accelerator
@@ -44,7 +45,10 @@ def train_recipe(recipe: TrainRecipe, out: Path, progress: Progress) -> None:
     began = time.monotonic()
     fit, val = fit_and_val(recipe.data, recipe.seed)
     if is_main():
-        claim(recipe, out)
+        train = [source.path for source in recipe.data.train]
+        inputs: dict[str, Input] = {"data.train": train, "data.val": recipe.data.val, "init": recipe.init}
+        if claim(out, "train", recipe.model_dump(mode="json"), inputs=inputs):
+            save_effective(recipe, out)
     if is_model(out) and (out / "results.json").is_file():
         return
     family = _family(recipe, fit, out / "training", progress)

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from retrodict.files import write_atomic
-from retrodict.transitions import MANIFEST, write_manifest
+from retrodict.run_folder import claim
+from retrodict.transitions import write_manifest
 from retrodict.video.clips import ClipRef, ClipResult
-from retrodict.video.config import MineConfig
+from retrodict.video.config import ALGORITHM, MineConfig
 from retrodict.video.executors import ExecutorName, executor
 from retrodict.video.folder import folder_clips
 from retrodict.video.shards import plan, read_ledgers, record, remove_leftovers, shard_of, size, take, write_shard
@@ -82,6 +83,8 @@ def mine(
             "workers and shard_clips must be at least 1, retries at least 0, timeout above 0 and a day at most."
         )
     engine = executor(executor_name, config, workers=workers, timeout=timeout, retries=retries)
+    settings = {"algorithm": ALGORITHM, **config.to_dict()}
+    claim(out, "mine", settings, apart={ref.path.parent: ref.path for ref in refs}.values())
     with _held(out):
         done = read_ledgers(out, config.digest())
         _check_unchanged(out, refs, done)
@@ -121,12 +124,7 @@ def _check_unchanged(out: Path, refs: Sequence[ClipRef], done: Mapping[str, dict
 
 @contextmanager
 def _held(out: Path) -> Iterator[None]:
-    """Make the output directory ours for the run. The kernel lets go of the lock however the run ends."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file: give a directory for the output.")
-    if out.is_dir():
-        _check_ours(out)
-    out.mkdir(parents=True, exist_ok=True)
+    """Nobody else writes to the folder meanwhile. The kernel lets go of the lock however the run ends."""
     with (out / _LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -134,24 +132,6 @@ def _held(out: Path) -> Iterator[None]:
             raise ValueError(f"Another run is writing to {out}: wait for it, or give another directory.") from None
         remove_leftovers(out)
         yield
-
-
-def _check_ours(out: Path) -> None:
-    strangers = [p.name for p in out.iterdir() if not p.name.startswith(".") and not p.match("pairs-*.parquet")]
-    manifest = out / MANIFEST
-    ours = {MANIFEST, CLIPS, PAGE}
-    if manifest.exists() and _kind(manifest) != "frame-pairs":
-        raise ValueError(f"{out} holds the output of another stage: give another directory.")
-    if unknown := sorted(set(strangers) - ours):
-        raise ValueError(f"{out} is not empty (it holds {unknown[0]}): give a new one, or that of an earlier run.")
-
-
-def _kind(manifest: Path) -> str:
-    try:
-        found = json.loads(manifest.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{manifest} cannot be read ({error}): delete it, and it is written anew.") from None
-    return str(found.get("kind", "")) if isinstance(found, dict) else ""
 
 
 def _watched(results: Iterator[ClipResult], progress: Progress | None, done: int, total: int) -> Iterator[ClipResult]:

@@ -69,7 +69,7 @@ def build(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Make a study: choose items, hide which system made which picture, print one link per rater.
+    """Make a study: choose items, hide which system made which image, print one link per rater.
 
     Example: retrodict study build runs/ft runs/fdm --out study
     """

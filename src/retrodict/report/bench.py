@@ -28,7 +28,7 @@ ROWS = {
 METRICS = {
     "copy": ("Copies", "share that repeats the source"),
     "copy_ratio": ("Copy ratio", "distance from the source, in units of the target's"),
-    "change_iou": ("Change IoU", "where the picture changed, against where the target did"),
+    "change_iou": ("Change IoU", "where the image changed, against where the target did"),
     "clip_i": ("CLIP-I", ""),
     "clip_t": ("CLIP-T", "against a caption of the target"),
     "clip_instruction": ("CLIP, instruction", ""),
@@ -79,41 +79,43 @@ def l1_table(run: Run) -> Table | None:
 
 def metrics_table(run: Run) -> Table | None:
     """Every other metric over all items."""
-    found = run.get("metrics")
-    if not found:
+    metrics = run.get("metrics")
+    if not metrics:
         return None
-    names = [name for name in METRICS if name in found]
-    rows = list(dict.fromkeys(row for name in names for row in found[name]["all"]))
+    names = [name for name in METRICS if name in metrics]
+    rows = list(dict.fromkeys(row for name in names for row in metrics[name]["all"]))
     table = [
-        (row_name(row), [estimate(found[name]["all"].get(row), "value", counts=True) for name in names]) for row in rows
+        (row_name(row), [estimate(metrics[name]["all"].get(row), "value", counts=True) for name in names])
+        for row in rows
     ]
     return Table([METRICS[name][0] for name in names], table, row_name(run.main or ""))
 
 
 def metric_notes(run: Run) -> list[str]:
-    found = run.get("metrics") or {}
-    return [f"{name}: {note}." for key, (name, note) in METRICS.items() if key in found and note]
+    metrics = run.get("metrics") or {}
+    return [f"{name}: {note}." for key, (name, note) in METRICS.items() if key in metrics and note]
 
 
 def metric_tables(run: Run) -> list[tuple[str, Table]]:
     """The same per subset, one table a metric."""
-    found = run.get("metrics") or {}
+    metrics = run.get("metrics") or {}
     tables = []
-    for name in (name for name in METRICS if name in found):
-        columns = [*found[name]["subsets"].values(), found[name].get("macro") or {}]
+    for name in (name for name in METRICS if name in metrics):
+        columns = [*metrics[name]["subsets"].values(), metrics[name].get("macro") or {}]
         rows = [
-            (row_name(row), [estimate(c.get(row), "value", counts=True) for c in columns]) for row in found[name]["all"]
+            (row_name(row), [estimate(c.get(row), "value", counts=True) for c in columns])
+            for row in metrics[name]["all"]
         ]
-        tables.append((METRICS[name][0], Table([*found[name]["subsets"], "mean of subsets"], rows)))
+        tables.append((METRICS[name][0], Table([*metrics[name]["subsets"], "mean of subsets"], rows)))
     return tables
 
 
 def motion(run: Run) -> list[Motion]:
     """L1 where much moves and where little does, split within each subset first."""
-    found = run.get("motion") or {}
+    splits = run.get("motion") or {}
     parts = []
     for key, title in (("within_subset", "Split within each subset"), ("global", "Split over all items")):
-        if entry := found.get(key):
+        if entry := splits.get(key):
             rows = [
                 (
                     row_name(row),
@@ -132,18 +134,18 @@ def motion(run: Run) -> list[Motion]:
 
 def text_table(run: Run) -> Table | None:
     """Written actions against their floors."""
-    found = run.get("idp")
-    if not found:
+    texts = run.get("idp")
+    if not texts:
         return None
-    floors = found.get("floors") or {}
+    floors = texts.get("floors") or {}
     entries = {
-        "Written by the model": found.get("all"),
+        "Written by the model": texts.get("all"),
         "One sentence for each subset": floors.get("constant"),
         "Another item's action": floors.get("random"),
     }
     rows = [(name, _text_cells(entry)) for name, entry in entries.items() if entry]
     head = list(TEXT.values())
-    if bert := found.get("bertscore"):
+    if bert := texts.get("bertscore"):
         head.append("BERTScore")
         for (_, cells), key in zip(rows, ("model", "constant", "random"), strict=True):
             cells.append(estimate(bert.get(key), "value", counts=True))
@@ -151,13 +153,13 @@ def text_table(run: Run) -> Table | None:
 
 
 def text_subsets(run: Run) -> Table | None:
-    found = run.get("idp", "subsets")
-    return Table(list(TEXT.values()), [(name, _text_cells(e)) for name, e in found.items()]) if found else None
+    subsets = run.get("idp", "subsets")
+    return Table(list(TEXT.values()), [(name, _text_cells(e)) for name, e in subsets.items()]) if subsets else None
 
 
 def text_signatures(run: Run) -> list[str]:
-    found = [run.get("idp", "all", "bleu", "signature"), run.get("idp", "bertscore", "signature")]
-    return [str(one) for one in found if one]
+    signatures = [run.get("idp", "all", "bleu", "signature"), run.get("idp", "bertscore", "signature")]
+    return [str(one) for one in signatures if one]
 
 
 def _text_cells(entry: Mapping[str, Any]) -> list[Cell]:
@@ -171,7 +173,7 @@ def _text_cells(entry: Mapping[str, Any]) -> list[Cell]:
 
 
 def checks(run: Run) -> list[tuple[str, Cell, str]]:
-    """What the scorer says of pictures whose worth is known."""
+    """What the scorer says of images whose worth is known."""
     rows = [
         ("The true next frame", run.get("ground_truth"), "should be 1"),
         ("The same through the image tokenizer", run.get("tokenizer_round_trip"), "no token model can score more"),
@@ -240,10 +242,10 @@ def score_curves(run: Run) -> list[Curve]:
 
 def distance_curves(run: Run) -> list[Curve]:
     """L1 against the number of candidates, where that is what was measured. Lower is better."""
-    found = run.get("k_curve") or {}
-    ks = sorted(int(k[1:]) for k in found)
+    points = run.get("k_curve") or {}
+    ks = sorted(int(k[1:]) for k in points)
     entry: dict[str, Any] = {
-        k: {name: {"score": row["l1"], "ci95": row["ci95"]} for name, row in rows.items()} for k, rows in found.items()
+        k: {name: {"score": row["l1"], "ci95": row["ci95"]} for name, row in rows.items()} for k, rows in points.items()
     }
     greedy = run.get("all", run.main or "")
     if greedy:
@@ -252,9 +254,9 @@ def distance_curves(run: Run) -> list[Curve]:
 
 
 def seconds(run: Run) -> list[Bar]:
-    found = {name: s for name, s in (run.get("seconds") or {}).items() if finite(s)}
-    scale = max(found.values(), default=0.0)
-    return [Bar(name, s, scale=scale) for name, s in found.items() if scale]
+    stages = {name: s for name, s in (run.get("seconds") or {}).items() if finite(s)}
+    scale = max(stages.values(), default=0.0)
+    return [Bar(name, s, scale=scale) for name, s in stages.items() if scale]
 
 
 def settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -22,14 +22,14 @@ class Comparison:
     table: Table
 
 
-def comparison(found: Mapping[str, Any]) -> Comparison:
+def comparison(results: Mapping[str, Any]) -> Comparison:
     """Per subset, over all and for the mean of the subsets: both means, difference, interval, n, p and Holm's p."""
-    sides = [f"{side.upper()}: {found[side]['row']} of {found[side]['run']}" for side in ("a", "b")]
-    better = "higher" if found["higher_is_better"] else "lower"
-    rows = [(name, _cells(entry)) for name, entry in found["subsets"].items()]
-    macro = {"mean_a": None, "mean_b": None, **found["macro"]}
-    rows += [("all", _cells(found["all"])), ("mean of subsets", _cells(macro))]
-    return Comparison(f"{found['measure']} ({better} is better). {'. '.join(sides)}.", Table(list(HEAD), rows, "all"))
+    sides = [f"{side.upper()}: {results[side]['row']} of {results[side]['run']}" for side in ("a", "b")]
+    better = "higher" if results["higher_is_better"] else "lower"
+    rows = [(name, _cells(entry)) for name, entry in results["subsets"].items()]
+    macro = {"mean_a": None, "mean_b": None, **results["macro"]}
+    rows += [("all", _cells(results["all"])), ("mean of subsets", _cells(macro))]
+    return Comparison(f"{results['measure']} ({better} is better). {'. '.join(sides)}.", Table(list(HEAD), rows, "all"))
 
 
 def _cells(entry: Mapping[str, Any]) -> list[Cell]:
@@ -45,9 +45,9 @@ def _cells(entry: Mapping[str, Any]) -> list[Cell]:
     return [Cell(text) for text in texts]
 
 
-def text(found: Mapping[str, Any]) -> str:
+def text(results: Mapping[str, Any]) -> str:
     """A table for the terminal."""
-    one = comparison(found)
+    one = comparison(results)
     lines = [("", *HEAD), *((name, *(cell.text for cell in cells)) for name, cells in one.table.rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = (
@@ -83,7 +83,7 @@ def _scores(runs: Sequence[Run]) -> Table | None:
     head, own = (head, []) if seeds else ([*head, "Its own model"], [None])
     rows, columns = [], [list[float]() for _ in range(len(head) + 1)]
     for run in scored:
-        best = run.get("systems", run.main or "", f"k{run.ks[-1]}") if run.ks else None
+        best = run.get("systems", run.main or "", f"k{run.ks[-1]}") if run.ks and run.ks[-1] > 1 else None
         greedy = [run.get("systems", name or run.main or "", "greedy") for name in [*names, *own]]
         label = run.folder.name if seeds else f"{run.folder.name}: {system_name(run.main or 'copy')}"
         rows.append((label, [estimate(entry, "score") for entry in (*greedy, best)]))

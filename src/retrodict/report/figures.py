@@ -1,4 +1,4 @@
-"""Pictures on the page: which ones, in which order, and as what.
+"""Images on the page: which ones, in which order, and as what.
 
 Examples are chosen by the hash of their ids, never by eye; where right and wrong ones are shown apart, each part is.
 """
@@ -32,7 +32,7 @@ SUITE_NAMES = {
 
 @dataclass(frozen=True)
 class Shown:
-    """One prediction: its picture, its score, and whether it repeats the source.
+    """One prediction: its image, its score, and whether it repeats the source.
 
     Without an exact score, `facts` says what else is known of it.
     """
@@ -79,14 +79,14 @@ def world(run: Run) -> list[Pair]:
 
 def labels(run: Run) -> dict[str, list[Pair]] | None:
     """Mined pairs with the inverse model's labels: right ones and wrong ones where the truth can be read off."""
-    found: dict[str, list[Pair]] = {"right": [], "wrong": [], "unknown": []}
+    by_verdict: dict[str, list[Pair]] = {"right": [], "wrong": [], "unknown": []}
     for row in run.annotated(LOOKED_AT):
         verdict, truth = _verdict(row) if run.is_tabletop else ("unknown", "")
-        if verdict and len(found[verdict]) < LABELS:
-            found[verdict].append(pair(row, logprob=row.logprob, truth=truth))
-        if len(found["right"]) == len(found["wrong"]) == LABELS or len(found["unknown"]) == LABELS:
+        if verdict and len(by_verdict[verdict]) < LABELS:
+            by_verdict[verdict].append(pair(row, logprob=row.logprob, truth=truth))
+        if len(by_verdict["right"]) == len(by_verdict["wrong"]) == LABELS or len(by_verdict["unknown"]) == LABELS:
             break
-    return found if any(found.values()) else None
+    return by_verdict if any(by_verdict.values()) else None
 
 
 def _verdict(row: Transition) -> tuple[str, str]:
@@ -102,9 +102,9 @@ def _verdict(row: Transition) -> tuple[str, str]:
 
 
 def heatmaps(run: Run) -> list[Pair]:
-    """Target pictures under their recognition weights, as cells whose opacity is the weight's share of the largest."""
-    found = list(_recognition(run).items())[:HEATMAPS]
-    return [pair(run.test[name], cells=cells) for name, cells in found if name in run.test]
+    """Target images under their recognition weights, as cells whose opacity is the weight's share of the largest."""
+    weighted = list(_recognition(run).items())[:HEATMAPS]
+    return [pair(run.test[name], cells=cells) for name, cells in weighted if name in run.test]
 
 
 def _recognition(run: Run) -> dict[str, Cells]:
@@ -129,19 +129,19 @@ def columns(run: Run) -> list[Column]:
     """The predictions that stand side by side: the baseline, the run's model, and what its verifier chose."""
     if run.main is None:
         return []
-    found = []
+    shown = []
     if run.main == "fdm" and run.predictions("ft"):
-        found.append(Column("FT", "labelled data only", "ft", lambda item: item.greedy, "ft"))
+        shown.append(Column("FT", "labelled data only", "ft", lambda item: item.greedy, "ft"))
     if items := run.predictions(run.main):
         note = "with annotated video" if run.main == "fdm" else "greedy"
-        found.append(Column(system_name(run.main), note, run.main, lambda item: item.greedy, run.main))
+        shown.append(Column(system_name(run.main), note, run.main, lambda item: item.greedy, run.main))
         size = min(len(item.pool) for item in items.values())
         selector = run.get("systems", run.main, f"k{size}", "selector") or _selector(items.values())
         if size > 1 and selector not in ("", "random"):
             note = f"best of {size}"
             row = f"{run.main}.k{size}.{selector}"
-            found.append(Column("Verified", note, run.main, lambda item: _verified(item, selector), row))
-    return found
+            shown.append(Column("Verified", note, run.main, lambda item: _verified(item, selector), row))
+    return shown
 
 
 def _selector(items: Iterable[ItemResult]) -> str:
@@ -163,11 +163,12 @@ def sample(run: Run) -> list[Row]:
 
 def worst(run: Run) -> list[Row]:
     """The items on which the last column does worst; equals in the order of their hashes."""
-    found = columns(run)
-    if not found:
+    shown = columns(run)
+    if not shown:
         return []
-    worth = _worth(run, found[-1])
-    scored = [t for t in _by_hash(run) if _complete(run, t) and finite(worth(t))]
+    worth = _worth(run, shown[-1])
+    top = 1.0 if run.has_scores else math.inf  # what is all right is no worst case
+    scored = [t for t in _by_hash(run) if _complete(run, t) and finite(worth(t)) and worth(t) < top]
     return list(_rows(run, sorted(scored, key=worth)[:WORST]))
 
 
@@ -205,8 +206,8 @@ def _float(value: Any) -> float:
 
 
 def _complete(run: Run, transition: Transition) -> bool:
-    found = columns(run)
-    return bool(found) and all(transition.id in run.predictions(c.system) for c in found)
+    shown = columns(run)
+    return bool(shown) and all(transition.id in run.predictions(c.system) for c in shown)
 
 
 def _rows(run: Run, transitions: Iterable[Transition]) -> Iterator[Row]:

@@ -32,9 +32,9 @@ def wins(run: Run) -> list[tuple[str, Table]]:
     """Per judge of pairs how often the row was preferred to the column; a tie is half a win for each."""
     tables = []
     for entry in run.pairwise:
-        found = entry.get("wins") or {}
-        names = list(found)
-        rows = [(spoken(a), [Cell("" if a == b else percent((found[a] or {}).get(b))) for b in names]) for a in names]
+        rates = entry.get("wins") or {}
+        names = list(rates)
+        rows = [(spoken(a), [Cell("" if a == b else percent((rates[a] or {}).get(b))) for b in names]) for a in names]
         tables.append((str(entry.get("name")), Table([spoken(name) for name in names], rows)))
     return tables
 
@@ -92,7 +92,7 @@ def _facts(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _card(entry: Mapping[str, Any]) -> list[Bar]:
-    """What a judge gives to pictures whose worth is known."""
+    """What a judge gives to images whose worth is known."""
     rows = (entry.get("card") or {}).get("rows") or {}
     return measured(
         bar(
@@ -118,6 +118,6 @@ CARD = {
 
 def _curves(entry: Mapping[str, Any]) -> list[Curve]:
     """A judge's score against the number of candidates, where it judged whole pools."""
-    found = {system_name(name): one for name, one in (entry.get("systems") or {}).items()}
-    ks = sorted({int(k[1:]) for one in found.values() for k in one if k[:1] == "k" and k[1:].isdigit()})
-    return on_one_scale(found, ks, 1.0) if len(ks) > 1 else []
+    systems = {system_name(name): one for name, one in (entry.get("systems") or {}).items()}
+    ks = sorted({int(k[1:]) for one in systems.values() for k in one if k[:1] == "k" and k[1:].isdigit()})
+    return on_one_scale(systems, ks, 1.0) if len(ks) > 1 else []

@@ -74,8 +74,8 @@ def _greedy(entry: Any) -> Any:
 
 def weighting_claims(run: Run) -> list[Claim]:
     """What the paired comparison says of recognition weighting."""
-    found = run.get("comparisons", "weighted_vs_fdm")
-    return [claim(found)] if found and finite(found.get("difference")) else []
+    comparison = run.get("comparisons", "weighted_vs_fdm")
+    return [claim(comparison)] if comparison and finite(comparison.get("difference")) else []
 
 
 def confidence(run: Run) -> list[Bar]:

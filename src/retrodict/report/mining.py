@@ -29,6 +29,8 @@ SAMPLE, SIDE, LARGE = 24, 240, 15_000
 REASONS = {
     "too_short": "Too short for the smallest gap",
     "static": "Nothing moves",
+    "cuts": "A cut between all keyframes",
+    "unlike": "Keyframes have nothing in common",
     "unreadable": "Cannot be read",
     "timeout": "No frame in time",
 }
@@ -149,19 +151,19 @@ def _sample(files: Sequence[Path]) -> list[Pair]:
 def _pairs(file: Path, rows: Sequence[int]) -> list[Pair]:
     """Rows of one file, in order; each of its row groups is read once, and only where a row is wanted."""
     columns = ["id", "class", "t_source", "t_target", "source", "target"]
-    reader, found, start = pq.ParquetFile(file), [], 0
+    reader, shown, start = pq.ParquetFile(file), [], 0
     for group in range(reader.metadata.num_row_groups):
         size = reader.metadata.row_group(group).num_rows
         inside = [row - start for row in rows if start <= row < start + size]
         if inside:
-            found += [_pair(record) for record in reader.read_row_group(group, columns).take(inside).to_pylist()]
+            shown += [_pair(record) for record in reader.read_row_group(group, columns).take(inside).to_pylist()]
         start += size
-    return found
+    return shown
 
 
 def _pair(record: Mapping[str, Any]) -> Pair:
     source, target = ((record[side] or {}).get("bytes") for side in ("source", "target"))
     kind = f" ({record['class']})" if record["class"] else ""
     note = f"{record['t_target'] - record['t_source']:.2f} s apart"
-    pictures = uri(source, SIDE, LARGE), uri(target, SIDE, LARGE)
-    return Pair(*pictures, "", note=f"{record['id']}{kind}: {note}", shape=shape_of(source))
+    images = uri(source, SIDE, LARGE), uri(target, SIDE, LARGE)
+    return Pair(*images, "", note=f"{record['id']}{kind}: {note}", shape=shape_of(source))

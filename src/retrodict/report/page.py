@@ -116,5 +116,5 @@ def _titled(tables: Sequence[tuple[str, Table | None]]) -> list[str]:
     return [f"{title}\n\n{markdown_table(table)}" for title, table in tables if table]
 
 
-def _compared(found: compare.Comparison | None) -> list[str]:
-    return [] if found is None else [f"{plain(found.headline)}\n\n{markdown_table(found.table)}"]
+def _compared(comparison: compare.Comparison | None) -> list[str]:
+    return [] if comparison is None else [f"{plain(comparison.headline)}\n\n{markdown_table(comparison.table)}"]

@@ -31,12 +31,12 @@ DIRECTION_COLOURS = {"inverse": "idm", "forward": "fdm"}
 def groups(run: Run) -> list[Group]:
     """Per negative, how often each model prefers what happened."""
     models = {name: entry for name, entry in (run.get("probe") or {}).items() if isinstance(entry, Mapping)}
-    found = []
+    compared = []
     for key, (title, note) in NEGATIVES.items():
         bars = measured(bar(_model_name(m), entry.get(key), "share", _kind(m)) for m, entry in models.items())
         if bars:
-            found.append(Group(title, note, bars))
-    return found
+            compared.append(Group(title, note, bars))
+    return compared
 
 
 def _model_name(model: str) -> str:
@@ -49,16 +49,16 @@ def _kind(model: str) -> str:
 
 def preference_table(run: Run) -> Table | None:
     """Every negative by sum and per token, in every direction, with the correlation of the two log-probabilities."""
-    found = run.get("probe") or {}
-    if run.kind != "probe" or not found:
+    directions = run.get("probe") or {}
+    if run.kind != "probe" or not directions:
         return None
-    head = [f"{direction}, {how}" for direction in found for how in ("sum", "per token", "correlation")]
+    head = [f"{direction}, {how}" for direction in directions for how in ("sum", "per token", "correlation")]
     rows = []
     for key, (title, _) in {**NEGATIVES, "action_gain": ("another action, beyond the control", "")}.items():
-        if not any(key in entry for entry in found.values()):
+        if not any(key in entry for entry in directions.values()):
             continue
         cells = []
-        for direction, entry in found.items():
+        for direction, entry in directions.items():
             one = entry.get(key) or {}
             correlation = run.get("correlation", direction, key, "spearman")
             cells += [share(one), share(one.get("per_token")), Cell(number(correlation, 2))]
@@ -85,16 +85,16 @@ def answers(run: Run) -> list[Bar]:
     """How often answers are right by each way of answering, beside chance and the commonest answer."""
     if run.kind != "qa":
         return []
-    found = [
+    ways = [
         bar(title, run.get("accuracy", key), "share", kind, note)
         for key, title, kind, note in (
             ("likelihood_mean", "Likeliest option", "fdm", "by mean log-probability a token"),
             ("likelihood_sum", "Likeliest option", "ft", "by the sum"),
             ("generation", "Written answer", "idm", "an answer that names no option counts as wrong"),
-            ("blind_mean", "Likeliest option, without the picture", "copy", "control"),
+            ("blind_mean", "Likeliest option, without the image", "copy", "control"),
         )
     ]
-    bars = [one for one in found if one]
+    bars = [one for one in ways if one]
     for key, title in (("chance", "Chance"), ("majority", "Commonest answer")):
         if finite(run.get(key)):
             nothing = float("nan")

@@ -60,13 +60,13 @@ class Run:
     @cached_property
     def main(self) -> str | None:
         """The system that the run is about."""
-        found = "fdm" if "fdm" in self.systems else next((name for name in self.systems if name != "copy"), None)
-        return found or (str(self.get("system")) if self.get("system") and not self.is_loop else None)
+        name = "fdm" if "fdm" in self.systems else next((name for name in self.systems if name != "copy"), None)
+        return name or (str(self.get("system")) if self.get("system") and not self.is_loop else None)
 
     @cached_property
     def ks(self) -> list[int]:
-        found = {int(k[1:]) for entry in self.systems.values() for k in entry if k[:1] == "k" and k[1:].isdigit()}
-        return sorted(found)
+        sizes = {int(k[1:]) for entry in self.systems.values() for k in entry if k[:1] == "k" and k[1:].isdigit()}
+        return sorted(sizes)
 
     @cached_property
     def test(self) -> dict[str, Transition]:
@@ -76,7 +76,7 @@ class Run:
         return self._benchmark() if self.is_aurora else {}
 
     def _benchmark(self) -> dict[str, Transition]:
-        """The items of a benchmark whose pictures stay with it; none where its folder is gone."""
+        """The items of a benchmark whose images stay with it; none where its folder is gone."""
         from retrodict.data.aurora import SUBSETS, read_aurora
 
         config = self.get("config") or {}
@@ -85,12 +85,12 @@ class Run:
         except (ValueError, OSError):
             return {}
         seen: Counter[str] = Counter()
-        found = {}
+        kept = {}
         for row in rows:
             seen[row.category] += 1
             if seen[row.category] <= (config.get("limit") or len(rows)):
-                found[row.id] = row
-        return found
+                kept[row.id] = row
+        return kept
 
     @cached_property
     def is_tabletop(self) -> bool:
@@ -99,18 +99,18 @@ class Run:
     @cached_property
     def judges(self) -> list[dict[str, Any]]:
         """What judges wrote, by name: the numbers of `judge/<name>.json`, and `verdicts`, score by (row, item)."""
-        found = []
+        entries = []
         for path in sorted((self.folder / "judge").glob("*.json")):
             entry = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(entry, dict) and entry.get("kind") == "judge":
-                found.append({**entry, "verdicts": self._verdicts(path.with_suffix(".jsonl"))})
-        return found
+                entries.append({**entry, "verdicts": self._verdicts(path.with_suffix(".jsonl"))})
+        return entries
 
     @cached_property
     def pairwise(self) -> list[dict[str, Any]]:
         """What judges of pairs wrote."""
-        found = (json.loads(p.read_text(encoding="utf-8")) for p in sorted((self.folder / "judge").glob("*.json")))
-        return [entry for entry in found if isinstance(entry, dict) and entry.get("kind") == "pairwise"]
+        entries = (json.loads(p.read_text(encoding="utf-8")) for p in sorted((self.folder / "judge").glob("*.json")))
+        return [entry for entry in entries if isinstance(entry, dict) and entry.get("kind") == "pairwise"]
 
     def _verdicts(self, path: Path) -> dict[tuple[str, str], float | None]:
         return {(line["row"], line["id"]): line["score"] for line in _lines(path)}
@@ -127,16 +127,16 @@ class Run:
         return self._read[system]
 
     def annotated(self, count: int) -> list[Transition]:
-        """The first `count` labelled pairs by hash of their ids, those with pictures."""
+        """The first `count` labelled pairs by hash of their ids, those with images."""
         folder = self.folder / "annotated"
         if not any(folder.glob("*.parquet")):
             return []
         chosen = sorted((row.id for row in iter_rows(folder, ["id"])), key=hashed)[:count]
-        wanted, found = set(chosen), dict[str, Transition]()
+        wanted, rows = set(chosen), dict[str, Transition]()
         for row in iter_rows(folder):
             if row.id in wanted and isinstance(row, Transition) and row.source and row.target:
-                found[row.id] = row
-        return [found[name] for name in chosen if name in found]
+                rows[row.id] = row
+        return [rows[name] for name in chosen if name in rows]
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -113,7 +113,7 @@ def _verdict(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
             )
         level += not side
     if level:
-        told.append(f"Of {len(pairs)} pairs, {level} show no difference that holds.")
+        told.append(f"No difference is shown for {level} of {len(pairs)} pairs.")
     return told
 
 

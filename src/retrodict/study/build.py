@@ -1,4 +1,4 @@
-"""`retrodict study build`: choose items, hide who made which picture, write a folder that `serve` can show."""
+"""`retrodict study build`: choose items, hide who made which image, write a folder that `serve` can show."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from retrodict.files import write_json
 from retrodict.progress import Progress
 from retrodict.run_folder import RECORD, check
 from retrodict.study.examples import examples
-from retrodict.study.pictures import encode, keyed_name, noise, shown_size, write_pictures
+from retrodict.study.images import encode, keyed_name, noise, shown_size, write_pictures
 from retrodict.study.plan import (
     DATABASE,
     KEY,
@@ -178,7 +178,7 @@ def _check_items(items: Sequence[Transition], count: int, seed: int) -> list[Tra
 
 
 class _Maker:
-    """Collects items, checks and pictures under keyed names."""
+    """Collects items, checks and images under keyed names."""
 
     def __init__(self, salt: str, systems: Sequence[System], seed: int) -> None:
         self.salt, self.systems, self.seed = salt, systems, seed
@@ -202,7 +202,7 @@ class _Maker:
         )
 
     def add_check(self, item: Transition, number: int) -> None:
-        """Replace one system's picture: by noise, and in every second check, where it is known, by the truth."""
+        """Replace one system's image: by noise, and in every second check, where it is known, by the truth."""
         replaced = self.systems[random.Random(f"{self.salt}/{item.id}").randrange(len(self.systems))]
         kind: CheckKind = "truth" if number % 2 and item.target is not None else "noise"
         decoy = item.target_image if kind == "truth" else noise(item.source_image, item.id)

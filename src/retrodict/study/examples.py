@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from retrodict.study.pictures import encode, keyed_name
+from retrodict.study.images import encode, keyed_name
 from retrodict.study.plan import Example
 
 SIZE = (480, 360)
@@ -19,7 +19,7 @@ Draw = Callable[[], Image.Image]
 
 @dataclass(frozen=True)
 class _Scene:
-    """What stands on the table; positions in pixels of the final picture, None where a thing is missing."""
+    """What stands on the table; positions in pixels of the final image, None where a thing is missing."""
 
     mug: int | None = None
     plant: bool = True
@@ -35,7 +35,7 @@ _PLATE = _Scene(plate=True, lemon=True, tomato=True)
 
 
 def examples(salt: str, candidates: int) -> tuple[list[Example], dict[str, bytes]]:
-    """Both examples, with at most `candidates` pictures each, and the pictures by name."""
+    """Both examples, with at most `candidates` images each, and the images by name."""
     pictures: dict[str, bytes] = {}
     made = [_example(salt, i, candidates, pictures, *told) for i, told in enumerate(_TOLD)]
     return made, pictures

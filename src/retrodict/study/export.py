@@ -1,4 +1,4 @@
-"""Raw judgements as rows, as CSV and as JSON lines: with pictures' names only, until the report adds the systems."""
+"""Raw judgements as rows, as CSV and as JSON lines: with images' names only, until the report adds the systems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two files of a study: what raters may be shown, and the key that says who made which picture."""
+"""The two files of a study: what raters may be shown, and the key that says who made which image."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ CheckKind = Literal["noise", "truth"]
 
 @dataclass(frozen=True)
 class Shown:
-    """One question as the server knows it. Pictures are named by keyed hashes; `candidates` is sorted by name."""
+    """One question as the server knows it. Images are named by keyed hashes; `candidates` is sorted by name."""
 
     key: str
     subset: str
     action: str
     source: str
     candidates: tuple[str, ...]
-    size: tuple[int, int]  # width and height of every picture
+    size: tuple[int, int]  # width and height of every image
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Example:
 class KeyedItem:
     """An item as the report knows it.
 
-    `pictures` maps a picture's name to its system; `frames` says which frame of the system's run it is (-1: greedy);
+    `pictures` maps an image's name to its system; `frames` says which frame of the system's run it is (-1: greedy);
     `scores` is judge -> system -> score, as known when the study was built.
     """
 
@@ -80,7 +80,7 @@ class KeyedItem:
 
 @dataclass(frozen=True)
 class KeyedCheck:
-    """An attention check: `decoy` is the picture of noise, which must be worst, or the truth, which must not be."""
+    """An attention check: `decoy` is the image of noise, which must be worst, or the truth, which must not be."""
 
     id: str
     kind: CheckKind
@@ -93,8 +93,8 @@ class Key:
     systems: tuple[str, ...]
     items: Mapping[str, KeyedItem]
     checks: Mapping[str, KeyedCheck]
-    inputs: Mapping[str, str]  # system -> where its pictures came from
-    left_out: Mapping[str, int] = field(default_factory=dict)  # items without a picture, per system
+    inputs: Mapping[str, str]  # system -> where its images came from
+    left_out: Mapping[str, int] = field(default_factory=dict)  # items without an image, per system
 
 
 def to_json(value: Plan | Key) -> dict[str, Any]:

@@ -14,7 +14,7 @@ Kind = Literal["item", "repeat", "check"]
 
 @dataclass(frozen=True)
 class Trial:
-    """One question for one rater; `order` holds picture names in the order in which they are shown."""
+    """One question for one rater; `order` holds image names in the order in which they are shown."""
 
     key: str
     kind: Kind

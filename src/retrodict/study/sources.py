@@ -1,4 +1,4 @@
-"""Where a study's pictures come from: run folders of `retrodict bench`, or folders of pictures named after items."""
+"""Where a study's images come from: run folders of `retrodict bench`, or folders of images named after items."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Scores = Mapping[str, Mapping[str, float]]  # judge -> item id -> score
 
 @dataclass(frozen=True)
 class System:
-    """Pictures by item id, opened when they are needed, and what is known of the same frames."""
+    """Images by item id, opened when they are needed, and what is known of the same frames."""
 
     name: str
     origin: str
@@ -36,7 +36,7 @@ def read_system(given: str) -> list[System]:
     """The systems of `[NAME=]FOLDER[@VERIFIER]`.
 
     A run folder has one system per file in `predictions/`: its greedy frame, or with `@VERIFIER` the candidate that the
-    verifier picks. Any other folder is one system whose pictures are named after items. Raises `ValueError`.
+    verifier picks. Any other folder is one system whose images are named after items. Raises `ValueError`.
     """
     name, folder, verifier = _parse(given)
     if not folder.is_dir():

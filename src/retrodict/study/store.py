@@ -182,7 +182,7 @@ class Store:
             return _state(self._db, rater, position)
 
     def ahead(self, rater: int, position: int, count: int) -> list[tuple[str, tuple[str, ...]]]:
-        """Keys and pictures of the next trials, to be loaded before they are needed."""
+        """Keys and images of the next trials, to be loaded before they are needed."""
         found = self.rows(
             "SELECT key, pictures FROM trial WHERE rater = ? AND position > ? ORDER BY position LIMIT ?",
             rater,

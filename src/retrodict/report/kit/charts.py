@@ -187,15 +187,15 @@ def _curve(title: str, entry: Mapping[str, Any], ks: Sequence[int], low: float, 
     def y(score: float) -> float:
         return round(BOTTOM - (BOTTOM - TOP) * (score - low) / (high - low), 1)
 
-    found = {}
+    by_selector = {}
     for selector in CURVES:
         rows = {k: (entry.get(f"k{k}") or {}).get(selector) or {} for k in ks}
         rows = {k: row for k, row in rows.items() if finite(row.get("score"))}
         if rows:
-            found[selector] = rows
-    shaded = next((name for name in VERIFIERS if name in found), "")
+            by_selector[selector] = rows
+    shaded = next((name for name in VERIFIERS if name in by_selector), "")
     greedy = (entry.get("greedy") or {}).get("score")
-    wanted = {s: y(rows[max(rows)]["score"]) for s, rows in found.items()}
+    wanted = {s: y(rows[max(rows)]["score"]) for s, rows in by_selector.items()}
     if finite(greedy):
         wanted["greedy"] = y(greedy)
     labels = spread(wanted, 17)
@@ -208,7 +208,7 @@ def _curve(title: str, entry: Mapping[str, Any], ks: Sequence[int], low: float, 
             [(x(k), y(row["score"]), f"best of {k} by {SELECTORS[s]}: {row['score']:.3f}") for k, row in rows.items()],
             labels[s],
         )
-        for s, rows in found.items()
+        for s, rows in by_selector.items()
     ]
     step = _tick(high - low)
     digits = max(0, math.ceil(-math.log10(step) - 1e-9))

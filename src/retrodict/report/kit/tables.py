@@ -94,5 +94,5 @@ def claim(comparison: Mapping[str, Any]) -> Claim:
     return Claim("level", f"No difference is shown between {a} and {b}.", detail)
 
 
-def markdown_claims(found: Sequence[Claim]) -> str:
-    return "\n".join(f"- {plain(c.headline)} ({plain(c.detail)})" for c in found) + "\n"
+def markdown_claims(told: Sequence[Claim]) -> str:
+    return "\n".join(f"- {plain(c.headline)} ({plain(c.detail)})" for c in told) + "\n"

@@ -1,4 +1,4 @@
-"""Do automatic judges see what people see? On the same pictures of the same items."""
+"""Do automatic judges see what people see? On the same images of the same items."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from retrodict.study.plan import Plan
 from retrodict.study.server.pages import message, page
 from retrodict.study.store import LONGEST_TRIAL, Answer, Conflict, Rater, State, Store
 
-AHEAD = 3  # tasks whose pictures are loaded early
+AHEAD = 3  # tasks whose images are loaded early
 BREAK_EVERY = 25  # tasks
 
 
@@ -99,7 +99,7 @@ def _lesson(number: int, plan: Plan) -> dict[str, Any]:
 
 
 def _task(plan: Plan, store: Store, rater: Rater, state: State) -> dict[str, Any]:
-    """A task as the page needs it, with the addresses of the pictures that come after it."""
+    """A task as the page needs it, with the addresses of the images that come after it."""
     shown = {one.key: one for one in (*plan.items, *plan.checks)}
     ahead = store.ahead(rater.id, state.position, AHEAD)
     later = [name for key, pictures in ahead for name in (shown[key].source, *pictures)]

@@ -1,4 +1,4 @@
-"""Pictures that tell nothing but what they show: one size, one encoding, no metadata, names from a secret salt."""
+"""Images that tell nothing but what they show: one size, one encoding, no metadata, names from a secret salt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-LONGEST = 768  # pixels; larger pictures are shrunk
+LONGEST = 768  # pixels; larger images are shrunk
 _EPOCH = 946_684_800  # one time for every file: the order in which they were written stays unknown
 
 
@@ -38,7 +38,7 @@ def encode(picture: Image.Image, size: tuple[int, int]) -> bytes:
 
 
 def noise(picture: Image.Image, seed: str) -> Image.Image:
-    """The picture's own pixels in random order: the right colours, and nothing to see."""
+    """The image's own pixels in random order: the right colours, and nothing to see."""
     pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
     digest = hashlib.sha256(seed.encode()).digest()
     shuffled = np.random.default_rng(int.from_bytes(digest[:8], "big")).permutation(pixels)

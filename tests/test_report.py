@@ -275,3 +275,32 @@ def test_a_comparison_has_a_page(tmp_path: Path) -> None:
 def test_long_reasons_are_cut() -> None:
     assert brief("This model does not know 'cat'. Its words are: a, b, c") == "This model does not know 'cat'"
     assert brief("word " * 40) == "word " * 15 + "word…"
+
+
+def test_a_loop_without_an_exact_state_shows_distances_beside_copying(folder: Path, tmp_path: Path) -> None:
+    run = Run.open(folder)
+    unscored = [replace(item, greedy=Scored(image=item.greedy.image, reason="no exact state"), pool=()) for item in
+                run.predictions("ft").values()]  # fmt: skip
+    write_rows(tmp_path / "test" / "test.parquet", list(run.test.values()))
+    write_predictions(tmp_path / "predictions" / "fdm.parquet", unscored)
+    row = {"l1": 0.187, "ci95": [0.1, 0.3], "n": 3, "n_unscored": 9}
+    rows = {"copy": {"l1": 0.023, "ci95": [0.01, 0.03], "n": 12}, "round_trip_target": {**row, "l1": 0.104}, "fdm": row}
+    results = {
+        "kind": "bootstrap",
+        "systems": {"copy": summarise(unscored), "fdm": summarise(unscored)},
+        "protocol": "native-lanczos",
+        "all": rows,
+        "subsets": {"spatial": rows},
+    }
+    write_json(tmp_path / "results.json", results)
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    for text in ("0.023", "0.104", "0.187", "n = 3, 9 without an image", "How far the predicted frame is"):
+        assert text in page
+    for text in ("no exact state", "should be 0", "Edit success", "recognition weighting"):  # what cannot exist here
+        assert text not in page
+    shown = figures.sample(Run.open(tmp_path))[0].predictions[0]
+    assert shown.facts and shown.facts[0].startswith("L1 0.0")
+    other = tmp_path / "other"
+    write_json(other / "results.json", {**results, "all": {**rows, "fdm": {**row, "l1": 0.211}}})
+    both = write_report([tmp_path, other], tmp_path / "both.html").read_text(encoding="utf-8")
+    assert "other: FDM" in both and "0.211" in both and "Its own model" not in both

@@ -52,6 +52,10 @@ class Motion:
 
 
 def row_name(key: str) -> str:
+    """A row of a table of distances: a system, one of the known images, or `fdm, best by idm_fdm`."""
+    system, verified, selector = key.partition(", best by ")
+    if verified:
+        return f"{system_name(system)}, best by {SELECTORS.get(selector, selector)}"
     return ROWS.get(key) or spoken(key)
 
 
@@ -181,7 +185,7 @@ def checks(run: Run) -> list[tuple[str, Cell, str]]:
         ("The source through the image tokenizer", run.get("tokenizer_round_trip_source"), "a token model's copy"),
         ("Another item's target", run.get("random_target"), "should be 0"),
     ]
-    return [(name, estimate(entry, "score"), note) for name, entry, note in rows if entry]
+    return [(name, estimate(entry, "score"), note) for name, entry, note in rows if finite((entry or {}).get("score"))]
 
 
 def score_table(run: Run) -> Table | None:

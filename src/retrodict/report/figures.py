@@ -157,8 +157,18 @@ def _verified(item: ItemResult, selector: str) -> Scored:
 
 
 def sample(run: Run) -> list[Row]:
-    """The first items by hash."""
-    return list(_rows(run, [t for t in _by_hash(run) if _complete(run, t)][:SAMPLE]))
+    """The first items by hash; those without any predicted image, which are counted beside, come last."""
+    items = [t for t in _by_hash(run) if _complete(run, t)]
+    return list(_rows(run, sorted(items, key=lambda t: not _predicted(run, t))[:SAMPLE]))
+
+
+def without_image(run: Run) -> int:
+    """How many test items have no predicted image in any column."""
+    return sum(not _predicted(run, t) for t in run.test.values() if _complete(run, t))
+
+
+def _predicted(run: Run, transition: Transition) -> bool:
+    return any(c.pick(run.predictions(c.system)[transition.id]).image for c in columns(run))
 
 
 def worst(run: Run) -> list[Row]:
@@ -193,9 +203,9 @@ def _worth(run: Run, column: Column) -> Callable[[Transition], float]:
 def _distance(
     run: Run, row: str, transition: Transition, records: Mapping[str, Mapping[str, Any]], image: bytes | None
 ) -> float:
-    """L1 to the true frame, as the run recorded it, or, where it kept no records, of the stored images."""
-    if records:
-        return _float(((records.get(transition.id) or {}).get("l1") or {}).get(row))
+    """L1 to the true frame, as the run recorded it, or else of the stored images."""
+    if recorded := (records.get(transition.id) or {}).get("l1"):
+        return _float(recorded.get(row))
     if not image or not transition.target:
         return math.nan
     return l1(decode_image(image, "prediction"), transition.target_image, run.get("protocol") or L1_PROTOCOL)

@@ -43,7 +43,7 @@ def distances(run: Run) -> list[Bar]:
         return []
     notes = {
         "copy": "nothing happens",
-        "round_trip_target": "the true image, encoded and decoded: no token model can come nearer",
+        "round_trip_target": "the true image, encoded and decoded: what the tokenizer alone costs",
         "ft": "labelled data only",
         "fdm": "labelled data and annotated video",
     }
@@ -51,7 +51,14 @@ def distances(run: Run) -> list[Bar]:
     rows = {name: row for name, row in (run.get("all") or {}).items() if isinstance(row, Mapping)}
     scale = max((row["l1"] for row in rows.values() if finite(row.get("l1"))), default=0.0) * 1.25
     return measured(
-        bar(row_name(name), row, "l1", kinds.get(name, "other"), _with_n(notes.get(name, ""), row), scale)
+        bar(
+            row_name(name),
+            row,
+            "l1",
+            kinds.get(name, "verified" if "best by" in name else "other"),
+            _with_n(notes.get(name, ""), row),
+            scale,
+        )
         for name, row in rows.items()
     )
 

@@ -50,6 +50,7 @@ def _story(run: Run) -> dict[str, Any]:
         "weighting_claims": loop.weighting_claims(run),
         "columns": figures.columns(run),
         "sample": figures.sample(run),
+        "without_image": figures.without_image(run),
         "worst": figures.worst(run),
         "table": bench.score_table(run),
         "selector": bench.default_selector(run),

@@ -296,7 +296,7 @@ def test_a_loop_without_an_exact_state_shows_distances_beside_copying(folder: Pa
     page = write_report(tmp_path).read_text(encoding="utf-8")
     for text in ("0.023", "0.104", "0.187", "n = 3, 9 without an image", "How far the predicted frame is"):
         assert text in page
-    for text in ("no exact state", "should be 0", "Edit success", "recognition weighting"):  # what cannot exist here
+    for text in ("not scored", "should be 0", "Edit success", "recognition weighting"):  # what cannot exist here
         assert text not in page
     shown = figures.sample(Run.open(tmp_path))[0].predictions[0]
     assert shown.facts and shown.facts[0].startswith("L1 0.0")

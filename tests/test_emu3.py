@@ -36,7 +36,7 @@ PIXELS = {
 
 def new_family() -> Emu3Family:
     torch.manual_seed(0)
-    return tiny_emu3(ACTIONS, grid=4, patch=2)
+    return tiny_emu3(ACTIONS, grid=4, patch=2, frames=4)
 
 
 @pytest.fixture

@@ -97,7 +97,10 @@ def tiny_liquid(
     return liquid.LiquidFamily(module, images, words)
 
 
-def tiny_emu3(texts: Sequence[str] = (), *, grid: int = 6, patch: int = 16, **sizes: Any) -> Emu3Family:
+def tiny_emu3(
+    texts: Sequence[str] = (), *, grid: int = 6, patch: int = 16, frames: int = 1, **sizes: Any
+) -> Emu3Family:
+    """`frames` are those that an image is repeated for; published are 4, which take four times as long."""
     from transformers import Emu3Config, Emu3ForConditionalGeneration
 
     from retrodict.models.emu3 import family as emu3
@@ -132,6 +135,7 @@ def tiny_emu3(texts: Sequence[str] = (), *, grid: int = 6, patch: int = 16, **si
         "codebook_size": CODES,
         "base_channels": 32,
         "channel_multiplier": _levels(patch),
+        "temporal_downsample_factor": frames,
         "num_res_blocks": 1,
         "attn_resolutions": [1],
         "hidden_size": 32,

@@ -146,7 +146,7 @@ def test_images_are_turned_the_way_the_camera_was_held(tmp_path: Path) -> None:
         (lambda: api.rollout(SOURCE, [ACTION, ""]), "An action is empty"),
         (lambda: api.predict(SOURCE, ACTION, verifier="fid", model="copy"), 'No verifier "fid": use one of idm_fdm, '),
         (lambda: api.predict(SOURCE, ACTION, model=load("copy", "forward")), "give one as `inverse`"),
-        (lambda: api.predict(SOURCE, ACTION, model="copy"), '"copy" only predicts'),
+        (lambda: api.predict(SOURCE, ACTION, model="copy"), "copy is a copy of the source: it only predicts"),
         (lambda: api.rerank(SOURCE, ACTION, [], model="copy"), "There are no candidates"),
         (lambda: api.rerank(SOURCE, ACTION, [SOURCE], verifier="none"), 'The verifier "none" scores nothing'),
     ],

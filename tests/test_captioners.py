@@ -26,10 +26,10 @@ from retrodict.bootstrap.annotate import annotate
 from retrodict.dynamics.verify import InverseLikelihood, predict
 from retrodict.images import encode_png
 from retrodict.loading import load
+from retrodict.models.checkpoint import no_bars
 from retrodict.models.editors import CopyModel
-from retrodict.models.hf_logging import no_bars
 from retrodict.models.tiny import tiny_tokenizer
-from retrodict.models.vlm import Captioner
+from retrodict.models.vlm import Captioner, VisionLanguageModel
 from retrodict.transitions import FramePair
 
 SMALL = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
@@ -138,7 +138,7 @@ def qwen() -> Captioner:
     torch.manual_seed(0)
     model = sharpened(Qwen2_5_VLForConditionalGeneration(config))
     model.generation_config.eos_token_id = [2, 0]
-    return Captioner(processor, model, max_tokens=6)
+    return Captioner(VisionLanguageModel(processor, model), max_tokens=6)
 
 
 @pytest.fixture
@@ -152,21 +152,21 @@ PAIRS = [(a, b) for a, b in zip(pictures(3, 16, 0), pictures(3, 24, 1), strict=T
 @torch.inference_mode()
 def logprobs_after(captioner: Captioner, pair: Any, answer: list[int]) -> torch.Tensor:
     """Log-probabilities of all tokens after a question and the beginning of an answer, run alone and whole."""
-    inputs = dict(captioner._ask([pair]))
+    inputs = dict(captioner.ask([pair]))
     asked = inputs["input_ids"].shape
     tail = torch.tensor([answer], dtype=torch.long)
     for name, value in inputs.items():
         if value.shape == asked and answer:
             filled = {"input_ids": tail, "attention_mask": torch.ones_like(tail)}.get(name, torch.zeros_like(tail))
             inputs[name] = torch.cat([value, filled], 1)
-    found: torch.Tensor = captioner._model(**inputs).logits[0, -1].float().log_softmax(-1)
+    found: torch.Tensor = captioner.vlm.model(**inputs).logits[0, -1].float().log_softmax(-1)
     return found
 
 
 @pytest.mark.parametrize("name", ["idefics", "qwen"])
 def test_scores_and_actions_are_those_of_the_slow_way(name: str, request: pytest.FixtureRequest) -> None:
     captioner: Captioner = request.getfixturevalue(name)
-    tokenizer, end = captioner._tokenizer, captioner._tokenizer.eos_token_id
+    tokenizer, end = captioner.vlm.tokenizer, captioner.vlm.tokenizer.eos_token_id
     lead = {"idefics": " ", "qwen": ""}[name]
     together = captioner.score(PAIRS, ACTIONS)
     for pair, action, found in zip(PAIRS, ACTIONS, together, strict=True):
@@ -193,7 +193,7 @@ def test_scores_and_actions_are_those_of_the_slow_way(name: str, request: pytest
 def test_positions_of_pictures_reach_the_model(qwen: Captioner) -> None:
     """Qwen-VL without the row that says which tokens are pictures gives other scores, and no error."""
     (right,) = qwen.score(PAIRS[:1], ACTIONS[:1])
-    processor: Any = qwen._processor
+    processor: Any = qwen.vlm.processor
     ask = processor.apply_chat_template
 
     def forgetful(*args: Any, **options: Any) -> Any:
@@ -215,7 +215,7 @@ def test_a_folder_is_an_inverse_model(folder: Path) -> None:
     assert all(np.isfinite(row.logprob) for row in annotate(model, rows, "tiny"))
     found = predict(CopyModel(), InverseLikelihood(model), PAIRS[0][0], ACTIONS[0], n=2, seed=0)
     assert np.isfinite(found.scores).all()
-    with pytest.raises(ValueError, match="writes none"):
+    with pytest.raises(ValueError, match="writes no images: it only explains"):
         load(folder, "forward")
     with pytest.raises(ValueError, match="action is empty"):
         model.score(PAIRS[:1], [" "])
@@ -223,5 +223,5 @@ def test_a_folder_is_an_inverse_model(folder: Path) -> None:
 
 def test_unreadable_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
-    with pytest.raises(ValueError, match="cannot be loaded as a model that reads pictures"):
+    with pytest.raises(ValueError, match="cannot be loaded as a vision-language model"):
         load(tmp_path, "inverse")

@@ -20,7 +20,7 @@ from retrodict.dynamics.unified import UnifiedModel
 from retrodict.loading import load
 from retrodict.models.chameleon.convert import convert
 from retrodict.models.chameleon.family import ChameleonFamily
-from retrodict.models.chameleon.vocabulary import Vocabulary, code_name
+from retrodict.models.chameleon.layout import Vocabulary, code_name
 from retrodict.models.tiny import tiny_chameleon
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -264,8 +264,8 @@ def test_released_size(tmp_path: Path) -> None:
     """Without weights, on the meta device: the published number of parameters, and of LoRA's at rank 16."""
     import peft
 
-    from retrodict.models.adapter import quiet
-    from retrodict.models.chameleon.modeling import ChameleonForConditionalGeneration
+    from retrodict.models.chameleon.layout import ChameleonForConditionalGeneration
+    from retrodict.models.checkpoint import quiet_peft
 
     config = transformers.ChameleonConfig(vocabulary_map={"<image>": 8711})
     with torch.device("meta"):
@@ -273,6 +273,6 @@ def test_released_size(tmp_path: Path) -> None:
     assert sum(p.numel() for p in module.parameters()) == 7_013_666_816  # the library keeps one norm per head
     spec = ChameleonFamily.train_spec
     lora = peft.LoraConfig(r=16, lora_alpha=32, target_modules=spec.lora_targets)
-    with torch.device("meta"), quiet():
+    with torch.device("meta"), quiet_peft():
         adapted: Any = peft.get_peft_model(module, lora, low_cpu_mem_usage=True)
     assert sum(p.numel() for p in adapted.parameters() if p.requires_grad) == 39_976_960

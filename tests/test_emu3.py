@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, Emu3Config, Emu3ForConditionalGeneration
 
 from retrodict.dynamics.sequences import build
 from retrodict.dynamics.unified import UnifiedModel
-from retrodict.models.emu3.family import NEGATIVE, Emu3Family, first_code_id
+from retrodict.models.emu3 import NEGATIVE, Emu3Family, first_code_id
 from retrodict.models.tiny import tiny_emu3
 
 PIXELS = {

@@ -14,7 +14,7 @@ from family_checks import ACTIONS, check_adapter, check_greedy, check_loop, chec
 
 from retrodict.dynamics.batches import collate, example, supervised_logits, token_nll
 from retrodict.loading import load_family
-from retrodict.models.adapter import quiet
+from retrodict.models.checkpoint import quiet_peft
 from retrodict.models.protocol import TokenFamily
 from retrodict.models.registry import tiny_family
 
@@ -60,7 +60,7 @@ def test_adapter(name: str, tmp_path: Path) -> None:
     }[name]
     transformers.logging.set_verbosity_error()  # it names the decoder's tensors, for which it has no place
     base: Any = library_class.from_pretrained(tmp_path / "base").eval()
-    with quiet():
+    with quiet_peft():
         adapted: Any = peft.PeftModel.from_pretrained(base, tmp_path / "adapter")
     ours = load_family(tmp_path / "adapter")
     ids = torch.tensor([ours.text_ids("push the red ball")])

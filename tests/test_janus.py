@@ -23,7 +23,7 @@ from transformers.models.janus.image_processing_pil_janus import JanusImageProce
 
 from retrodict.dynamics.sequences import build
 from retrodict.dynamics.unified import UnifiedModel
-from retrodict.models.janus.family import JanusFamily
+from retrodict.models.janus import JanusFamily
 from retrodict.models.tiny import tiny_janus
 
 PIXELS = {"size": {"height": 8, "width": 8}, "min_size": 1, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}

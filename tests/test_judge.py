@@ -293,7 +293,7 @@ def tiny_vlm(folder: Path) -> None:
     )
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    from retrodict.models.hf_logging import no_bars
+    from retrodict.models.checkpoint import no_bars
 
     words = ["<pad>", "<s>", "</s>", "<unk>", "<image>", *map(chr, range(32, 127))]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GemmaConfig, Gemma
 
 from retrodict.dynamics.sequences import build
 from retrodict.loading import load
-from retrodict.models.liquid.family import LiquidFamily
+from retrodict.models.liquid import LiquidFamily
 from retrodict.models.tiny import tiny_liquid
 from retrodict.models.vqgan_files import OWN
 
@@ -142,7 +142,7 @@ def test_released_size(liquid: LiquidFamily) -> None:
     """Without weights, on the meta device: 8.6 billion with the image codes' rows, and LoRA's 50 million at rank 16."""
     import peft
 
-    from retrodict.models.adapter import quiet
+    from retrodict.models.checkpoint import quiet_peft
 
     config = GemmaConfig(vocab_size=264_192)
     with torch.device("meta"):
@@ -150,7 +150,7 @@ def test_released_size(liquid: LiquidFamily) -> None:
     # 256,000 + 8,192 tied rows of 3,072 beside the 7.75 billion of Gemma-7B's layers.
     assert sum(p.numel() for p in module.parameters()) == 8_562_846_720
     lora = peft.LoraConfig(r=16, lora_alpha=32, target_modules=LiquidFamily.train_spec.lora_targets)
-    with torch.device("meta"), quiet():
+    with torch.device("meta"), quiet_peft():
         adapted: Any = peft.get_peft_model(module, lora, low_cpu_mem_usage=True)
     assert sum(p.numel() for p in adapted.parameters() if p.requires_grad) == 50_003_968
     assert config.hidden_act == liquid.module.config.hidden_act

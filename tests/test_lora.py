@@ -16,7 +16,7 @@ from retrodict.dynamics.batches import Example, collate, example
 from retrodict.dynamics.sequences import build
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.loading import load, load_family
-from retrodict.models.adapter import quiet
+from retrodict.models.checkpoint import quiet_peft
 from retrodict.models.protocol import TokenFamily
 from retrodict.models.registry import tiny_family
 from retrodict.models.tiny import tiny_liquid
@@ -138,7 +138,7 @@ def test_a_recipe_trains_an_adapter_that_reloads_here_and_with_peft(folder: Path
     sequence = torch.from_numpy(examples(untrained, "forward")[0].ids_T[None])
     with torch.no_grad():
         plain, ours = (f.hidden(sequence).last_hidden_state for f in (untrained, model.family))
-        with quiet():
+        with quiet_peft():
             theirs = peft.PeftModel.from_pretrained(untrained.module, out).eval()
         unmerged = untrained.hidden(sequence).last_hidden_state
     assert isinstance(theirs, peft.PeftModel)
@@ -147,7 +147,7 @@ def test_a_recipe_trains_an_adapter_that_reloads_here_and_with_peft(folder: Path
     with pytest.raises(ValueError, match="is trained in the forward direction, but here the inverse one is needed"):
         load(out, role="inverse")
     if name == "liquid":  # plain transformers and PEFT, without us
-        with quiet():
+        with quiet_peft():
             others = peft.PeftModel.from_pretrained(GemmaForCausalLM.from_pretrained(base), out).eval()
         with torch.no_grad():
             torch.testing.assert_close(others(sequence).logits, theirs(sequence).logits)
@@ -168,7 +168,7 @@ def test_an_adapter_is_no_base_and_fits_only_its_own(folder: Path, tmp_path: Pat
     )
     assert done.exit_code == 2
     assert "is an adapter: a new one starts from a whole model, so give its base." in done.stderr
-    from retrodict.models.adapter import load_adapter
+    from retrodict.models.checkpoint import load_adapter
 
     deeper = tiny_liquid(ACTIONS, num_hidden_layers=3)
     with pytest.raises(ValueError, match="does not fit its base"):

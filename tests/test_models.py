@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from retrodict import api
+from retrodict.cli import app
 from retrodict.dynamics.likelihood import score
 from retrodict.dynamics.sequences import build
+from retrodict.files import write_json
 from retrodict.loading import CARD, load, load_family, save_model
 from retrodict.models.editors import CopyModel
 from retrodict.models.small.family import SmallFamily
@@ -50,7 +57,7 @@ def test_roles(tiny_model: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no forward model: no retrodict\.json in it, nor in forward or fdm"):
         load(tiny_model.parent, role="forward")
     assert isinstance(load("copy", role="forward"), CopyModel)
-    with pytest.raises(ValueError, match='"copy" only predicts'):
+    with pytest.raises(ValueError, match="copy is a copy of the source: it only predicts"):
         load("copy", role="inverse")
 
 
@@ -65,3 +72,60 @@ def test_a_family_of_a_later_version(tmp_path: Path) -> None:
     (tmp_path / CARD).write_text('{"family": "huge", "direction": "forward"}')
     with pytest.raises(ValueError, match="There is no model family 'huge': this version knows small, chameleon"):
         load(tmp_path, role="forward")
+
+
+def count_loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Folders from which a small family is read from now on."""
+    loads: list[Path] = []
+    read = SmallFamily.load.__func__  # type: ignore[attr-defined]
+    monkeypatch.setattr(SmallFamily, "load", classmethod(lambda cls, folder: loads.append(folder) or read(cls, folder)))
+    return loads
+
+
+def test_one_checkpoint_in_both_roles_is_loaded_once(
+    family: SmallFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family.save(tmp_path)
+    write_json(tmp_path / CARD, {"family": "small"})
+    loads = count_loads(monkeypatch)
+    api.predict(Image.new("RGB", (24, 24)), ACTION, n=2, model=tmp_path, verifier="idm")
+    assert loads == [tmp_path]
+    forward, inverse = load(tmp_path, "forward"), load(tmp_path, "inverse")
+    assert forward.family is inverse.family  # type: ignore[attr-defined]
+    assert len(loads) == 2, "nothing is kept for later calls"
+    assert load_family(tmp_path) is not forward.family, "what is trained is nobody else's"  # type: ignore[attr-defined]
+    os.utime(tmp_path / "model.safetensors", (1, 1))
+    assert load(tmp_path, "forward").family is not inverse.family  # type: ignore[attr-defined]
+    gone = weakref.ref(inverse.family)  # type: ignore[attr-defined]
+    del forward, inverse
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model.safetensors", None),
+        ("model.safetensors", b"\x10\0\0\0\0\0\0\0{}"),
+        ("config.json", b"{"),
+        (CARD, b"[]"),
+        ("words.json", None),
+        ("words.json", b"{}"),
+        ("image_tokenizer/config.json", None),
+        ("image_tokenizer/model.safetensors", b"no"),
+    ],
+)
+def test_damaged_folders_are_named_and_are_for_the_user_to_fix(
+    family: SmallFamily, tmp_path: Path, file: str, content: bytes | None
+) -> None:
+    save_model(family, "inverse", tmp_path)
+    if content is None:
+        (tmp_path / file).unlink()
+    else:
+        (tmp_path / file).write_bytes(content)
+    Image.new("RGB", (24, 24)).save(tmp_path / "a.png")
+    images = [str(tmp_path / "a.png")] * 2
+    done = CliRunner().invoke(app, ["explain", *images, "--model", str(tmp_path)])
+    assert done.exit_code == 2, done.output
+    assert Path(file).name in done.stderr
+    assert done.stderr.count("\n") == 1

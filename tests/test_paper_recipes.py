@@ -291,6 +291,7 @@ def test_a_hub_gives_what_is_wanted_once(hub: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout == "model: some/model\n"
     held = {file.name: file.read_bytes() for file in (tmp_path / "model").iterdir() if file.is_file()}
+    assert json.loads(held.pop("run.json"))["command"] == "download"
     assert held == {name: Hub.files[name] for name in ("config.json", "model.safetensors")}
     (tmp_path / "model" / "config.json").unlink()
     Hub.asked.clear()

@@ -16,8 +16,7 @@ from typer.testing import CliRunner
 
 from retrodict.cli import app
 from retrodict.data.questions import read_embspatial, read_spatialmqa
-from retrodict.evaluation.qa import chance, majority, parse_answer, run_qa
-from retrodict.evaluation.qa_model import ChatAnswerer
+from retrodict.evaluation.qa import VLMAnswerer, chance, majority, parse_answer, run_qa
 from retrodict.models.protocol import LogProb
 
 SIDES = ["left of", "right of", "on/above", "below"]
@@ -66,7 +65,7 @@ def test_published_files_are_read(spatialmqa: Path, embspatial: Path) -> None:
     assert (first.options[first.answer], second.kind, first.kind) == ("below", "2 options", "4 options")
     one, two = read_embspatial(embspatial, embspatial.parent)
     assert (one.id, one.answer, one.kind, two.kind) == ("mp3d_0", 3, "close", "left")
-    assert Image.open(io.BytesIO(one.picture)).size == (24, 16)
+    assert Image.open(io.BytesIO(one.image)).size == (24, 16)
     spatialmqa.write_text(json.dumps({"image": "../1.jpg", "question": "?", "options": ["a"], "answer": "a"}))
     with pytest.raises(ValueError, match="not a path inside"):
         read_spatialmqa(spatialmqa, spatialmqa.parent)
@@ -90,14 +89,14 @@ def test_an_answer_counts_if_it_names_one_option() -> None:
 class Guesses:
     """Likes one option whatever it sees, another when blind; it mumbles about the second picture."""
 
-    def write(self, picture: Image.Image | None, question: str) -> str:
-        assert picture is not None
+    def write(self, image: Image.Image | None, question: str) -> str:
+        assert image is not None
         if "hat" in question:
             raise ValueError("too long")
-        return "below" if picture.getpixel((0, 0)) == (10, 10, 10) else "hm"
+        return "below" if image.getpixel((0, 0)) == (10, 10, 10) else "hm"
 
-    def score(self, picture: Image.Image | None, question: str, answers: Sequence[str]) -> list[LogProb]:
-        liked = 0 if picture is None else 3 if len(answers) == 4 else 1
+    def score(self, image: Image.Image | None, question: str, answers: Sequence[str]) -> list[LogProb]:
+        liked = 0 if image is None else 3 if len(answers) == 4 else 1
         return [LogProb(-1.0 if i == liked else -2.0, 1 if i == liked else 4) for i, _ in enumerate(answers)]
 
 
@@ -130,11 +129,11 @@ def test_an_interrupted_run_asks_only_what_is_missing(spatialmqa: Path, tmp_path
         def __init__(self, after: int) -> None:
             self.after = after
 
-        def write(self, picture: Image.Image | None, question: str) -> str:
+        def write(self, image: Image.Image | None, question: str) -> str:
             if len(asked) == self.after:
                 raise KeyboardInterrupt
             asked.append(question)
-            return super().write(picture, question)
+            return super().write(image, question)
 
     def run(name: str, answerer: Guesses) -> bytes:
         asked.clear()
@@ -153,7 +152,7 @@ def test_an_interrupted_run_asks_only_what_is_missing(spatialmqa: Path, tmp_path
 
 def test_a_tiny_model_answers(embspatial: Path, tmp_path: Path) -> None:
     save_tiny_vlm(tmp_path / "vlm")
-    model = ChatAnswerer(tmp_path / "vlm", max_tokens=4)
+    model = VLMAnswerer(tmp_path / "vlm", max_tokens=4)
     seen = model.score(picture(10), "where?", ["left", "right"])
     other = model.score(picture(250), "where?", ["left", "right"])
     blind = model.score(None, "where?", ["left", "right"])
@@ -168,7 +167,7 @@ def test_a_tiny_model_answers(embspatial: Path, tmp_path: Path) -> None:
     assert found["accuracy"]["likelihood_mean"]["n"] == 2
     assert not math.isnan(found["parse_failures"]["share"])
     with pytest.raises(ValueError, match="cannot be loaded"):
-        ChatAnswerer(tmp_path)
+        VLMAnswerer(tmp_path)
     arguments = ["qa", "--bench", "embspatial", "--data", str(embspatial), "--model", str(tmp_path / "vlm")]
     result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "cli"), "--quiet"])
     assert result.exit_code == 0

@@ -16,8 +16,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import ChameleonConfig, ChameleonVQVAE
 
-from retrodict.models.pictures import square_pixels, to_images
-from retrodict.models.vqgan import VQGAN, VQGANConfig
+from retrodict.models.vqgan import VQGAN, VQGANConfig, square_pixels, to_images
 from retrodict.models.vqgan_files import PREFIX, find_vqgan, hf_config, save_vqgan
 
 GOLDENS = Path(__file__).parent / "goldens"

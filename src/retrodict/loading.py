@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, NamedTuple, overload
+from weakref import WeakValueDictionary
 
 from retrodict.models.protocol import ForwardModel, InverseModel, TokenFamily
-from retrodict.models.registry import CARD, card_of, get_family
+from retrodict.models.registry import CARD, card_of, get_family, read_json
 from retrodict.prompts import Direction
 
 SHIPPED = Path(__file__).parent / "weights"
 
 
-def save_model(family: TokenFamily, direction: Direction, out: Path, *, adapter: Any = None, **facts: Any) -> None:
-    """Write a model folder: the family, or the trained adapter alone (a `peft.PeftModel`; `facts` name its `base`).
+def save_model(family: TokenFamily, direction: Direction, out: Path, *, adapter: Any = None, **metadata: Any) -> None:
+    """Write a model folder. The card is written last: a folder without it is not a model.
 
-    The card is written last: a folder without it is not a model.
+    Args:
+        family: The model; with `adapter`, the one that it adapts.
+        direction: What it was trained for.
+        out: The folder.
+        adapter: A `peft.PeftModel`, which is saved instead of the whole model.
+        **metadata: More entries of the card; with an adapter, its `base`, a folder or a hub id.
     """
     from retrodict.files import write_json
-    from retrodict.models.adapter import save_adapter
+    from retrodict.models.checkpoint import save_adapter
     from retrodict.versions import versions
 
     out.mkdir(parents=True, exist_ok=True)
@@ -27,30 +33,38 @@ def save_model(family: TokenFamily, direction: Direction, out: Path, *, adapter:
         family.save(out)
     else:
         save_adapter(adapter, family, direction, out)
-    write_json(out / CARD, {"family": family.name, "direction": direction, **facts, "versions": versions()})
+    write_json(out / CARD, {"family": family.name, "direction": direction, **metadata, "versions": versions()})
 
 
 def is_model(folder: Path) -> bool:
+    """Whether a folder is a model that this package has written."""
     return (folder / CARD).is_file()
 
 
-def load_family(folder: Path) -> TokenFamily:
-    """The token family in a model folder, or in a published checkpoint's.
+def load_family(name: str | Path, role: Direction | None = None) -> TokenFamily:
+    """A token family of one's own, to train or to change: `load` shares those that it gives out.
 
-    A folder that holds an adapter (in PEFT's format) names its base, a folder or a hub id, in its card; the adapter is
-    merged into it. Raises `ValueError` for what this version does not know.
+    Args:
+        name: A model folder, or a published checkpoint's, or a hub id. A folder that holds an adapter (in PEFT's
+            format) names its base, a folder or a hub id, in its card; the adapter is merged into it.
+        role: Takes the model inside the folder that has this role.
+
+    Raises:
+        ValueError: It holds no model that this version knows, or one that is damaged; the file is named.
     """
+    if any(kind.owns(str(name)) for kind in _BY_NAME):
+        raise ValueError(f'"{name}" has no weights to start from.')
+    folder = resolve(name) if role is None else _role_folder(resolve(name), role)
     card = card_of(folder)
     if "family" not in card:
         raise ValueError(f"{folder} holds no model: no {CARD}, and no config.json of a family that is known here.")
     if "base" not in card:
         family: TokenFamily = get_family(card["family"]).load_class().load(folder)
         return family
-    beside = folder / card["base"]
-    base = load_family(beside if beside.is_dir() else _folder(card["base"]))
+    base = load_family(_base_folder(folder, card))
     if base.name != card["family"]:
         raise ValueError(f"{folder} adapts a {card['family']} model, but its base {card['base']} is a {base.name} one.")
-    from retrodict.models.adapter import load_adapter
+    from retrodict.models.checkpoint import load_adapter
 
     load_adapter(base, folder)
     return base
@@ -63,96 +77,139 @@ def load(name: str | Path, role: Literal["inverse"]) -> InverseModel: ...
 @overload
 def load(name: str | Path, role: Direction) -> Any: ...
 def load(name: str | Path, role: Direction) -> Any:
-    """A model: "small" (comes with the package), "copy", a folder that training wrote, a model hub id, or an image
-    editor (`diffusers:` and a folder or hub id, or a folder with a `model_index.json`), or a vision-language model
-    behind a chat endpoint, which only explains (`chat:MODEL` or `chat:MODEL@BASE_URL`). A folder or hub id of a
-    vision-language model that only reads pictures (Qwen-VL, SmolVLM, LLaVA) is an inverse model as it is.
+    """A model by its name. One checkpoint that is asked for in both roles is loaded once.
 
-    A folder is a model itself, or holds one in `inverse/` and one in `forward/` (or `idm/` and `fdm/`, as the loop
-    writes them). Raises `ValueError` when there is no such model or it has the other role.
+    Args:
+        name: "small" (comes with the package); "copy"; a folder that training wrote, which is a model itself or holds
+            one in `inverse/` and one in `forward/` (or `idm/` and `fdm/`, as the loop writes them); a published
+            checkpoint's folder or hub id; a folder or hub id of a vision-language model that only reads images
+            (Qwen-VL, SmolVLM, LLaVA); `diffusers:` and a folder or hub id of an image editor, or a folder with a
+            `model_index.json`; `chat:MODEL` or `chat:MODEL@BASE_URL`, a model behind a chat endpoint.
+        role: "forward" to predict, "inverse" to explain and verify.
+
+    Raises:
+        ValueError: There is no such model, it is damaged, or it has the other role.
     """
-    if str(name) == "copy":
-        from retrodict.models.editors import CopyModel
-
-        if role == "inverse":
-            raise ValueError(
-                '"copy" only predicts: it cannot say which action happened (verifiers for it: random, none).'
-            )
-        return CopyModel()
-    if str(name).startswith("chat:"):
-        from retrodict.chat.explainer import ChatExplainer
-
-        if role == "forward":
-            raise ValueError(f"{name} is a model behind a chat endpoint: it only explains.")
-        return ChatExplainer(str(name))
-    if editor := _editor(str(name)):
-        from retrodict.models.editors import DiffusersEditor
-
-        if role == "inverse":
-            raise ValueError(f"{name} is an image editor: it only predicts (verifiers for it: random, none).")
-        return DiffusersEditor(editor)
-    folder = _folder(str(name))
-    if _only_reads(folder):
-        from retrodict.models.vlm import Captioner
-
-        if role == "forward":
-            raise ValueError(f"{name} reads pictures and writes none: it explains and verifies, but predicts nothing.")
-        return Captioner.load(folder)
-    from retrodict.dynamics.unified import UnifiedModel
-
-    return UnifiedModel(load_family(_role_folder(folder, role)))
+    name = place = str(name)
+    kind = next((kind for kind in _BY_NAME if kind.owns(name)), None)
+    if kind is None:
+        place = str(resolve(name))
+        kind = _VLM if _is_vlm(Path(place)) else _UNIFIED
+    if role not in kind.roles:
+        other = {"forward": "explains and verifies", "inverse": "predicts (verifiers for it: random, none)"}[role]
+        raise ValueError(f"{name} is {kind.title}: it only {other}.")
+    return kind.load(place, role)
 
 
-def _only_reads(folder: Path) -> bool:
-    """Whether a folder holds a vision-language model of none of our families, which reads pictures but draws none."""
+class _Kind(NamedTuple):
+    """One kind of model: what it can be asked for, how it is loaded, and which names are its own."""
+
+    title: str
+    roles: tuple[Direction, ...]
+    load: Callable[[str, Direction], Any]
+    owns: Callable[[str], bool] = lambda name: False
+
+
+def _copy(name: str, role: Direction) -> ForwardModel:
+    from retrodict.models.editors import CopyModel
+
+    return CopyModel()
+
+
+def _endpoint(name: str, role: Direction) -> InverseModel:
+    from retrodict.chat.explainer import ChatExplainer
+
+    return ChatExplainer(name)
+
+
+def _is_editor(name: str) -> bool:
+    from retrodict.models.editors import PIPELINE
+
+    return name.startswith("diffusers:") or (Path(name) / PIPELINE).is_file()
+
+
+def _editor(name: str, role: Direction) -> ForwardModel:
+    from retrodict.models.editors import DiffusersEditor
+
+    return DiffusersEditor(name.removeprefix("diffusers:"))
+
+
+def _is_vlm(folder: Path) -> bool:
     if "family" in card_of(folder) or not (folder / "config.json").is_file():
         return False
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as NAMES
 
-    return json.loads((folder / "config.json").read_text()).get("model_type") in NAMES
+    return read_json(folder / "config.json").get("model_type") in NAMES
 
 
-def _editor(name: str) -> str:
-    """The folder or hub id of a diffusers pipeline, or nothing. `diffusers:` says so, and so do a folder's files."""
-    from retrodict.models.editors import PIPELINE
+def _vlm(name: str, role: Direction) -> InverseModel:
+    from retrodict.models.vlm import Captioner
 
-    prefix, colon, rest = name.partition(":")
-    if colon and prefix == "diffusers":
-        return rest
-    return name if (Path(name) / PIPELINE).is_file() else ""
+    return Captioner.load(name)
 
 
-def _folder(name: str) -> Path:
-    for candidate in (Path(name), SHIPPED / name):
-        if candidate.is_dir():
-            return candidate
-    if name.count("/") == 1 and not name.startswith((".", "/")):
-        return _download(name)
+def _unified(name: str, role: Direction) -> Any:
+    from retrodict.dynamics.unified import UnifiedModel
+
+    return UnifiedModel(_shared_family(_role_folder(Path(name), role)))
+
+
+_BY_NAME = (
+    _Kind("a copy of the source", ("forward",), _copy, lambda name: name == "copy"),
+    _Kind("a model behind a chat endpoint", ("inverse",), _endpoint, lambda name: name.startswith("chat:")),
+    _Kind("an image editor", ("forward",), _editor, _is_editor),
+)
+_VLM = _Kind("a vision-language model that writes no images", ("inverse",), _vlm)
+_UNIFIED = _Kind("a unified model", ("forward", "inverse"), _unified)
+
+# Families in use, by the files that they were read from: gone when nobody holds them any more.
+_shared: WeakValueDictionary[tuple[Any, ...], TokenFamily] = WeakValueDictionary()
+
+
+def _shared_family(folder: Path) -> TokenFamily:
+    key = _file_state(folder)
+    family = _shared.get(key)
+    if family is None:
+        family = _shared[key] = load_family(folder)
+    return family
+
+
+def _file_state(folder: Path) -> tuple[Any, ...]:
+    """A model folder's place and the sizes and times of its files, and of its base's."""
+    stats = [(str(path), path.stat()) for path in sorted(folder.resolve().rglob("*")) if path.is_file()]
+    card = card_of(folder)
+    base = _file_state(_base_folder(folder, card)) if "base" in card else ()
+    return (*((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats), *base)
+
+
+def resolve(name: str | Path) -> Path:
+    """The folder of a model: the one that is named, a shipped one, or the hub's cache.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    from retrodict.models.hub import is_hub_id, model_folder
+
+    if not Path(name).is_dir() and (SHIPPED / name).is_dir():
+        return SHIPPED / name
+    if Path(name).is_dir() or is_hub_id(name):
+        return model_folder(name)
     shipped = ", ".join(sorted(f.name for f in SHIPPED.glob("*") if f.is_dir()))
     raise ValueError(f"There is no model '{name}': give a folder, a hub id (owner/name), copy, or one of: {shipped}.")
 
 
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(
-            snapshot_download(
-                name, allow_patterns=["*.json", "*.safetensors", "*.md", "*.yaml", "*.jinja", "*vqgan.ckpt"]
-            )
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"The model '{name}' is no folder here and could not be downloaded: {reason}") from error
+def _base_folder(folder: Path, card: dict[str, Any]) -> Path:
+    """Of an adapter: a path from its own folder, or any other name."""
+    inside = folder / str(card["base"])
+    return inside if inside.is_dir() else resolve(card["base"])
 
 
 def _role_folder(folder: Path, role: Direction) -> Path:
     card = card_of(folder)
     if "family" in card:
-        found = card.get("direction", role)  # a base that nobody has trained yet can be asked either way
-        if found != role:
-            raise ValueError(f"{folder} is trained in the {found} direction, but here the {role} one is needed.")
+        trained = card.get("direction", role)  # a base that nobody has trained yet can be asked either way
+        if trained != role:
+            raise ValueError(f"{folder} is trained in the {trained} direction, but here the {role} one is needed.")
         return folder
     names = {"inverse": ("inverse", "idm"), "forward": ("forward", "fdm")}[role]
     for inner in names:

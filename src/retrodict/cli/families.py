@@ -33,7 +33,7 @@ def convert(
     """
     check_output(out)
 
-    from retrodict.models.conversion import convert as run
+    from retrodict.models.hub import convert as run
 
     run(family, source, out, image_tokenizer)
     typer.echo(f"{out}: a {family} model that nobody has trained yet")

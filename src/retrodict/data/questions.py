@@ -1,4 +1,4 @@
-"""Multiple-choice questions about pictures: SpatialMQA and EmbSpatial-Bench, in their authors' files."""
+"""Multiple-choice questions about images: SpatialMQA and EmbSpatial-Bench, in their authors' files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from retrodict.data.files import inside, read_json
 
 @dataclass(frozen=True)
 class Question:
-    """`answer` is an index into `options`; `picture` is an encoded image."""
+    """`answer` is an index into `options`; `image` is encoded."""
 
     id: str
-    picture: bytes
+    image: bytes
     text: str
     options: tuple[str, ...]
     answer: int
@@ -26,12 +26,12 @@ class Question:
 
 
 def read_spatialmqa(file: Path, images: Path) -> list[Question]:
-    """SpatialMQA's `test.jsonl` (`image`, `question`, `options`, `answer` in words); pictures are COCO's, in `images`.
+    """SpatialMQA's `test.jsonl` (`image`, `question`, `options`, `answer` in words); images are COCO's, in `images`.
 
     Kinds are numbers of options, on which chance depends. Raises `ValueError` for a record that cannot be used and for
-    an absent picture.
+    an absent image.
     """
-    found = []
+    questions = []
     for i, record in enumerate(_lines(file)):
         try:
             options, answer = tuple(record["options"]), record["answer"]
@@ -40,9 +40,11 @@ def read_spatialmqa(file: Path, images: Path) -> list[Question]:
             raise ValueError(f"{file}, line {i + 1}: SpatialMQA has image, question, options and answer.") from None
         if answer not in options:
             raise ValueError(f"{file}, line {i + 1}: the answer {answer!r} is none of the options.")
-        picture = _picture(images, name)
-        found.append(Question(f"spatialmqa-{i + 1:05d}", picture, text, options, options.index(answer), _kind(options)))
-    return found
+        image = _read_image(images, name)
+        questions.append(
+            Question(f"spatialmqa-{i + 1:05d}", image, text, options, options.index(answer), _kind(options))
+        )
+    return questions
 
 
 def _kind(options: tuple[str, ...]) -> str:
@@ -53,20 +55,20 @@ def read_embspatial(file: Path, images: Path) -> list[Question]:
     """EmbSpatial-Bench's `embspatial_bench.json`: `question_id`, `question`, `answer_options`, `answer` (an index),
     `relation`, and `image`, which is base64 or a file in `images`. Kinds are relations.
     """
-    found = []
+    questions = []
     for i, record in enumerate(read_json(file)):
         try:
             options, answer = tuple(record["answer_options"]), record["answer"]
-            name, text, image = str(record["question_id"]), record["question"], record["image"]
+            name, text, source = str(record["question_id"]), record["question"], record["image"]
         except (KeyError, TypeError):
             raise ValueError(
                 f"{file}, record {i + 1}: EmbSpatial-Bench has question_id, question, answer_options, answer and image."
             ) from None
         if not isinstance(answer, int) or not 0 <= answer < len(options):
             raise ValueError(f"{file}, record {i + 1}: the answer {answer!r} is no index of an option.")
-        picture = _base64(image) or _picture(images, image)
-        found.append(Question(name, picture, text, options, answer, str(record.get("relation", ""))))
-    return found
+        image = _base64(source) or _read_image(images, source)
+        questions.append(Question(name, image, text, options, answer, str(record.get("relation", ""))))
+    return questions
 
 
 READERS = {"spatialmqa": read_spatialmqa, "embspatial": read_embspatial}
@@ -82,7 +84,7 @@ def _lines(file: Path) -> Iterator[Any]:
 
 
 def _base64(text: str) -> bytes | None:
-    """The bytes, if the text is a base64 picture and no file name."""
+    """The bytes, if the text is a base64 image and no file name."""
     if len(text) < 64:
         return None
     try:
@@ -91,8 +93,8 @@ def _base64(text: str) -> bytes | None:
         return None
 
 
-def _picture(folder: Path, name: str) -> bytes:
+def _read_image(folder: Path, name: str) -> bytes:
     path = inside(folder, name)
     if not path.is_file():
-        raise ValueError(f"{path} is absent: --images names the folder that holds the questions' pictures.")
+        raise ValueError(f"{path} is absent: --images names the folder that holds the questions' images.")
     return path.read_bytes()

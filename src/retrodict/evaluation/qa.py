@@ -2,7 +2,7 @@
 
 Published accuracies on these sets are often those of a parser: a model that answers in no form that it expects falls
 below chance. So the likeliest option stands beside the written answer, written answers that name no single option are
-counted, and chance, the best constant answer and a control without the picture are printed with every number.
+counted, and chance, the best constant answer and a control without the image are printed with every number.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from PIL import Image
 
 from retrodict.data.questions import READERS, Question
 from retrodict.evaluation.pool import BATCH, reason_counts
-from retrodict.evaluation.qa_model import Answerer, ChatAnswerer
 from retrodict.evaluation.resume import made_once
 from retrodict.files import write_json, write_lines
 from retrodict.models.protocol import LogProb
+from retrodict.models.vlm import GREEDY, VisionLanguageModel, message
 from retrodict.progress import Progress
 from retrodict.run_folder import claim
 from retrodict.stats import share
@@ -33,6 +34,38 @@ from retrodict.versions import versions
 PROMPT = "qa-options-1"
 _PROMPTS = {"qa-options-1": "{question}\nOptions: {options}.\nAnswer with one of the options, word for word."}
 WAYS = ("likelihood_mean", "likelihood_sum", "generation", "blind_mean")
+
+
+class Answerer(Protocol):
+    """Answers questions about an image or, as a control, about none."""
+
+    def write(self, image: Image.Image | None, question: str) -> str:
+        """The answer in words."""
+        ...
+
+    def score(self, image: Image.Image | None, question: str, answers: Sequence[str]) -> list[LogProb]:
+        """log p(answer | image, question) of each, without the end of the turn: options are compared as beginnings."""
+        ...
+
+
+class VLMAnswerer:
+    """A vision-language model, under its own chat template. Raises `ValueError` when it cannot be loaded."""
+
+    def __init__(self, model: str | Path, *, max_tokens: int = 32) -> None:
+        self._vlm = VisionLanguageModel.load(model)
+        self._max_tokens = max_tokens
+
+    def write(self, image: Image.Image | None, question: str) -> str:
+        """The greedy answer."""
+        answers = self._vlm.generate(self._ask(image, question), self._max_tokens, **GREEDY)
+        return " ".join(self._vlm.texts(answers)[0].split())
+
+    def score(self, image: Image.Image | None, question: str, answers: Sequence[str]) -> list[LogProb]:
+        inputs = self._ask(image, question)
+        return [self._vlm.score(inputs, [self._vlm.tokens(answer)])[0] for answer in answers]
+
+    def _ask(self, image: Image.Image | None, question: str) -> Any:
+        return self._vlm.ask([[message([question] if image is None else [image, question])]])
 
 
 @dataclass(frozen=True)
@@ -59,7 +92,7 @@ def run_qa(
 ) -> dict[str, Any]:
     """Ask `model` the questions of `bench` ("spatialmqa", "embspatial") and return what `results.json` holds.
 
-    `data` is the set's own file and `images` the folder of its pictures. `answerer` takes the place of loading `model`.
+    `data` is the set's own file and `images` the folder of its images. `answerer` takes the place of loading `model`.
     Writes `results.json`, `items/answers.jsonl` and the report to `out`. The same call again goes on with what
     `out/answers` holds; what failed is asked again. Raises `ValueError` for unknown names, unusable files, and an `out`
     that holds a run with other settings.
@@ -70,7 +103,7 @@ def run_qa(
     questions = READERS[bench](data, images)[:limit]
     if not questions:
         raise ValueError(f"{data} holds no questions.")
-    asked = answerer or ChatAnswerer(model)
+    asked = answerer or VLMAnswerer(model)
     if progress is not None:
         progress.stage("ask", f"{len(questions)} questions")
     settings = {"bench": bench, "model": model, "limit": limit, "retrodict": versions().get("retrodict")}
@@ -89,22 +122,22 @@ def run_qa(
 
 def _ask_once(file: Path, model: Answerer, questions: Sequence[Question]) -> list[Answered]:
     """The answers in `file`, which is written when none failed."""
-    found = made_once(
+    records = made_once(
         file,
         lambda: [asdict(_ask(model, question)) for question in questions],
         whole=lambda answers: not any(answer["reason"] for answer in answers),
     )
-    return [Answered(**{**one, "logprobs": [LogProb(**logprob) for logprob in one["logprobs"]]}) for one in found]
+    return [Answered(**{**one, "logprobs": [LogProb(**logprob) for logprob in one["logprobs"]]}) for one in records]
 
 
 def _ask(model: Answerer, question: Question) -> Answered:
     options = ", ".join(question.options)
     text = _PROMPTS[PROMPT].format(question=question.text.strip(), options=options)
     try:
-        picture = decode_image(question.picture, f"picture of {question.id}")
-        seen = model.score(picture, text, question.options)
+        image = decode_image(question.image, f"image of {question.id}")
+        seen = model.score(image, text, question.options)
         blind = model.score(None, text, question.options)
-        written = model.write(picture, text)
+        written = model.write(image, text)
     except (ValueError, OSError) as error:
         return Answered(dict.fromkeys(WAYS), "", False, [], str(error))
     named = parse_answer(written, question.options)

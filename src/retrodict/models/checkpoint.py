@@ -1,23 +1,120 @@
-"""Tensors in a folder of safetensors, one file or sharded."""
+"""Model folders in the layout of transformers and PEFT: safetensors, `config.json`, a tokenizer, adapters."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import save_torch_state_dict
+from huggingface_hub import ModelCard, ModelCardData, save_torch_state_dict
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.utils import logging
+
+from retrodict.models.protocol import TokenFamily
+from retrodict.models.registry import read_json
+from retrodict.prompts import Direction
 
 INDEX = "model.safetensors.index.json"
+PREPROCESSING = "preprocessor_config.json"
+# What lies beside configuration and weights: how images are prepared, the tokenizer's settings, chat templates.
+EXTRA_FILES = (
+    PREPROCESSING,
+    "processor_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+
+
+@contextmanager
+def no_bars() -> Iterator[None]:
+    """While the block runs, transformers shows no progress bars: one in the middle of our own would break it."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def load_pretrained(model_class: Any, folder: Path, dtype: Any = "auto") -> Any:
+    """The model in a folder, by default in the type it is stored in, ready for inference.
+
+    Raises:
+        ValueError: A file is missing or damaged, or the weights are not all there (the library fills such weights with
+            random numbers and only warns).
+    """
+    for file in sorted(folder.glob("*.safetensors")):
+        with _open(file):  # says which file is damaged; the library does not
+            pass
+    try:
+        with no_bars():
+            module, loaded = model_class.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+    except OSError as error:  # transformers says so of folders that lack a file
+        raise ValueError(f"{folder} cannot be loaded as {model_class.__name__}: {str(error).splitlines()[0]}") from None
+    wrong = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in loaded[kind])
+    if wrong:
+        shown = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3:,} more" if len(wrong) > 3 else "")
+        raise ValueError(
+            f"{folder} is no complete {model_class.__name__}: it lacks {shown}, or has another shape there."
+        )
+    return module.eval()
+
+
+def take_image_tokenizer(module: Any, folder: Path) -> Any:
+    """Take the image tokenizer out of a model: no cast, wrapper or optimizer of `module` reaches it there.
+
+    Its weights are read once more, in float32: loading the whole in bfloat16 has rounded them.
+    """
+    vq = module.model.vqmodel.float()
+    del module.model.vqmodel
+    names = [name for name in tensor_files(folder) if "vqmodel." in name]
+    prefix = names[0].split("vqmodel.")[0] + "vqmodel."
+    state = read_tensors(folder, prefix)
+    vq.load_state_dict({name.removeprefix(prefix): value.float() for name, value in state.items()})
+    return vq.eval().requires_grad_(False)
+
+
+def save_with_image_tokenizer(module: Any, vq: nn.Module, extra: Mapping[str, str], directory: Path) -> None:
+    """Write a folder that the library loads, too: the image tokenizer back in its place, and the `extra` files."""
+    module.model.vqmodel = vq
+    try:
+        with no_bars():
+            module.save_pretrained(directory)
+    finally:
+        del module.model.vqmodel
+    for name, text in extra.items():
+        (directory / name).write_text(text, encoding="utf-8")
+
+
+def read_extra_files(folder: Path) -> dict[str, str]:
+    """Name -> content of those of `EXTRA_FILES` that are there."""
+    return {name: (folder / name).read_text(encoding="utf-8") for name in EXTRA_FILES if (folder / name).is_file()}
+
+
+def preprocessing(folder: Path) -> dict[str, Any]:
+    """`preprocessor_config.json`, or the same part of a newer folder's `processor_config.json`."""
+    for file, part in ((PREPROCESSING, ""), ("processor_config.json", "image_processor")):
+        config = read_json(folder / file) if (folder / file).is_file() else {}
+        config = config.get(part, {}) if part else config
+        if {"image_mean", "image_std"} <= config.keys():
+            return config
+    raise ValueError(f"{folder} does not say how images are prepared: {PREPROCESSING} with image_mean is missing.")
 
 
 def tensor_files(folder: Path) -> dict[str, Path]:
     """Tensor name -> the file that holds it. Raises `ValueError` when there are no weights, or shards are missing."""
     index = folder / INDEX
     if index.is_file():
-        files = {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise ValueError(f"{index} is damaged, get it again: it has no weight_map.")
+        files = {name: folder / file for name, file in weight_map.items()}
         for file in sorted(set(files.values())):
             if not file.is_file():
                 raise ValueError(f"{folder} is incomplete: {file.name} is missing.")
@@ -30,21 +127,22 @@ def tensor_files(folder: Path) -> dict[str, Path]:
 
 
 def has_tensors(folder: Path, prefix: str) -> bool:
-    held = (folder / INDEX).is_file() or (folder / "model.safetensors").is_file()
-    return held and any(name.startswith(prefix) for name in tensor_files(folder))
+    """Whether a folder holds weights at all, and some whose names start with `prefix`."""
+    has_weights = (folder / INDEX).is_file() or (folder / "model.safetensors").is_file()
+    return has_weights and any(name.startswith(prefix) for name in tensor_files(folder))
 
 
 def read_tensors(folder: Path, prefix: str = "") -> dict[str, Tensor]:
     """All tensors whose names start with `prefix`."""
-    found: dict[str, Tensor] = {}
     by_file: dict[Path, list[str]] = {}
     for name, file in tensor_files(folder).items():
         if name.startswith(prefix):
             by_file.setdefault(file, []).append(name)
+    state: dict[str, Tensor] = {}
     for file, names in by_file.items():
         with _open(file) as tensors:
-            found.update({name: tensors.get_tensor(name) for name in names})
-    return found
+            state.update({name: tensors.get_tensor(name) for name in names})
+    return state
 
 
 def shape_of(folder: Path, suffix: str) -> tuple[int, ...] | None:
@@ -56,13 +154,63 @@ def shape_of(folder: Path, suffix: str) -> tuple[int, ...] | None:
     return None
 
 
+def write_tensors(tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """`model.safetensors`, in shards of 5 GB with an index where it is larger."""
+    save_torch_state_dict(dict(tensors), folder, max_shard_size="5GB", is_main_process=True)
+
+
 def _open(file: Path) -> safe_open:
     try:
         return safe_open(file, framework="pt")
     except SafetensorError as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
+        raise ValueError(f"{file} is damaged, get it again: {error}") from error
 
 
-def write_tensors(tensors: Mapping[str, Tensor], folder: Path) -> None:
-    """`model.safetensors`, in shards of 5 GB with an index where it is larger."""
-    save_torch_state_dict(dict(tensors), folder, max_shard_size="5GB", is_main_process=True)
+def save_adapter(adapter: Any, family: TokenFamily, direction: Direction, out: Path) -> None:
+    """Write what PEFT loads onto the same base, and a model card."""
+    out.mkdir(parents=True, exist_ok=True)
+    adapter.save_pretrained(out, save_embedding_layers=False)  # they are frozen; "auto" would ask the hub
+    base = adapter.peft_config["default"].base_model_name_or_path
+    data = ModelCardData(library_name="peft", base_model=base, tags=["lora", "retrodict", family.name])
+    text = _MODEL_CARD.format(data=data.to_yaml(), family=family.name, direction=direction, base=base)
+    (out / "README.md").write_text(ModelCard(text).content, encoding="utf-8")
+
+
+def load_adapter(family: TokenFamily, folder: Path) -> None:
+    """Merge a trained adapter into `family.module`, the base that it was trained on: then it costs nothing in use.
+
+    Raises:
+        ValueError: The adapter does not fit its base, or is damaged.
+    """
+    import peft
+
+    try:
+        with quiet_peft():
+            warnings.filterwarnings("error", "Found missing adapter keys", UserWarning)
+            adapted = peft.PeftModel.from_pretrained(family.module, folder)
+    except (RuntimeError, ValueError, UserWarning, SafetensorError) as error:
+        raise ValueError(f"The adapter {folder} does not fit its base: {' '.join(str(error).split())}") from error
+    merged: Any = adapted.merge_and_unload()
+    assert merged is family.module
+    merged.train(False).requires_grad_(False)
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """PEFT asks transformers a question by its old name, and transformers tells our users so."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
+
+
+_MODEL_CARD = """---
+{data}
+---
+
+# {family}, {direction} direction
+
+A LoRA adapter for `{base}`, trained by retrodict. `retrodict.json` beside this file says on what and how.
+
+    retrodict.load("FOLDER")                                # with its base, ready to use
+    peft.PeftModel.from_pretrained(base_model, "FOLDER")    # on your own copy of the base
+"""

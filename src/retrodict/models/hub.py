@@ -1,13 +1,38 @@
-"""Published weights from the model hub."""
+"""Published weights: from the hub to a folder, and from the authors' format to a model folder that `load` takes."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
-from retrodict.models.registry import Part
-from retrodict.run_folder import RECORD, claim
+from retrodict.files import write_json
+from retrodict.models.registry import CARD, Part, get_family, load_named
+from retrodict.run_folder import RECORD, Input, check, claim
+from retrodict.versions import versions
 
 TIMEOUT = 10  # seconds until a hub that does not answer is given up
+
+
+def is_hub_id(name: str | Path) -> bool:
+    """Whether a name is `owner/name`, and no path: those begin with a dot or a slash, or are there."""
+    name = str(name)
+    return name.count("/") == 1 and not name.startswith((".", "/")) and not Path(name).is_dir()
+
+
+def model_folder(name: str | Path) -> Path:
+    """The folder of a model: the one that is named, or the hub's cache of the repository that is.
+
+    Raises:
+        ValueError: There is no such folder, and the repository could not be fetched.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    if not is_hub_id(name):
+        raise ValueError(f"There is no folder {name}, and a hub id has the form owner/name.")
+    try:
+        return fetch(Part(str(name)))
+    except ValueError as error:
+        raise ValueError(f"The model '{name}' is no folder here and could not be downloaded: {error}") from None
 
 
 def download(parts: tuple[Part, ...], out: Path | None) -> list[str]:
@@ -17,46 +42,97 @@ def download(parts: tuple[Part, ...], out: Path | None) -> list[str]:
 
     Returns what could not be fetched, a line each that says why and where it is.
     """
-    if out is not None and ((out / RECORD).is_file() or not all(_is_there(part, out) for part in parts)):
+    if out is not None and ((out / RECORD).is_file() or not all(_is_complete(part, out) for part in parts)):
         claim(out, "download", {"repositories": [part.repository for part in parts]})
     missing = []
     for part in parts:
-        reason = _fetch(part, out)
-        if reason:
-            where = f" and put {', '.join(part.patterns)} into {out}" if out is not None else ""
-            missing.append(f"{part.repository}: {reason}; get it from {part.page}{where}")
+        try:
+            fetch(part, out)
+        except ValueError as error:
+            where = f" and put {', '.join(part.required)} into {out}" if out is not None else ""
+            missing.append(f"{part.repository}: could not be fetched ({error}); get it from {part.page}{where}")
     return missing
 
 
-def _fetch(part: Part, out: Path | None) -> str:
-    """Why a part could not be fetched, or nothing."""
-    from huggingface_hub import constants, get_session, snapshot_download
+def fetch(part: Part, out: Path | None = None) -> Path:
+    """Files of a repository: in `out`, or in the hub's cache, which also serves where the hub cannot be reached.
+
+    Raises:
+        ValueError: They cannot be had; it says why.
+    """
+    from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
-    if out is not None and _is_there(part, out):
-        return ""
+    if out is not None and _is_complete(part, out):
+        return out
     # Also the errors of the HTTP library that the hub's client uses, whichever that is.
     network = (t for t in HfHubHTTPError.__mro__ if "HTTPError" in t.__name__ and issubclass(t, Exception))
     expected: tuple[type[Exception], ...] = (OSError, OfflineModeIsEnabled, HFValidationError, *network)
+    problem = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
+    try:  # the client would ask a hub that does not answer for many minutes, and take any folder for the answer
+        if not problem:
+            HfApi().repo_info(part.repository, repo_type=part.kind, revision="main", timeout=TIMEOUT)
+    except expected as error:
+        problem = _first_words(error)
+    if problem and out is not None:
+        raise ValueError(problem)
     try:
-        if not constants.HF_HUB_OFFLINE:  # the client would ask a hub that does not answer for many minutes
-            get_session().head(constants.ENDPOINT, timeout=TIMEOUT)
-        found = snapshot_download(
+        folder = snapshot_download(
             part.repository,
             repo_type=part.kind,
             allow_patterns=list(part.patterns),
             local_dir=out,
             etag_timeout=TIMEOUT,
+            local_files_only=bool(problem),
         )
     except expected as error:
-        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
-        return f"could not be fetched ({reason})"
-    if not any(any(Path(found).rglob(pattern)) for pattern in part.patterns):
-        return "holds none of the files that were looked for"
-    return ""
+        raise ValueError(problem or _first_words(error)) from None
+    for pattern in part.required:
+        if not any(Path(folder).rglob(pattern)):
+            raise ValueError(f"it holds no {pattern}")
+    return Path(folder)
 
 
-def _is_there(part: Part, out: Path) -> bool:
-    """Whether a folder holds a file of each pattern and nothing that was not finished."""
+def _first_words(error: Exception) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+
+
+def _is_complete(part: Part, out: Path) -> bool:
+    """Whether a folder holds a file of each required pattern and nothing that was not finished."""
     unfinished = any((out / ".cache" / "huggingface").rglob("*.incomplete"))
-    return not unfinished and all(any(out.glob(pattern)) for pattern in part.patterns)
+    return not unfinished and all(any(out.glob(pattern)) for pattern in part.required)
+
+
+def convert(family: str, source: Path, out: Path, image_tokenizer: Path | None = None) -> None:
+    """Write `out`, all or nothing; a folder that holds this model already is left alone.
+
+    `image_tokenizer` names the folder of the authors' `vqgan.ckpt`, for checkpoints that come without one. Raises
+    `ValueError` for what is missing, damaged, of another family, or in a layout that cannot be read, and for an `out`
+    that holds anything else.
+    """
+    record = get_family(family)
+    if image_tokenizer is not None and not record.foreign_tokenizer:
+        raise ValueError(f"{record.title} comes with its image tokenizer: leave --image-tokenizer out.")
+    inputs: dict[str, Input] = {"source": source, "image_tokenizer": image_tokenizer}
+    run = check(out, "convert", {"family": family}, inputs=inputs)
+    if (out / CARD).is_file():
+        return
+    for folder in (source, image_tokenizer):
+        if folder is not None and not folder.is_dir():
+            raise ValueError(f"There is no folder {folder}.")
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        if record.converter:
+            load_named(record.converter)(source, partial, image_tokenizer)
+        else:
+            given = () if image_tokenizer is None else (image_tokenizer,)
+            record.load_class().load(source, *given).save(partial)
+        write_json(partial / CARD, {"family": family, "source": source.name, "versions": versions()})
+        write_json(partial / RECORD, run)
+        out.mkdir(parents=True, exist_ok=True)
+        for path in sorted(partial.iterdir(), key=lambda path: (path.name == CARD, path.name != RECORD)):
+            shutil.rmtree(out / path.name, ignore_errors=True)  # a folder, of an earlier try
+            path.replace(out / path.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

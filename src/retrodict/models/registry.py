@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from retrodict.models.protocol import TokenFamily
 
 CARD = "retrodict.json"  # what makes a folder a model of ours: {"family", "direction", ...}
+# What is fetched of a repository: configuration, weights, tokenizers, chat templates, the model card.
+MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.yaml", "*vqgan.ckpt", "*.md")
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,13 @@ class Part:
     """Files of one hub repository. Weights in other formats, which repositories hold beside these, stay there."""
 
     repository: str
-    patterns: tuple[str, ...] = ("*.json", "*.safetensors", "*.md")
+    patterns: tuple[str, ...] = MODEL_FILES
     kind: str = "model"
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Patterns without which a folder is not complete."""
+        return ("config.json", "*.safetensors") if self.patterns == MODEL_FILES else self.patterns
 
     @property
     def page(self) -> str:
@@ -136,13 +143,13 @@ FAMILIES = {
         Family(
             "liquid",
             "Liquid",
-            "retrodict.models.liquid.family:LiquidFamily",
+            "retrodict.models.liquid:LiquidFamily",
             "retrodict.models.tiny:tiny_liquid",
             model_types=("gemma",),
             checkpoints=(
                 Checkpoint(
                     (
-                        Part("Junfeng5/Liquid_V1_7B", ("*.json", "*.safetensors", "*.md", "tokenizer.model")),
+                        Part("Junfeng5/Liquid_V1_7B"),
                         Part("Junfeng5/Liquid_demo", ("chameleon/vqgan.ckpt", "chameleon/vqgan.yaml"), "space"),
                     ),
                     Size(28, 3072, 24_576, 4096, 4096, 264_192, True, 1024, 8192),
@@ -154,7 +161,7 @@ FAMILIES = {
         Family(
             "emu3",
             "Emu3",
-            "retrodict.models.emu3.family:Emu3Family",
+            "retrodict.models.emu3:Emu3Family",
             "retrodict.models.tiny:tiny_emu3",
             model_types=("emu3",),
             checkpoints=(
@@ -169,7 +176,7 @@ FAMILIES = {
         Family(
             "janus",
             "Janus and Janus-Pro",
-            "retrodict.models.janus.family:JanusFamily",
+            "retrodict.models.janus:JanusFamily",
             "retrodict.models.tiny:tiny_janus",
             model_types=("janus",),
             checkpoints=(

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from retrodict.models.published import PREPROCESSING
-from retrodict.models.text import TextTokenizer
+from retrodict.models.checkpoint import PREPROCESSING
+from retrodict.models.hf import TextTokenizer
 from retrodict.models.vqgan import VQGAN, VQGANConfig
 
 if TYPE_CHECKING:
     from retrodict.models.chameleon.family import ChameleonFamily
-    from retrodict.models.emu3.family import Emu3Family
-    from retrodict.models.janus.family import JanusFamily
-    from retrodict.models.liquid.family import LiquidFamily
+    from retrodict.models.emu3 import Emu3Family
+    from retrodict.models.janus import JanusFamily
+    from retrodict.models.liquid import LiquidFamily
     from retrodict.models.small.family import SmallFamily
 
 CODES = 24  # image tokens to choose from
@@ -44,8 +44,7 @@ def tiny_chameleon(
     texts: Sequence[str] = (), *, grid: int = 6, patch: int = 16, images: VQGAN | None = None, **sizes: Any
 ) -> ChameleonFamily:
     from retrodict.models.chameleon.family import ChameleonFamily
-    from retrodict.models.chameleon.modeling import ChameleonForConditionalGeneration
-    from retrodict.models.chameleon.writing import configuration
+    from retrodict.models.chameleon.layout import ChameleonForConditionalGeneration, configuration
 
     images = images or tiny_vqgan(grid, patch)
     words = chameleon_words(images.config.n_embed, texts)
@@ -58,7 +57,7 @@ def tiny_chameleon(
 
 def chameleon_words(codes: int, texts: Sequence[str] = ()) -> TextTokenizer:
     """Ids in the order of the released vocabulary: four, the image tokens, then the rest."""
-    from retrodict.models.chameleon.vocabulary import PLACEHOLDER, SEP, code_name
+    from retrodict.models.chameleon.layout import PLACEHOLDER, SEP, code_name
 
     first, last = ("<s>", "<pad>", "</s>", "<unk>"), ("<eoss>", "<racm3:break>", SEP, PLACEHOLDER)
     names = [*first, *map(code_name, range(codes)), *last]
@@ -70,7 +69,7 @@ def tiny_liquid(
 ) -> LiquidFamily:
     from transformers import GemmaConfig, GemmaForCausalLM
 
-    from retrodict.models.liquid import family as liquid
+    from retrodict.models import liquid
 
     images = images or tiny_vqgan(grid, patch)
     control = (liquid.BOI, liquid.EOI, liquid.UNCONDITIONAL, "<start_of_turn>", "<end_of_turn>")
@@ -103,7 +102,7 @@ def tiny_emu3(
     """`frames` are those that an image is repeated for; published are 4, which take four times as long."""
     from transformers import Emu3Config, Emu3ForConditionalGeneration
 
-    from retrodict.models.emu3 import family as emu3
+    from retrodict.models import emu3
 
     names = {
         "bos_token": emu3.BOS,
@@ -144,15 +143,14 @@ def tiny_emu3(
     module: Any = Emu3ForConditionalGeneration(config).eval()
     area = {"min_pixels": (grid * patch) ** 2, "max_pixels": (grid * patch) ** 2, "spatial_factor": patch}
     pixels = {"image_processor_type": "Emu3ImageProcessor", **area, **_NORMALISED}
-    return emu3.Emu3Family(module, emu3.Emu3Images(_taken(module), pixels), words, _beside(pixels, names))
+    return emu3.Emu3Family(module, emu3.Emu3Images(_taken(module), pixels), words, _extra(pixels, names))
 
 
 def tiny_janus(texts: Sequence[str] = (), *, grid: int = 6, patch: int = 16, **sizes: Any) -> JanusFamily:
     """The codebook's vectors do not have unit length."""
     from transformers import JanusConfig, JanusForConditionalGeneration
 
-    from retrodict.models.janus import family as janus
-    from retrodict.models.janus.images import JanusImages
+    from retrodict.models import janus
 
     names = {
         "bos_token": janus.BOS,
@@ -204,7 +202,7 @@ def tiny_janus(texts: Sequence[str] = (), *, grid: int = 6, patch: int = 16, **s
     module: Any = JanusForConditionalGeneration(config).eval()
     square = {"size": {"height": size, "width": size}, "min_size": 1}
     pixels = {"image_processor_type": "JanusImageProcessor", **square, **_NORMALISED}
-    return janus.JanusFamily(module, JanusImages(_taken(module), size, pixels), words, _beside(pixels, names))
+    return janus.JanusFamily(module, janus.JanusImages(_taken(module), size, pixels), words, _extra(pixels, names))
 
 
 def tiny_vqgan(grid: int = 6, patch: int = 16) -> VQGAN:
@@ -260,7 +258,7 @@ def _taken(module: Any) -> Any:
     return vq
 
 
-def _beside(pixels: dict[str, Any], names: dict[str, str]) -> dict[str, str]:
+def _extra(pixels: dict[str, Any], names: dict[str, str]) -> dict[str, str]:
     """The files beside configuration and weights, as a published folder has them."""
     named = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
     return {PREPROCESSING: json.dumps(pixels), "tokenizer_config.json": json.dumps(named)}

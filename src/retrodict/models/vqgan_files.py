@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from retrodict.files import write_json
 from retrodict.models.checkpoint import has_tensors, read_tensors
+from retrodict.models.registry import read_json
 from retrodict.models.vqgan import VQGAN, VQGANConfig
 
 FOLDERS = (".", "tokenizer", "chameleon", "vqgan")  # where publishers put `vqgan.ckpt` and `vqgan.yaml`
@@ -59,7 +59,7 @@ def save_vqgan(vqgan: VQGAN, folder: Path) -> None:
 
 def load_vqgan(folder: Path) -> VQGAN:
     """What `save_vqgan` wrote."""
-    fields = json.loads((folder / "config.json").read_text())
+    fields = read_json(folder / "config.json")
     return _build(_config(fields, folder / "config.json"), read_tensors(folder), folder)
 
 
@@ -102,7 +102,7 @@ def _config(fields: Mapping[str, Any], file: Path) -> VQGANConfig:
 
 
 def _load_hf(folder: Path) -> VQGAN:
-    fields = json.loads((folder / "config.json").read_text()).get("vq_config") or {}
+    fields = read_json(folder / "config.json").get("vq_config") or {}
     names = {
         "base_channels": "ch",
         "channel_multiplier": "ch_mult",
@@ -113,7 +113,7 @@ def _load_hf(folder: Path) -> VQGAN:
     renamed = {names.get(name, name): value for name, value in fields.items()}
     processor = folder / "preprocessor_config.json"
     if processor.is_file():
-        crop = json.loads(processor.read_text()).get("crop_size")
+        crop = read_json(processor).get("crop_size")
         renamed["size"] = crop.get("height") if isinstance(crop, dict) else crop
     config = _config(renamed, folder / "config.json")
     state = {name.removeprefix(PREFIX): value for name, value in read_tensors(folder, PREFIX).items()}

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from retrodict.models.adapter import quiet
+from retrodict.models.checkpoint import quiet_peft
 from retrodict.models.protocol import TokenFamily
 from retrodict.training.config import LoraConfig
 
@@ -29,7 +29,7 @@ def add_adapter(family: TokenFamily, config: LoraConfig, base: str) -> Any:
     settings = peft.LoraConfig(
         r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets
     )
-    with quiet():
+    with quiet_peft():
         adapter: Any = peft.get_peft_model(family.module, settings)
     adapter.peft_config["default"].base_model_name_or_path = base
     return adapter

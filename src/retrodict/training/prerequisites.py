@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retrodict.models.hub import download
+from retrodict.models.hub import download, is_hub_id
 from retrodict.models.registry import FAMILIES, Part, card_of, get_family
 from retrodict.recipes import load_recipe
 from retrodict.training.config import TrainRecipe
@@ -44,11 +44,6 @@ def missing_weights(recipe: TrainRecipe) -> list[str]:
     if recipe.init is None or recipe.init == "small" or is_hub_id(recipe.init) or card_of(Path(recipe.init)):
         return []
     return [f"{recipe.init}: the model to start from; retrodict download {recipe.family} --out {recipe.init}"]
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a name is `owner/name`, and no path: those begin with a dot or a slash."""
-    return name.count("/") == 1 and not name.startswith((".", "/")) and not Path(name).is_dir()
 
 
 def _for_recipe(recipe: TrainRecipe, out: Path | None) -> tuple[list[str], list[str]]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.files import write_json
-from retrodict.loading import is_model, load
+from retrodict.loading import is_model, load_family
 from retrodict.models.protocol import TokenFamily
 from retrodict.models.registry import card_of
 from retrodict.models.small.config import ModelConfig
@@ -21,7 +21,6 @@ from retrodict.models.small.family import SmallFamily
 from retrodict.models.small.image_tokenizer import ImageTokenizer
 from retrodict.models.small.words import Words
 from retrodict.progress import Progress
-from retrodict.prompts import Direction
 from retrodict.recipes import save_effective
 from retrodict.run_folder import Input, claim
 from retrodict.training.config import TokenizerConfig, TrainRecipe
@@ -70,7 +69,7 @@ def train_recipe(recipe: TrainRecipe, out: Path, progress: Progress) -> None:
     if not is_main():
         return
     progress.stage("validate", f"measure it on {len(val):,} held-out transitions")
-    trained = _unified(out, recipe.direction)
+    trained = UnifiedModel(load_family(out))
     to_accelerator(trained.family.module)
     measured = validate(trained, recipe.direction, val)
     results = {
@@ -90,10 +89,10 @@ def _family(
     if recipe.init is not None:
         if recipe.lora is not None and "base" in card_of(Path(recipe.init)):
             raise ValueError(f"{recipe.init} is an adapter: a new one starts from a whole model, so give its base.")
-        start = _unified(recipe.init, recipe.direction)
-        if start.family.name != recipe.family:
-            raise ValueError(f"{recipe.init} is a model of the family {start.family.name}, not {recipe.family}.")
-        return lambda: start.family
+        start = load_family(recipe.init, recipe.direction)
+        if start.name != recipe.family:
+            raise ValueError(f"{recipe.init} is a model of the family {start.name}, not {recipe.family}.")
+        return lambda: start
     folder = scratch / "image_tokenizer"
     progress.stage("tokenizer", f"learn to write pictures as {recipe.tokenizer.codes} codes")
     learn_tokenizer(rows, recipe.tokenizer, recipe.seed, folder, report_loss(progress))
@@ -104,13 +103,6 @@ def _family(
 def _absolute(init: str | None) -> str:
     """A folder by its whole path, so that the adapter finds it from anywhere; a hub id as it is."""
     return str(Path(init).resolve()) if init and Path(init).is_dir() else init or ""
-
-
-def _unified(model: str | Path, direction: Direction) -> UnifiedModel:
-    found = load(model, role=direction)
-    if not isinstance(found, UnifiedModel):
-        raise ValueError(f'"{model}" has no weights to start from.')
-    return found
 
 
 def learn_tokenizer(

@@ -22,7 +22,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from retrodict.dynamics.batches import IGNORED, Example, collate
-from retrodict.models.hf_logging import no_bars
+from retrodict.models.checkpoint import no_bars
 from retrodict.models.protocol import TokenFamily
 from retrodict.precision import matmul_precision
 from retrodict.prompts import Direction

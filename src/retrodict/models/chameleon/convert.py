@@ -20,10 +20,9 @@ from torch import Tensor
 from transformers import ChameleonConfig
 
 from retrodict.models.chameleon.family import ChameleonFamily
-from retrodict.models.chameleon.modeling import NORM
-from retrodict.models.chameleon.writing import configuration, write_checkpoint
+from retrodict.models.chameleon.layout import NORM, configuration, write_checkpoint
 from retrodict.models.checkpoint import read_tensors, shape_of
-from retrodict.models.text import TextTokenizer
+from retrodict.models.hf import TextTokenizer
 from retrodict.models.vqgan_files import PREFIX, find_vqgan
 
 _PLACEHOLDER = ("<reserved08707>", "<image>")  # as transformers names it

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from retrodict.models.chameleon.modeling import ChameleonForConditionalGeneration, load_module
-from retrodict.models.chameleon.vocabulary import Vocabulary
-from retrodict.models.chameleon.writing import write_checkpoint
-from retrodict.models.protocol import Branch, ImageSpec, TokenSequence, TrainSpec
-from retrodict.models.text import TextTokenizer
-from retrodict.models.tokenized import Tokenized
+from retrodict.models.chameleon.layout import (
+    ChameleonForConditionalGeneration,
+    Vocabulary,
+    load_module,
+    write_checkpoint,
+)
+from retrodict.models.hf import HFFamily, TextTokenizer, decoder_spec
+from retrodict.models.protocol import Branch, ImageSpec, TokenSequence
 from retrodict.models.vqgan import VQGAN
 from retrodict.models.vqgan_files import find_vqgan
 from retrodict.prompts import Direction
@@ -24,16 +26,12 @@ from retrodict.prompts import Direction
 IMAGE_GUIDANCE = 1.2  # the authors' strength of the source picture
 
 
-class ChameleonFamily(Tokenized):
+class ChameleonFamily(HFFamily):
     """`TokenFamily` of Chameleon. Image logits come from the image rows of the head, which `transformers` masks."""
 
     name = "chameleon"
     prompts: Mapping[Direction, str] = {"forward": "chameleon-forward-1", "inverse": "chameleon-inverse-1"}
-    train_spec = TrainSpec(
-        lora_targets=r"model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj",
-        layer_classes=("ChameleonDecoderLayer",),
-        freeze_embeddings=True,
-    )
+    train_spec = decoder_spec("model.layers", "ChameleonDecoderLayer")
 
     def __init__(self, module: ChameleonForConditionalGeneration, images: VQGAN, words: TextTokenizer) -> None:
         ids = Vocabulary.read(words.vocabulary)
@@ -72,10 +70,6 @@ class ChameleonFamily(Tokenized):
 
     def hidden(self, ids_BT: Tensor, **inputs: Any) -> Any:
         return self.module.model(input_ids=ids_BT, **inputs)
-
-    def image_logits(self, hidden: Tensor) -> Tensor:
-        first = self.spec.first_id
-        return F.linear(hidden, self.module.lm_head.weight[first : first + self.spec.codebook])
 
     def text_logits(self, hidden: Tensor) -> Tensor:
         """Places are ids, so those of image codes, which lie among the text's, are there with logit minus infinity."""

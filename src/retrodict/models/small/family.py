@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from retrodict.models.hf_logging import no_bars
+from retrodict.models.checkpoint import load_pretrained, no_bars
 from retrodict.models.protocol import Branch, Codes, ImageSpec, IntArray, TokenSequence, TrainSpec
 from retrodict.models.small.image_tokenizer import ImageTokenizer
 from retrodict.models.small.modeling import SIDES, SmallConfig, SmallModel
@@ -138,9 +138,7 @@ class SmallFamily:
 
     @classmethod
     def load(cls, directory: Path) -> SmallFamily:
-        with no_bars():
-            module = SmallModel.from_pretrained(directory, dtype=torch.float32)
-        module.train(False)
+        module = load_pretrained(SmallModel, directory, torch.float32)
         images, words = ImageTokenizer.load(directory / "image_tokenizer"), Words.load(directory / "words.json")
         return cls(module, images, words, told_changes=module.config.told_changes)
 

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from retrodict.models.checkpoint import read_tensors
 from retrodict.models.protocol import Codes, IntArray
+from retrodict.models.registry import read_json
 from retrodict.models.small.config import ImageTokenizerConfig
 
 
@@ -109,9 +111,13 @@ class ImageTokenizer(nn.Module):
 
     @classmethod
     def load(cls, directory: Path) -> ImageTokenizer:
-        stored = json.loads((directory / "config.json").read_text())
-        tokenizer = cls(ImageTokenizerConfig(image_size=stored.pop("size"), **stored))
-        tokenizer.load_state_dict(load_file(directory / "model.safetensors"))
+        """Raises `ValueError` that names the file which is missing or damaged."""
+        stored = read_json(directory / "config.json")
+        try:
+            tokenizer = cls(ImageTokenizerConfig(image_size=stored.pop("size"), **stored))
+            tokenizer.load_state_dict(read_tensors(directory))
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"{directory} holds no image tokenizer that fits its config.json: {error}") from None
         return tokenizer.eval()
 
 

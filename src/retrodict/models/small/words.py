@@ -37,7 +37,11 @@ class Words:
 
     @classmethod
     def load(cls, path: Path) -> Words:
-        return cls(Tokenizer.from_file(str(path)))
+        """Raises `ValueError` when the file is missing or damaged."""
+        try:
+            return cls(Tokenizer.from_file(str(path)))
+        except Exception as error:  # the library raises nothing more precise
+            raise ValueError(f"{path} is missing or damaged: {error}") from None
 
     def save(self, path: Path) -> None:
         self._tokenizer.save(str(path))

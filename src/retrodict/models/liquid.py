@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import GemmaForCausalLM
 
 from retrodict.files import write_json
-from retrodict.models.hf_logging import no_bars
-from retrodict.models.protocol import Branch, ImageSpec, TokenSequence, TrainSpec
-from retrodict.models.published import load_pretrained
-from retrodict.models.text import TextTokenizer
-from retrodict.models.tokenized import Tokenized
+from retrodict.models.checkpoint import load_pretrained, no_bars
+from retrodict.models.hf import HFFamily, TextTokenizer, decoder_spec, token_ids
+from retrodict.models.protocol import Branch, ImageSpec, TokenSequence
 from retrodict.models.vqgan import VQGAN
 from retrodict.models.vqgan_files import OWN, find_vqgan, save_vqgan
 from retrodict.prompts import Direction
@@ -25,17 +22,13 @@ BOI, EOI, UNCONDITIONAL = "<boi>", "<eoi>", "<unconditional>"  # renamed from Ge
 ACTIVATION = "gelu_pytorch_tanh"
 
 
-class LiquidFamily(Tokenized):
+class LiquidFamily(HFFamily):
     """`TokenFamily` of Liquid. The id of an image code is the number of text tokens plus the code; head and embeddings
     are one matrix."""
 
     name = "liquid"
     prompts: Mapping[Direction, str] = {"forward": "liquid-forward-1", "inverse": "liquid-inverse-1"}
-    train_spec = TrainSpec(
-        lora_targets=r"model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj",
-        layer_classes=("GemmaDecoderLayer",),
-        freeze_embeddings=True,
-    )
+    train_spec = decoder_spec("model.layers", "GemmaDecoderLayer")
 
     def __init__(self, module: GemmaForCausalLM, images: VQGAN, words: TextTokenizer) -> None:
         config, codes = module.config, images.config.n_embed
@@ -48,15 +41,12 @@ class LiquidFamily(Tokenized):
         if config.hidden_act != ACTIVATION:
             raise ValueError(f"This Gemma computes with {config.hidden_act}; Liquid was trained with {ACTIVATION}.")
         ids = words.vocabulary
-        missing = [token for token in (BOI, EOI, "<bos>", "<eos>", "<pad>") if token not in ids]
-        if missing:
-            raise ValueError(f"This tokenizer is not Liquid's: it has no {', '.join(missing)}.")
+        self.bos, self.eos, self.pad, boi, eoi = token_ids(ids, ("<bos>", "<eos>", "<pad>", BOI, EOI), "Liquid")
         self.module = module
         self.images = images
         control = {ids[token] for token in (BOI, EOI, UNCONDITIONAL) if token in ids}
         self.words = TextTokenizer(words.content, control)
-        self.bos, self.eos, self.pad = ids["<bos>"], ids["<eos>"], ids["<pad>"]
-        self.spec = ImageSpec(images.config.size, images.config.grid, codes, first, (ids[BOI],), (ids[EOI],))
+        self.spec = ImageSpec(images.config.size, images.config.grid, codes, first, (boi,), (eoi,))
         self.tokenizer = images.fingerprint()
 
     def guidance(self, sequence: TokenSequence, scale: float | None) -> Sequence[Branch]:
@@ -78,12 +68,6 @@ class LiquidFamily(Tokenized):
 
     def hidden(self, ids_BT: Tensor, **inputs: Any) -> Any:
         return self.module.model(input_ids=ids_BT, **inputs)
-
-    def image_logits(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.module.lm_head.weight[self.spec.first_id :])
-
-    def text_logits(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.module.lm_head.weight[: self.spec.first_id])
 
     def save(self, directory: Path) -> None:
         """The layout of transformers, with the image tokenizer in a folder of its own."""

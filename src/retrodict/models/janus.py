@@ -21,21 +21,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import JanusForConditionalGeneration
 
-from retrodict.models.janus.images import JanusImages
-from retrodict.models.protocol import Branch, ImageSpec, IntArray, TokenSequence, TrainSpec
-from retrodict.models.published import (
-    files_beside,
-    load_pretrained,
-    preprocessing,
-    save_published,
-    take_tokenizer,
-    token_ids,
-)
-from retrodict.models.text import TextTokenizer
-from retrodict.models.tokenized import Tokenized
+from retrodict.models.checkpoint import load_pretrained, preprocessing, read_extra_files, take_image_tokenizer
+from retrodict.models.hf import HFFamily, Pixels, TextTokenizer, decoder_spec, exact_float32, fingerprint, token_ids
+from retrodict.models.protocol import Branch, Codes, ImageSpec, IntArray, TokenSequence
 from retrodict.prompts import Direction
 
 BOS, EOS, PAD = (
@@ -47,27 +40,23 @@ BOI, EOI = "<begin_of_image>", "<end_of_image>"
 PLACEHOLDER = "<image_placeholder>"  # the library's, for a token of a picture that is read
 
 
-class JanusFamily(Tokenized):
+class JanusFamily(HFFamily):
     """`TokenFamily` of Janus. Only the language model is trained: both sides of pictures stay as published."""
 
     name = "janus"
     prompts: Mapping[Direction, str] = {"forward": "janus-forward-1", "inverse": "janus-inverse-1"}
-    train_spec = TrainSpec(
-        lora_targets=r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj",
-        layer_classes=("LlamaDecoderLayer",),
-        freeze_embeddings=True,
-    )
+    train_spec = decoder_spec("model.language_model.layers", "LlamaDecoderLayer")
 
-    def __init__(self, module: Any, images: JanusImages, words: TextTokenizer, beside: Mapping[str, str]) -> None:
+    def __init__(self, module: Any, images: JanusImages, words: TextTokenizer, extra: Mapping[str, str]) -> None:
         self.module = module
         self.images = images
         self.words = words
-        self._beside = dict(beside)
+        self.extra_files = dict(extra)
         for name, part in module.model.named_children():
             if name != "language_model":
                 part.requires_grad_(False)
         vocabulary = int(module.config.text_config.vocab_size)
-        self.bos, self.eos, self.pad, boi, eoi = token_ids(words.vocabulary, (BOS, EOS, PAD, BOI, EOI))
+        self.bos, self.eos, self.pad, boi, eoi = token_ids(words.vocabulary, (BOS, EOS, PAD, BOI, EOI), "Janus")
         self.spec = ImageSpec(images.pixels.size, images.grid, images.codebook, vocabulary, (boi,), (eoi,))
         seen = module.config.vision_config.num_image_tokens
         if seen != self.spec.tokens:
@@ -134,15 +123,62 @@ class JanusFamily(Tokenized):
         logits: Tensor = self.module.lm_head(hidden)
         return logits
 
-    def save(self, directory: Path) -> None:
-        save_published(self.module, self.images.vq, self._beside, directory)
-        self.words.save(directory)
-
     @classmethod
     def load(cls, directory: Path) -> JanusFamily:
         """From a folder in the library's format. Raises `ValueError` when something is missing from it."""
         module = load_pretrained(JanusForConditionalGeneration, directory)
-        beside = files_beside(directory)
         size = int(module.config.vision_config.image_size)
-        images = JanusImages(take_tokenizer(module, directory), size, preprocessing(beside))
-        return cls(module, images, TextTokenizer.load(directory), beside)
+        images = JanusImages(take_image_tokenizer(module, directory), size, preprocessing(directory))
+        return cls(module, images, TextTokenizer.load(directory), read_extra_files(directory))
+
+
+class JanusImages:
+    """The image tokenizer: the library's decoder, and an encoder that normalises as the authors' does, in float32.
+    The same pixels go to the understanding side."""
+
+    def __init__(self, vq: Any, size: int, config: Mapping[str, Any]) -> None:
+        self.vq = vq
+        side = size // 2 ** (len(vq.config.channel_multiplier) - 1)
+        self.grid = (side, side)
+        self.codebook = int(vq.config.num_embeddings)
+        self.pixels = Pixels.of(config, size, "pad")
+        self.fingerprint = fingerprint("janus", vq, self.pixels)
+
+    def to(self, device: torch.device) -> JanusImages:
+        self.vq.to(device)
+        return self
+
+    def features(self, pixels_N3HW: Tensor) -> Tensor:
+        """What is quantised, [N, L, D]: `quant_conv` of the encoder's output, on the unit sphere."""
+        latents_NDHW = self.vq.quant_conv(self.vq.encoder(pixels_N3HW))
+        return F.normalize(latents_NDHW.flatten(2).transpose(1, 2), dim=-1)
+
+    def quantise(self, features_NLD: Tensor) -> Tensor:
+        """Nearest codes, [N, L], among codebook vectors on the unit sphere.
+
+        The library compares raw vectors when it encodes, but normalises when it decodes; the authors' code normalises
+        both times. They agree only where the stored codebook happens to have unit length.
+        """
+        codebook_KD = F.normalize(self.vq.quantize.embedding.weight, dim=-1)
+        return (features_NLD @ codebook_KD.t()).argmax(-1)
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[Image.Image], batch: int = 8) -> Codes:
+        tokens, width = self.grid[0] * self.grid[1], self.vq.config.embed_dim
+        codes, features = [np.zeros((0, tokens), np.int64)], [np.zeros((0, tokens, width), np.float32)]
+        for start in range(0, len(images), batch):
+            pixels_N3HW = self.pixels(images[start : start + batch]).to(self.vq.device)
+            with exact_float32(self.vq.device):
+                features_NLD = self.features(pixels_N3HW)
+                codes.append(self.quantise(features_NLD).cpu().numpy())
+            features.append(features_NLD.cpu().numpy())
+        return Codes(np.concatenate(codes), np.concatenate(features))
+
+    @torch.inference_mode()
+    def decode(self, codes_NL: IntArray, batch: int = 8) -> list[Image.Image]:
+        images: list[Image.Image] = []
+        for start in range(0, len(codes_NL), batch):
+            codes = torch.as_tensor(codes_NL[start : start + batch], device=self.vq.device)
+            with exact_float32(self.vq.device):
+                images += self.pixels.images(self.vq.decode(codes))
+        return images

@@ -16,23 +16,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import Emu3ForConditionalGeneration
 
-from retrodict.models.pictures import exact_float32
-from retrodict.models.protocol import Branch, Codes, ImageSpec, IntArray, TokenSequence, TrainSpec
-from retrodict.models.published import (
-    Pixels,
-    files_beside,
-    fingerprint,
-    load_pretrained,
-    preprocessing,
-    save_published,
-    take_tokenizer,
-    token_ids,
-)
-from retrodict.models.text import TextTokenizer
-from retrodict.models.tokenized import Tokenized
+from retrodict.models.checkpoint import load_pretrained, preprocessing, read_extra_files, take_image_tokenizer
+from retrodict.models.hf import HFFamily, Pixels, TextTokenizer, decoder_spec, exact_float32, fingerprint, token_ids
+from retrodict.models.protocol import Branch, Codes, ImageSpec, IntArray, TokenSequence
 from retrodict.prompts import PROMPTS, Direction
 
 BOS, EOS, PAD = "<|extra_203|>", "<|extra_204|>", "<|endoftext|>"
@@ -48,29 +36,26 @@ NEGATIVE = (
 )
 
 
-class Emu3Family(Tokenized):
+class Emu3Family(HFFamily):
     """`TokenFamily` of Emu3. Pictures are squares of `pixels.size`: 512 gives 64 x 64 codes, and two of those fit into
     the 9,216 positions that the model has."""
 
     name = "emu3"
     prompts: Mapping[Direction, str] = {"forward": "emu3-forward-1", "inverse": "emu3-inverse-1"}
-    train_spec = TrainSpec(
-        lora_targets=r"model\.text_model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj",
-        layer_classes=("Emu3DecoderLayer",),
-        freeze_embeddings=True,
-    )
+    train_spec = decoder_spec("model.text_model.layers", "Emu3DecoderLayer")
 
-    def __init__(self, module: Any, images: Emu3Images, words: TextTokenizer, beside: Mapping[str, str]) -> None:
+    def __init__(self, module: Any, images: Emu3Images, words: TextTokenizer, extra: Mapping[str, str]) -> None:
         self.module = module
         self.images = images
-        self._beside = dict(beside)
+        self.extra_files = dict(extra)
         vocabulary = module.config.vocabulary_map or words.vocabulary
         first = first_code_id(vocabulary, images.codebook)
         self.words = TextTokenizer(words.content, range(first, first + images.codebook))
-        self.bos, self.eos, self.pad = token_ids(vocabulary, (BOS, EOS, PAD))
+        self.bos, self.eos, self.pad = token_ids(vocabulary, (BOS, EOS, PAD), "Emu3")
         if self.eos >= first:
             raise ValueError("In this vocabulary the end token comes after the image codes: no known Emu3 has that.")
-        boi, image, eoi, end_of_line, end_of_frame = token_ids(vocabulary, (BOI, IMAGE, EOI, END_OF_LINE, END_OF_FRAME))
+        names = (BOI, IMAGE, EOI, END_OF_LINE, END_OF_FRAME)
+        boi, image, eoi, end_of_line, end_of_frame = token_ids(vocabulary, names, "Emu3")
         self.spec = ImageSpec(
             images.pixels.size,
             images.grid,
@@ -96,24 +81,12 @@ class Emu3Family(Tokenized):
     def hidden(self, ids_BT: Tensor, **inputs: Any) -> Any:
         return self.module.model.text_model(ids_BT, **inputs)
 
-    def image_logits(self, hidden: Tensor) -> Tensor:
-        first = self.spec.first_id
-        return F.linear(hidden, self.module.lm_head.weight[first : first + self.spec.codebook])
-
-    def text_logits(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.module.lm_head.weight[: self.spec.first_id])
-
-    def save(self, directory: Path) -> None:
-        save_published(self.module, self.images.vq, self._beside, directory)
-        self.words.save(directory)
-
     @classmethod
     def load(cls, directory: Path) -> Emu3Family:
         """From a folder in the library's format. Raises `ValueError` when something is missing from it."""
         module = load_pretrained(Emu3ForConditionalGeneration, directory)
-        beside = files_beside(directory)
-        images = Emu3Images(take_tokenizer(module, directory), preprocessing(beside))
-        return cls(module, images, TextTokenizer.load(directory), beside)
+        images = Emu3Images(take_image_tokenizer(module, directory), preprocessing(directory))
+        return cls(module, images, TextTokenizer.load(directory), read_extra_files(directory))
 
 
 def first_code_id(vocabulary: Mapping[str, int], codebook: int) -> int:
@@ -127,14 +100,14 @@ def first_code_id(vocabulary: Mapping[str, int], codebook: int) -> int:
 class Emu3Images:
     """Emu3's image tokenizer: the library's, in float32, on square pictures."""
 
-    def __init__(self, vq: Any, facts: Mapping[str, Any]) -> None:
+    def __init__(self, vq: Any, config: Mapping[str, Any]) -> None:
         self.vq = vq
         stride = vq.vision_spatial_factor
-        least = facts.get("min_pixels") or facts["size"]["min_pixels"]  # the authors' smallest area
+        least = config.get("min_pixels") or config["size"]["min_pixels"]  # the authors' smallest area
         side = math.isqrt(int(least)) // stride
         self.grid = (side, side)
         self.codebook = int(vq.config.codebook_size)
-        self.pixels = Pixels.of(facts, side * stride, "crop")
+        self.pixels = Pixels.of(config, side * stride, "crop")
         self.fingerprint = fingerprint("emu3", vq, self.pixels)
 
     def to(self, device: torch.device) -> Emu3Images:

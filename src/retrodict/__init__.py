@@ -6,34 +6,54 @@ The names below load what they need on first use, so that `import retrodict` sta
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-# Public name -> the module that defines it, and its name there.
-_HOMES = {
-    "FramePair": ("retrodict.transitions", "FramePair"),
-    "Sampling": ("retrodict.sampling", "Sampling"),
-    "Transition": ("retrodict.transitions", "Transition"),
-    "annotate": ("retrodict.bootstrap.annotate", "annotate_dir"),
-    "bench": ("retrodict.evaluation.bench", "run_bench"),
-    "explain": ("retrodict.api", "explain"),
-    "load": ("retrodict.loading", "load"),
-    "mine": ("retrodict.report.mining", "mine"),
-    "predict": ("retrodict.api", "predict"),
-    "rerank": ("retrodict.api", "rerank"),
-    "rollout": ("retrodict.api", "rollout"),
-    "score": ("retrodict.api", "score"),
-    "select": ("retrodict.bootstrap.select", "select_dir"),
-}
+__all__ = [
+    "Explanation",
+    "FramePair",
+    "Prediction",
+    "Sampling",
+    "Transition",
+    "annotate",
+    "bench",
+    "explain",
+    "load",
+    "mine",
+    "predict",
+    "rerank",
+    "rollout",
+    "score",
+    "select",
+]
 
+if TYPE_CHECKING:  # the same names for type checkers and editors, which see the real signatures
+    from retrodict.api import annotate, explain, predict, rerank, rollout, score, select
+    from retrodict.dynamics.verify import Prediction
+    from retrodict.evaluation.bench import run_bench as bench
+    from retrodict.loading import load
+    from retrodict.models.protocol import Explanation
+    from retrodict.report.mining import mine
+    from retrodict.sampling import Sampling
+    from retrodict.transitions import FramePair, Transition
+else:
+    _HOMES = {
+        "Explanation": "models.protocol",
+        "FramePair": "transitions",
+        "Prediction": "dynamics.verify",
+        "Sampling": "sampling",
+        "Transition": "transitions",
+        "bench": "evaluation.bench:run_bench",
+        "load": "loading",
+        "mine": "report.mining",
+    }
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'retrodict' has no attribute {name!r}")
-    module, attribute = _HOMES[name]
-    return getattr(import_module(module), attribute)
+    def __getattr__(name):
+        if name not in __all__:
+            raise AttributeError(f"module 'retrodict' has no attribute {name!r}")
+        module, _, attribute = _HOMES.get(name, "api").partition(":")
+        return getattr(import_module(f"retrodict.{module}"), attribute or name)
 
-
-def __dir__() -> list[str]:
-    return ["__version__", *_HOMES]
+    def __dir__():
+        return ["__version__", *__all__]

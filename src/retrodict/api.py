@@ -1,4 +1,4 @@
-"""What people call: predict, explain, score, rerank, roll out. One function each, images in, answers out.
+"""What people call, one function each: images in, answers out; and the stages that label videos, folder to folder.
 
 An image is a path, an encoded image's bytes, a PIL image or an array [H, W, 3] of uint8 (`images.read_image`). A model
 is a name for `load` or a loaded model; who asks often loads once. A verifier is a name in
@@ -31,10 +31,11 @@ from retrodict.models.protocol import (
     LogProb,
     ScoringForwardModel,
 )
+from retrodict.progress import Progress
 from retrodict.sampling import Sampling
 from retrodict.worlds import DEFAULT, get_world
 
-__all__ = ["explain", "predict", "rerank", "rollout", "score"]
+__all__ = ["annotate", "explain", "predict", "rerank", "rollout", "score", "select"]
 
 AnyImage = TypeVar("AnyImage", bound=ImageLike)
 
@@ -200,6 +201,39 @@ def rerank(
     (scores,) = check.scores([pool])
     order = sorted(range(len(candidates)), key=lambda i: (math.isnan(scores[i]), -scores[i], i))
     return [(candidates[i], scores[i]) for i in order]
+
+
+def annotate(pairs: str | Path, *, model: str | Path, out: str | Path, progress: Progress | None = None) -> None:
+    """Pseudo-label frame pairs: the inverse model says which action happened in each. The same call again continues.
+
+    Args:
+        pairs: folder of frame pairs, as `mine` writes it.
+        model: name of the inverse model.
+        out: folder for the labelled transitions, each with its log-probability.
+        progress: told how far the work is.
+
+    Raises:
+        ValueError: there are no pairs with images, no such model, or `out` is another run's or the input itself.
+    """
+    from retrodict.bootstrap.annotate import annotate_dir
+
+    annotate_dir(Path(pairs), model=model, out=Path(out), progress=progress)
+
+
+def select(transitions: str | Path, *, top_k: int, out: str | Path) -> None:
+    """Keep the likeliest pseudo-labels, round-robin over the classes.
+
+    Args:
+        transitions: folder of labelled transitions, as `annotate` writes it.
+        top_k: how many to keep.
+        out: folder for the chosen ones.
+
+    Raises:
+        ValueError: no transition has a likelihood, or `out` is another run's or the input itself.
+    """
+    from retrodict.bootstrap.select import select_dir
+
+    select_dir(Path(transitions), top_k=top_k, out=Path(out))
 
 
 def _check(n: int, actions: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ SUFFIXES = frozenset(
 )
 
 
-def folder_clips(videos: Path | Sequence[Path]) -> list[ClipRef]:
+def folder_clips(videos: str | Path | Sequence[str | Path]) -> list[ClipRef]:
     """Clips of files and folders, in order of name. The class of a clip is the name of the folder it lies in.
 
     A clip's name is its path below the folder given; clips that lie in a given folder itself have no class. Raises

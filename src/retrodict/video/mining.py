@@ -46,8 +46,8 @@ class MineResult:
 
 
 def mine(
-    videos: Path | Sequence[Path] | Iterable[ClipRef],
-    out: Path,
+    videos: str | Path | Sequence[str | Path] | Iterable[ClipRef],
+    out: str | Path,
     config: MineConfig | None = None,
     *,
     executor_name: ExecutorName = "processes",
@@ -75,7 +75,7 @@ def mine(
         OSError: `out` cannot be written.
     """
     config = config or MineConfig()
-    refs = _clips(videos)
+    refs, out = _clips(videos), Path(out)
     begun = time.monotonic()
     workers = workers or len(os.sched_getaffinity(0))
     if workers < 1 or shard_clips < 1 or retries < 0 or not 0 < timeout <= _DAY:
@@ -99,7 +99,7 @@ def mine(
     return result
 
 
-def _clips(videos: Path | Sequence[Path] | Iterable[ClipRef]) -> list[ClipRef]:
+def _clips(videos: str | Path | Sequence[str | Path] | Iterable[ClipRef]) -> list[ClipRef]:
     if isinstance(videos, (str, Path)):
         return folder_clips(videos)
     listed = list(videos)

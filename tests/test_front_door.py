@@ -1,0 +1,77 @@
+"""What a user's editor, type checker and notebook see of `import retrodict`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mypy import api as mypy
+
+import retrodict
+from retrodict.transitions import read_transitions
+from retrodict.worlds import get_world
+
+SCRIPT = """
+import retrodict
+
+reveal_type(retrodict.predict("a.png", "x"))
+reveal_type(retrodict.rollout("a.png", ["x", "y"])[0].image)
+reveal_type(retrodict.explain("a.png", "b.png").logprob.sum)
+reveal_type(retrodict.rerank("a.png", "x", ["b.png"]))
+reveal_type(retrodict.load("small", role="inverse"))
+retrodict.annotate("pairs", model="small", out="labelled")
+retrodict.predict("a.png", "x", nn=3)
+retrodict.predictt
+"""
+
+# As a user's `mypy --strict`, but the large libraries behind the signatures are not analysed: that takes minutes.
+CONFIG = """
+[mypy]
+strict = True
+[mypy-retrodict.*]
+follow_imports = silent
+[mypy-numpy.*,rich.*,yaml.*,torch.*,transformers.*,peft.*,accelerate.*,scipy.*,pyarrow.*,pydantic.*,cv2.*,av.*]
+follow_imports = skip
+"""
+
+
+def test_type_checkers_see_real_signatures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MYPYPATH", str(Path(retrodict.__file__).parents[1]))
+    (tmp_path / "mypy.ini").write_text(CONFIG)
+    seen, _, _ = mypy.run(["--config-file", "mypy.ini", "script.py"])
+    types = [line.partition("Revealed type is ")[2].strip('"') for line in seen.splitlines() if "Revealed" in line]
+    assert types == [
+        "retrodict.dynamics.verify.Prediction",
+        "PIL.Image.Image",
+        "float",
+        "list[tuple[str, float]]",
+        "retrodict.models.protocol.InverseModel",
+    ]
+    errors = [line for line in seen.splitlines() if ": error:" in line]
+    assert len(errors) == 2, seen
+    assert 'Unexpected keyword argument "nn" for "predict"' in errors[0]
+    assert 'Module has no attribute "predictt"' in errors[1]
+
+
+def test_names_are_what_they_say_and_load_nothing_before() -> None:
+    assert set(retrodict.__all__) < set(dir(retrodict))
+    for name in set(retrodict.__all__) - {"bench"}:
+        assert getattr(retrodict, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'predictt'"):
+        retrodict.predictt  # noqa: B018
+    loads = "import sys, retrodict; print({'torch', 'numpy', 'PIL'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", loads], check=True, capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_folders_may_be_strings(tiny_model: Path, tmp_path: Path) -> None:
+    tabletop = get_world("tabletop")
+    tabletop.write_videos(tmp_path / "videos", 2, 0, actions=2, truth=tmp_path / "truth")
+    pairs, labelled, chosen = (str(tmp_path / name) for name in ("pairs", "labelled", "chosen"))
+    assert retrodict.mine(str(tmp_path / "videos"), pairs, executor_name="serial").pairs > 0
+    retrodict.annotate(pairs, model=str(tiny_model), out=labelled)
+    retrodict.select(labelled, top_k=1, out=chosen)
+    assert len(read_transitions(Path(chosen))) == 1

@@ -42,8 +42,8 @@ def build(
         list[str],
         typer.Argument(
             metavar="BENCH_DIR...",
-            help="What to compare: folders that bench wrote, or folders of pictures named after items. NAME=FOLDER "
-            "names a system; FOLDER@idm shows the candidate that this verifier picks in place of the greedy one.",
+            help="What to compare: folders that bench wrote, or folders of images named after items. NAME=FOLDER "
+            "names a system; FOLDER@idm shows the candidate that this verifier chooses in place of the greedy one.",
         ),
     ],
     out: OutDir,
@@ -64,7 +64,7 @@ def build(
         typer.Option(help="Text file for the consent page; blank lines part paragraphs."),
     ] = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Leave out items that some system has no picture of, and say so.")
+        bool, typer.Option("--allow-missing", help="Leave out items that some system has no image for, and say so.")
     ] = False,
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -98,10 +98,12 @@ def build(
 
 
 def _paragraphs(path: Path) -> tuple[str, ...]:
-    found = tuple(" ".join(part.split()) for part in path.read_text(encoding="utf-8").split("\n\n") if part.strip())
-    if not found:
+    paragraphs = tuple(
+        " ".join(part.split()) for part in path.read_text(encoding="utf-8").split("\n\n") if part.strip()
+    )
+    if not paragraphs:
         raise ValueError(f"{path} is empty: a consent page needs words.")
-    return found
+    return paragraphs
 
 
 @verb
@@ -119,7 +121,7 @@ def serve(
 
     Example: retrodict study serve study
     """
-    from retrodict.study.server.run import serve
+    from retrodict.study.server import serve
 
     serve(folder, host=host, port=port, base=public_url, say=typer.echo)
 

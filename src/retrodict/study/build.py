@@ -13,7 +13,7 @@ from retrodict.files import write_json
 from retrodict.progress import Progress
 from retrodict.run_folder import RECORD, check
 from retrodict.study.examples import examples
-from retrodict.study.images import encode, keyed_name, noise, shown_size, write_pictures
+from retrodict.study.images import encode, keyed_name, noise, shown_size, write_images
 from retrodict.study.plan import (
     DATABASE,
     KEY,
@@ -87,7 +87,7 @@ def build(
     items, left_out = _complete(every, systems, allow_missing)
     chosen = _choose(items, design.per_subset, seed)
     if progress is not None:
-        progress.stage("pictures", f"{len(chosen)} items, {len(systems)} candidates each")
+        progress.stage("images", f"{len(chosen)} items, {len(systems)} candidates each")
     maker = _Maker(_salt(out), systems, seed)
     for done, item in enumerate(chosen, 1):
         maker.add_item(item)
@@ -97,7 +97,7 @@ def build(
     for number, item in enumerate(_check_items(spare, max(2, round(_CHECKS_PER_ITEM * len(chosen))), seed)):
         maker.add_check(item, number)
     made, drawn = examples(maker.salt, len(systems))
-    maker.pictures |= drawn
+    maker.images |= drawn
     plan = Plan(
         title=title,
         consent=tuple(consent),
@@ -136,18 +136,18 @@ def _systems(given: Sequence[str]) -> list[System]:
 def _complete(
     items: Sequence[Transition], systems: Sequence[System], allow_missing: bool
 ) -> tuple[list[Transition], dict[str, int]]:
-    lacking = {system.name: [item.id for item in items if item.id not in system.pictures] for system in systems}
+    lacking = {system.name: [item.id for item in items if item.id not in system.images] for system in systems}
     counts = {name: len(ids) for name, ids in lacking.items() if ids}
     if counts and not allow_missing:
         said = ", ".join(f"{name} lacks {count} (such as {lacking[name][0]})" for name, count in counts.items())
         raise ValueError(
-            f"Not every system has a picture of every one of the {len(items)} items: {said}. Make them, or ask only "
+            f"Not every system has an image for every one of the {len(items)} items: {said}. Make them, or ask only "
             "about items that all have with --allow-missing; the report then says how many were left out."
         )
     missing = {name for ids in lacking.values() for name in ids}
     complete = [item for item in items if item.id not in missing and item.source is not None]
     if not complete:
-        raise ValueError("No item has a picture of every system: were they made on the same benchmark and seed?")
+        raise ValueError("No item has an image of every system: were they made on the same benchmark and seed?")
     return complete, counts
 
 
@@ -186,7 +186,7 @@ class _Maker:
         self.checks: list[Shown] = []
         self.keyed: dict[str, KeyedItem] = {}
         self.keyed_checks: dict[str, KeyedCheck] = {}
-        self.pictures: dict[str, bytes] = {}
+        self.images: dict[str, bytes] = {}
 
     def add_item(self, item: Transition) -> None:
         shown, names = self._shown(item, "item", {})
@@ -207,9 +207,9 @@ class _Maker:
         kind: CheckKind = "truth" if number % 2 and item.target is not None else "noise"
         decoy = item.target_image if kind == "truth" else noise(item.source_image, item.id)
         shown, names = self._shown(item, "check", {replaced.name: encode(decoy, shown_size(item.source_image))})
-        same = [self.pictures[name] for system, name in names.items() if system != replaced.name]
-        if kind == "truth" and self.pictures[names[replaced.name]] in same:  # then picking it as worst is no mistake
-            self.pictures[names[replaced.name]] = encode(noise(item.source_image, item.id), shown.size)
+        same = [self.images[name] for system, name in names.items() if system != replaced.name]
+        if kind == "truth" and self.images[names[replaced.name]] in same:  # then picking it as worst is no mistake
+            self.images[names[replaced.name]] = encode(noise(item.source_image, item.id), shown.size)
             kind = "noise"
         self.checks.append(shown)
         self.keyed_checks[shown.key] = KeyedCheck(item.id, kind, names[replaced.name])
@@ -217,20 +217,20 @@ class _Maker:
     def _shown(self, item: Transition, kind: str, instead: Mapping[str, bytes]) -> tuple[Shown, dict[str, str]]:
         size = shown_size(item.source_image)
         source = keyed_name(self.salt, kind, item.id, "source")
-        self.pictures[source] = encode(item.source_image, size)
+        self.images[source] = encode(item.source_image, size)
         names = {}
         for system in self.systems:
             names[system.name] = keyed_name(self.salt, kind, item.id, "system", system.name)
-            self.pictures[names[system.name]] = instead.get(system.name) or encode(_open(system, item.id), size)
+            self.images[names[system.name]] = instead.get(system.name) or encode(_open(system, item.id), size)
         key = keyed_name(self.salt, kind, item.id)
         return Shown(key, item.category, item.action, source, tuple(sorted(names.values())), size), names
 
 
 def _open(system: System, item: str) -> Any:
     try:
-        return system.pictures[item]()
+        return system.images[item]()
     except OSError as error:
-        raise ValueError(f"{system.name} has an unreadable picture of {item}: {error}") from None
+        raise ValueError(f"{system.name} has an unreadable image of {item}: {error}") from None
 
 
 def _write(out: Path, record: Mapping[str, Any], plan: Plan, maker: _Maker, left_out: Mapping[str, int]) -> None:
@@ -248,7 +248,7 @@ def _write(out: Path, record: Mapping[str, Any], plan: Plan, maker: _Maker, left
         left_out=left_out,
     )
     write_json(out / KEY, to_json(key))
-    write_pictures(out / PICTURES, maker.pictures)
+    write_images(out / PICTURES, maker.images)
     with Store(out / DATABASE) as store:
         store.create(plan)
     for secret in (RECORD, KEY, DATABASE):

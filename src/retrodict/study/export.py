@@ -19,7 +19,7 @@ def records(store: Store, plan: Plan) -> list[Record]:
     """Every finished judgement, by rater and position.
 
     `{"rater", "position", "kind", "item", "subset", "action", "order", "best", "worst", "cant_tell", "seconds",
-    "clicks", "at"}`: `order` lists the pictures as they were shown, `best` and `worst` are two of them or None,
+    "clicks", "at"}`: `order` lists the images as they were shown, `best` and `worst` are two of them or None,
     `seconds` is how long the page was in view, `clicks` how many steps it took, `at` the time (UTC).
     """
     shown = {one.key: one for one in (*plan.items, *plan.checks)}

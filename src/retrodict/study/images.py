@@ -20,35 +20,35 @@ def keyed_name(salt: str, *parts: str) -> str:
     return hmac.new(bytes.fromhex(salt), "\x1f".join(parts).encode(), hashlib.sha256).hexdigest()[:32]
 
 
-def shown_size(picture: Image.Image) -> tuple[int, int]:
+def shown_size(image: Image.Image) -> tuple[int, int]:
     """The size at which a source and all its candidates are stored."""
-    scale = min(1.0, LONGEST / max(picture.size))
-    return max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    scale = min(1.0, LONGEST / max(image.size))
+    return max(1, round(image.width * scale)), max(1, round(image.height * scale))
 
 
-def encode(picture: Image.Image, size: tuple[int, int]) -> bytes:
+def encode(image: Image.Image, size: tuple[int, int]) -> bytes:
     """PNG of exactly `size`, made the same way for everybody. Pixels are copied, so no metadata comes along."""
-    picture = picture.convert("RGB")
-    if picture.size != size:
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
-    clean = Image.fromarray(np.asarray(picture))
+    image = image.convert("RGB")
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    clean = Image.fromarray(np.asarray(image))
     buffer = io.BytesIO()
     clean.save(buffer, "PNG", compress_level=6)
     return buffer.getvalue()
 
 
-def noise(picture: Image.Image, seed: str) -> Image.Image:
+def noise(image: Image.Image, seed: str) -> Image.Image:
     """The image's own pixels in random order: the right colours, and nothing to see."""
-    pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
     digest = hashlib.sha256(seed.encode()).digest()
     shuffled = np.random.default_rng(int.from_bytes(digest[:8], "big")).permutation(pixels)
-    return Image.fromarray(shuffled.reshape(picture.height, picture.width, 3))
+    return Image.fromarray(shuffled.reshape(image.height, image.width, 3))
 
 
-def write_pictures(folder: Path, pictures: dict[str, bytes]) -> None:
+def write_images(folder: Path, images: dict[str, bytes]) -> None:
     """Write `<name>.png` in the order of the names, all with the same time."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in sorted(pictures):
+    for name in sorted(images):
         path = folder / f"{name}.png"
-        path.write_bytes(pictures[name])
+        path.write_bytes(images[name])
         os.utime(path, (_EPOCH, _EPOCH))

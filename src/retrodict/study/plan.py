@@ -103,29 +103,29 @@ def to_json(value: Plan | Key) -> dict[str, Any]:
 
 def read_plan(folder: Path) -> Plan:
     """Raises `ValueError` when `folder` holds no study."""
-    found = _load(folder, PLAN)
+    fields = _load(folder, PLAN)
     return Plan(
-        **found
+        **fields
         | {
-            "consent": tuple(found["consent"]),
-            "items": _shown(found["items"]),
-            "checks": _shown(found["checks"]),
+            "consent": tuple(fields["consent"]),
+            "items": _shown(fields["items"]),
+            "checks": _shown(fields["checks"]),
             "examples": tuple(
                 Example(**one | {name: tuple(one[name]) for name in ("candidates", "remarks", "size")})
-                for one in found["examples"]
+                for one in fields["examples"]
             ),
         }
     )
 
 
 def read_key(folder: Path) -> Key:
-    found = _load(folder, KEY)
+    fields = _load(folder, KEY)
     return Key(
-        **found
+        **fields
         | {
-            "systems": tuple(found["systems"]),
-            "items": {name: KeyedItem(**item) for name, item in found["items"].items()},
-            "checks": {name: KeyedCheck(**check) for name, check in found["checks"].items()},
+            "systems": tuple(fields["systems"]),
+            "items": {name: KeyedItem(**item) for name, item in fields["items"].items()},
+            "checks": {name: KeyedCheck(**check) for name, check in fields["checks"].items()},
         }
     )
 
@@ -137,12 +137,12 @@ def _shown(rows: Sequence[Mapping[str, Any]]) -> tuple[Shown, ...]:
 def _load(folder: Path, name: str) -> dict[str, Any]:
     path = Path(folder) / name
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(
             f"{folder} holds no study: make one with `retrodict study build ... --out {folder}`."
         ) from None
     except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
-    assert isinstance(found, dict)
-    return found
+    assert isinstance(value, dict)
+    return value

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -13,9 +14,10 @@ from PIL import Image
 from retrodict.dynamics.verify import choose
 from retrodict.evaluation.pool import ItemResult, Scored
 from retrodict.evaluation.predictions import GREEDY, read_predictions
+from retrodict.images import read_image
 from retrodict.transitions import Transition, decode_image
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 BENCH_SCORE = "bench score"  # the automatic score that bench keeps beside every frame, where it has one
 
 Scores = Mapping[str, Mapping[str, float]]  # judge -> item id -> score
@@ -27,7 +29,7 @@ class System:
 
     name: str
     origin: str
-    pictures: Mapping[str, Callable[[], Image.Image]]
+    images: Mapping[str, Callable[[], Image.Image]]
     frames: Mapping[str, int] = field(default_factory=dict)  # item id -> candidate; -1 is greedy
     scores: Scores = field(default_factory=dict)
 
@@ -40,12 +42,12 @@ def read_system(given: str) -> list[System]:
     """
     name, folder, verifier = _parse(given)
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder: name what `retrodict bench` wrote, or a folder of pictures.")
+        raise ValueError(f"{folder} is no folder: name what `retrodict bench` wrote, or a folder of images.")
     files = sorted((folder / "predictions").glob("*.parquet"))
     if not files:
         if verifier:
             raise ValueError(f"{folder} holds no predictions of bench, so @{verifier} has nothing to choose from.")
-        return [_from_pictures(name or folder.resolve().name, folder)]
+        return [_from_images(name or folder.resolve().name, folder)]
     if name and len(files) > 1:
         raise ValueError(f"{folder} holds {len(files)} systems, so it cannot be called {name}.")
     return [_from_run(name or _run_name(file, verifier), file, verifier) for file in files]
@@ -59,7 +61,7 @@ def read_items(given: Sequence[str], data: Path | None) -> list[Transition]:
     if runs:
         return items_of(runs[0], data)
     if data is None:
-        raise ValueError("These folders hold pictures only: name the folder of the benchmark with --data.")
+        raise ValueError("These folders hold images only: name the folder of the benchmark with --data.")
     from retrodict.data.aurora import read_aurora
 
     return read_aurora(data)
@@ -68,18 +70,18 @@ def read_items(given: Sequence[str], data: Path | None) -> list[Transition]:
 def judge_scores(origin: str, frames: Mapping[str, int]) -> dict[str, dict[str, float]]:
     """What `retrodict judge` says of these frames of a run, by judge and item; empty where nobody judged them."""
     file = Path(origin)
-    found: dict[str, dict[str, float]] = {}
+    by_judge: dict[str, dict[str, float]] = {}
     for path in sorted((file.parent.parent / "judge").glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             is_shown = frames.get(row["id"]) == row["candidate"]
             if is_shown and row["row"].startswith(f"{file.stem}.") and row["score"] is not None:
-                found.setdefault(path.stem, {})[row["id"]] = float(row["score"])
-    return found
+                by_judge.setdefault(path.stem, {})[row["id"]] = float(row["score"])
+    return by_judge
 
 
 def folder_of(given: str) -> Path:
-    """What is read of `[NAME=]FOLDER[@VERIFIER]`: the predictions of a run folder, or a folder of pictures."""
+    """What is read of `[NAME=]FOLDER[@VERIFIER]`: the predictions of a run folder, or a folder of images."""
     folder = _parse(given)[1]
     predictions = folder / "predictions"
     return predictions if predictions.is_dir() else folder
@@ -101,13 +103,14 @@ def _run_name(file: Path, verifier: str) -> str:
 
 def _from_run(name: str, file: Path, verifier: str) -> System:
     shown = {item.id: _frame(item, verifier, file) for item in read_predictions(file)}
-    pictures = {i: _opener(frame.image, f"prediction of {i}") for i, (_, frame) in shown.items() if frame.image}
-    frames = {i: shown[i][0] for i in pictures}
+    predicted = {i: frame.image for i, (_, frame) in shown.items() if frame.image}
+    images = {i: partial(decode_image, data, f"prediction of {i}") for i, data in predicted.items()}
+    frames = {i: shown[i][0] for i in images}
     scores = {i: frame.score for i, (_, frame) in shown.items() if not math.isnan(frame.score)}
     return System(
         name,
         str(file.resolve()),
-        pictures,
+        images,
         frames,
         ({BENCH_SCORE: scores} if scores else {}) | judge_scores(str(file), frames),
     )
@@ -126,20 +129,8 @@ def _frame(item: ItemResult, verifier: str, file: Path) -> tuple[int, Scored]:
     return best, item.pool[best]
 
 
-def _from_pictures(name: str, folder: Path) -> System:
-    files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICTURES}
+def _from_images(name: str, folder: Path) -> System:
+    files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGES}
     if not files:
-        raise ValueError(f"{folder} holds neither predictions of bench nor pictures named after items.")
-    return System(name, str(folder.resolve()), {stem: _file_opener(path) for stem, path in files.items()})
-
-
-def _opener(data: bytes, what: str) -> Callable[[], Image.Image]:
-    return lambda: decode_image(data, what)
-
-
-def _file_opener(path: Path) -> Callable[[], Image.Image]:
-    def load() -> Image.Image:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-
-    return load
+        raise ValueError(f"{folder} holds neither predictions of bench nor images named after items.")
+    return System(name, str(folder.resolve()), {stem: partial(read_image, path) for stem, path in files.items()})

@@ -161,8 +161,8 @@ class Store:
         return self.setting("paused") == "1"
 
     def rater(self, token: str) -> Rater | None:
-        found = self.rows("SELECT * FROM rater WHERE token = ?", token)
-        return _rater(found[0]) if found else None
+        rows = self.rows("SELECT * FROM rater WHERE token = ?", token)
+        return _rater(rows[0]) if rows else None
 
     def consent(self, rater: int) -> None:
         self._stamp("consented_at", rater)
@@ -183,13 +183,13 @@ class Store:
 
     def ahead(self, rater: int, position: int, count: int) -> list[tuple[str, tuple[str, ...]]]:
         """Keys and images of the next trials, to be loaded before they are needed."""
-        found = self.rows(
+        rows = self.rows(
             "SELECT key, pictures FROM trial WHERE rater = ? AND position > ? ORDER BY position LIMIT ?",
             rater,
             position,
             count,
         )
-        return [(row["key"], tuple(json.loads(row["pictures"]))) for row in found]
+        return [(row["key"], tuple(json.loads(row["pictures"]))) for row in rows]
 
     def save(self, rater: int, position: int, answer: Answer) -> None:
         """Store one click. When this returns, it is on disk.
@@ -232,8 +232,8 @@ def _rater(row: sqlite3.Row) -> Rater:
 
 
 def _row(db: sqlite3.Connection, rater: int, position: int) -> sqlite3.Row | None:
-    found = db.execute("SELECT * FROM trial WHERE rater = ? AND position = ?", (rater, position)).fetchone()
-    return found if found is None or isinstance(found, sqlite3.Row) else None
+    row = db.execute("SELECT * FROM trial WHERE rater = ? AND position = ?", (rater, position)).fetchone()
+    return row if row is None or isinstance(row, sqlite3.Row) else None
 
 
 def _state(db: sqlite3.Connection, rater: int, position: int | None) -> State | None:
@@ -249,8 +249,8 @@ def _state(db: sqlite3.Connection, rater: int, position: int | None) -> State | 
     if row is None:
         return None
     pictures = tuple(json.loads(row["pictures"]))
-    found = db.execute("SELECT * FROM judgement WHERE trial = ?", (row["id"],)).fetchone()
-    answer = Answer() if found is None else _answer(found, pictures)
+    judgement = db.execute("SELECT * FROM judgement WHERE trial = ?", (row["id"],)).fetchone()
+    answer = Answer() if judgement is None else _answer(judgement, pictures)
     return State(position, current, total, row["key"], pictures, answer)
 
 

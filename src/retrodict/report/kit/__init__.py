@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retrodict.files import write_text
 from retrodict.report.kit import format
 
-
-def render(template: str, **values: object) -> str:
-    """A page of `report/templates` as self-contained HTML; all text that comes from a run is escaped."""
+if TYPE_CHECKING:
     import jinja2
 
-    loaders = [jinja2.PackageLoader("retrodict.report"), jinja2.PackageLoader("retrodict.report.kit")]
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(loaders),
+
+def environment(*packages: str) -> jinja2.Environment:
+    """Templates of these packages; whatever is inserted is escaped, and a missing value is an error."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package) for package in packages]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {
+
+
+def render(template: str, **values: object) -> str:
+    """A page of `report/templates` as self-contained HTML; all text that comes from a run is escaped."""
+    pages = environment("retrodict.report", "retrodict.report.kit")
+    pages.filters |= {
         "num": format.number,
         "count": format.count,
         "pct": format.percent,
@@ -30,7 +37,7 @@ def render(template: str, **values: object) -> str:
         "clock": format.duration,
         "brief": format.brief,
     }
-    return environment.get_template(template).render(**values)
+    return pages.get_template(template).render(**values)
 
 
 def write_page(path: Path, template: str, **values: Any) -> Path:

@@ -48,12 +48,12 @@ def agreement(panel: Panel) -> dict[str, Any]:
     ]
     same = [_same_best(panel.scores_IRS[i]) for i in range(len(panel.items))]
     values = [value for value in same if not math.isnan(value)]
-    found = mean_interval(values)
+    same_best = mean_interval(values)
     return {
         "alpha": krippendorff_alpha([unit for item in units for unit in item]),
         "alpha_ci95": _alpha_interval(units),
-        "same_best": found.mean,
-        "same_best_ci95": found.ci95,
+        "same_best": same_best.mean,
+        "same_best_ci95": same_best.ci95,
         "same_best_chance": 1 / len(panel.systems),
         "n_items": len(units),
     }
@@ -70,11 +70,11 @@ def _alpha_interval(units: Sequence[Sequence[Values]], resamples: int = 300) -> 
     if len(units) < 2:
         return [math.nan, math.nan]
     rng = np.random.default_rng(0)
-    found = [
+    alphas = [
         krippendorff_alpha([unit for i in rng.integers(0, len(units), len(units)) for unit in units[i]])
         for _ in range(resamples)
     ]
-    low, high = np.nanpercentile(found, [2.5, 97.5])
+    low, high = np.nanpercentile(alphas, [2.5, 97.5])
     return [float(low), float(high)]
 
 
@@ -97,6 +97,8 @@ def attention(rows: Sequence[Record], key: Key) -> dict[str, Any]:
             is_worst = row["worst"] == check.decoy
             failed.setdefault(row["rater"], []).append(is_worst if check.kind == "truth" else not is_worst)
     return {
-        "failed": share([one for found in failed.values() for one in found]),
-        "raters": {str(rater): {"failed": sum(found), "n": len(found)} for rater, found in sorted(failed.items())},
+        "failed": share([one for outcomes in failed.values() for one in outcomes]),
+        "raters": {
+            str(rater): {"failed": sum(outcomes), "n": len(outcomes)} for rater, outcomes in sorted(failed.items())
+        },
     }

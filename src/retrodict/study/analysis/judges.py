@@ -46,7 +46,7 @@ def against_people(panel: Panel, judge_IS: Values) -> dict[str, Any]:
         "item": lambda rows: _rho(scores_IS[rows].ravel(), judge_IS[rows].ravel()),
         "system": lambda rows: _rho(scores_IS[rows].mean(0), judge_IS[rows].mean(0)),
     }
-    found = {
+    correlations = {
         name: {
             "rho": rho(every),
             "ci95": _percentiles([rho(rows) for rows in samples]) if len(members) > 1 else [math.nan] * 2,
@@ -58,7 +58,7 @@ def against_people(panel: Panel, judge_IS: Values) -> dict[str, Any]:
     return {
         "n_items": len(part.items),
         "n_unscored": int((~known).sum()),
-        "spearman": found,
+        "spearman": correlations,
         "best": {"share": best.mean, "ci95": best.ci95, "chance": 1 / len(part.systems), "n_items": best.n},
         "wins": ahead_IST.mean(0).tolist(),
     }
@@ -83,9 +83,9 @@ def _percentiles(values: list[float]) -> list[float]:
 
 def _best_agreement(panel: Panel, judge_IS: Values) -> list[float]:
     """Per item, how often a rater's best is the judge's; a judge who puts m candidates first has 1/m of each."""
-    found = []
+    shares = []
     for scores_RS, judge_S in zip(panel.scores_IRS, judge_IS, strict=True):
         top = judge_S == judge_S.max()
         picked = [top[row.argmax()] / top.sum() for row in scores_RS if row.max() == 1]
-        found.append(float(np.mean(picked)) if picked else math.nan)
-    return found
+        shares.append(float(np.mean(picked)) if picked else math.nan)
+    return shares

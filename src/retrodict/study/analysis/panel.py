@@ -93,8 +93,8 @@ def make_panel(rows: Sequence[Record], key: Key) -> Panel:
 def row_scores(row: Record, key: Key) -> list[int]:
     """1, -1 or 0 of each system, in the key's order."""
     pictures = key.items[row["item"]].pictures
-    found = {pictures[name]: int(name == row["best"]) - int(name == row["worst"]) for name in row["order"]}
-    return [found[system] for system in key.systems]
+    by_system = {pictures[name]: int(name == row["best"]) - int(name == row["worst"]) for name in row["order"]}
+    return [by_system[system] for system in key.systems]
 
 
 def draws(panel: Panel, resamples: int = RESAMPLES) -> tuple[Values, Values]:
@@ -117,8 +117,8 @@ def weighted(values_IRX: Values, raters_BR: Values) -> Values:
     known_IR = ~np.isnan(flat_IRX[:, :, 0])
     weight_BI = raters_BR @ known_IR.T
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = np.einsum("br,irx->bix", raters_BR, np.nan_to_num(flat_IRX)) / weight_BI[:, :, None]
-    return np.asarray(found.reshape(len(raters_BR), len(values_IRX), *values_IRX.shape[2:]))
+        mean_BIX = np.einsum("br,irx->bix", raters_BR, np.nan_to_num(flat_IRX)) / weight_BI[:, :, None]
+    return np.asarray(mean_BIX.reshape(len(raters_BR), len(values_IRX), *values_IRX.shape[2:]))
 
 
 def resampled(values_IRX: Values, weights: tuple[Values, Values]) -> Values:

@@ -58,23 +58,23 @@ def analyse(plan: Plan, key: Key, rows: Sequence[Record]) -> dict[str, Any]:
 
 def _holm_over_subsets(by_subset: dict[str, list[dict[str, Any]]]) -> None:
     """One family of all pairs of all subsets, so that looking into many of them costs what it should."""
-    rows = [row for found in by_subset.values() for row in found]
+    rows = [row for pairs_of_subset in by_subset.values() for row in pairs_of_subset]
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = p
 
 
 def _judges(panel: Panel, key: Key) -> dict[str, Any]:
     """Scores from when the study was built, and those that judges have given since, where the runs still exist."""
-    found: dict[str, dict[str, dict[str, float | None]]] = {}
+    scores: dict[str, dict[str, dict[str, float | None]]] = {}
     for item in key.items.values():
         for judge, by_system in item.scores.items():
-            found.setdefault(judge, {}).setdefault(item.id, {}).update(by_system)
+            scores.setdefault(judge, {}).setdefault(item.id, {}).update(by_system)
     for system, origin in key.inputs.items():
         frames = {item.id: item.frames[system] for item in key.items.values() if system in item.frames}
         for judge, by_item in (judge_scores(origin, frames) if Path(origin).is_file() else {}).items():
             for item_id, score in by_item.items():
-                found.setdefault(judge, {}).setdefault(item_id, {})[system] = score
-    return {judge: judge_table(panel, table) for judge, table in sorted(found.items())}
+                scores.setdefault(judge, {}).setdefault(item_id, {})[system] = score
+    return {judge: judge_table(panel, table) for judge, table in sorted(scores.items())}
 
 
 def _cant_tell(rows: Sequence[Record]) -> dict[str, int]:
@@ -84,11 +84,11 @@ def _cant_tell(rows: Sequence[Record]) -> dict[str, int]:
 
 def _places(rows: Sequence[Record], candidates: int) -> dict[str, list[int]]:
     """How often each place on the page was best and worst: even, if order did not matter."""
-    found = {}
+    counted = {}
     for name in ("best", "worst"):
         counts = Counter(row["order"].index(row[name]) for row in rows if row["kind"] == "item" and row[name])
-        found[name] = [counts[i] for i in range(candidates)]
-    return found
+        counted[name] = [counts[i] for i in range(candidates)]
+    return counted
 
 
 def _raters(rows: Sequence[Record]) -> dict[str, dict[str, Any]]:
@@ -96,6 +96,6 @@ def _raters(rows: Sequence[Record]) -> dict[str, dict[str, Any]]:
     for row in rows:
         seconds.setdefault(row["rater"], []).append(row["seconds"])
     return {
-        str(rater): {"judgements": len(found), "median_seconds": round(statistics.median(found), 1)}
-        for rater, found in sorted(seconds.items())
+        str(rater): {"judgements": len(times), "median_seconds": round(statistics.median(times), 1)}
+        for rater, times in sorted(seconds.items())
     }

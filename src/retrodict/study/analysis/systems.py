@@ -21,11 +21,11 @@ PRIOR = 0.5  # wins that every system is given against every other, so that stre
 
 def scores(panel: Panel) -> dict[str, Any]:
     """`{system: {"score", "ci95"}}` with `n_items`, `n_judgements` and how the interval was made."""
-    found = mean(panel.scores_IRS)
+    means = mean(panel.scores_IRS)
     spans = interval(resampled(panel.scores_IRS, draws(panel))) if len(set(panel.groups)) > 1 else None
     return {
         "systems": {
-            system: {"score": float(found[i]), "ci95": spans[i] if spans else [math.nan, math.nan]}
+            system: {"score": float(means[i]), "ci95": spans[i] if spans else [math.nan, math.nan]}
             for i, system in enumerate(panel.systems)
         },
         "n_items": len(panel.items),
@@ -103,9 +103,9 @@ def bradley_terry(wins_BST: Values, rounds: int = 10_000, tolerance: float = 1e-
 
 def strengths(panel: Panel) -> dict[str, dict[str, Any]]:
     """Bradley-Terry log strengths with bootstrap intervals, by system."""
-    found = bradley_terry(win_matrix(panel)[None] * panel.n_judgements)[0]
+    log_strengths = bradley_terry(win_matrix(panel)[None] * panel.n_judgements)[0]
     spans = [[math.nan, math.nan]] * len(panel.systems)
     if len(set(panel.groups)) > 1:
         drawn_BST = resampled(wins(panel), draws(panel, 500))
         spans = interval(bradley_terry(drawn_BST * panel.n_judgements, tolerance=1e-6))
-    return {s: {"log_strength": float(found[i]), "ci95": spans[i]} for i, s in enumerate(panel.systems)}
+    return {s: {"log_strength": float(log_strengths[i]), "ci95": spans[i]} for i, s in enumerate(panel.systems)}

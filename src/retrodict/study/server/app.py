@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 
 from retrodict.study.plan import DATABASE, PICTURES, read_plan
 from retrodict.study.server import admin, rating
-from retrodict.study.server.pages import environment, message
+from retrodict.study.server.pages import message
 from retrodict.study.server.safety import Guard
 from retrodict.study.store import Store
 
@@ -54,7 +54,6 @@ def create_app(folder: Path, *, hosts: tuple[str, ...] = LOOPBACK, base: str = "
     app.state.plan, app.state.store, app.state.secure = plan, store, base.startswith("https:")
     app.state.base = base
     app.state.pictures, app.state.known = folder / PICTURES, plan.pictures
-    app.state.templates = environment()
     return app
 
 

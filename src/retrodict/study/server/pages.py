@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from retrodict.report.kit import environment
 
-def environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("retrodict.study.server"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+TEMPLATES = environment("retrodict.study.server")
 
 
 def page(request: Request, template: str, code: int = 200, **values: Any) -> HTMLResponse:
-    found = request.app.state.templates.get_template(template)
-    return HTMLResponse(found.render(plan=request.app.state.plan, **values), code)
+    return HTMLResponse(TEMPLATES.get_template(template).render(plan=request.app.state.plan, **values), code)
 
 
 def message(request: Request, heading: str, text: str, code: int = 200) -> HTMLResponse:

@@ -35,10 +35,10 @@ class Click(BaseModel):
 
 
 def _rater(request: Request) -> Rater:
-    found: Rater | None = request.app.state.store.rater(request.path_params["token"])
-    if found is None:
+    rater: Rater | None = request.app.state.store.rater(request.path_params["token"])
+    if rater is None:
         raise HTTPException(404)
-    return found
+    return rater
 
 
 def _stopped(request: Request, rater: Rater) -> Response | None:

@@ -62,7 +62,7 @@ def _raters(store: Store, rows: list[Record]) -> list[RaterStatus]:
     times = defaultdict(list)
     for row in rows:
         times[row["rater"]].append(row["seconds"])
-    found = store.rows(
+    raters = store.rows(
         "SELECT rater.*, count(trial.id) AS total FROM rater JOIN trial ON trial.rater = rater.id GROUP BY rater.id"
     )
     return [
@@ -75,7 +75,7 @@ def _raters(store: Store, rows: list[Record]) -> list[RaterStatus]:
             _ago(row["seen_at"]),
             _standing(row, len(times[row["id"]])),
         )
-        for row in found
+        for row in raters
     ]
 
 
@@ -97,11 +97,11 @@ def _ago(at: float | None) -> str:
 
 
 def _by_item(rows: list[Record]) -> dict[str, list[Record]]:
-    found = defaultdict(list)
+    by_item = defaultdict(list)
     for row in rows:
         if row["kind"] == "item":
-            found[row["item"]].append(row)
-    return found
+            by_item[row["item"]].append(row)
+    return by_item
 
 
 def _item(subset: str, action: str, rows: list[Record]) -> ItemStatus:

@@ -102,7 +102,7 @@ def test_scores_do_not_depend_on_padding_batch_or_order(
 
 def test_what_sequences_share_is_read_once(family: SmallFamily, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four targets of one source with three actions each: 12 sequences of one source picture and four target ones."""
-    family.told_changes = False  # else the source is read with an eye on the target
+    family.use_change_mask = False  # else the source is read with an eye on the target
     source_L, *targets = np.random.default_rng(0).integers(0, 12, (5, 9))
     texts = (*ACTIONS, "remove the blue box")
     together = [build(family, "inverse", source_L=source_L, target_L=t, action=a) for t in targets for a in texts]

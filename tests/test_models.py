@@ -26,12 +26,16 @@ ACTION = "push the red ball to the left"
 
 
 def test_a_saved_model_is_the_same_model(family: SmallFamily, tmp_path: Path) -> None:
-    family.told_changes = False
+    family.use_change_mask = False
     save_model(family, "forward", tmp_path / "model", note="a fact")
     loaded = load_family(tmp_path / "model")
     assert json.loads((tmp_path / "model" / CARD).read_text())["note"] == "a fact"
     assert isinstance(loaded, SmallFamily)
-    assert (loaded.told_changes, loaded.tokenizer, loaded.spec) == (False, family.tokenizer, family.spec)
+    assert (loaded.use_change_mask, loaded.tokenizer, loaded.spec) == (False, family.tokenizer, family.spec)
+    config = (tmp_path / "model" / "config.json").read_text()
+    (tmp_path / "model" / "config.json").write_text(config.replace("use_change_mask", "told_changes"))
+    earlier = load_family(tmp_path / "model")
+    assert isinstance(earlier, SmallFamily) and not earlier.use_change_mask, "a model of an earlier version"
     codes = {"source_L": np.arange(9), "target_L": np.arange(9)[::-1].copy()}
     for direction in ("forward", "inverse"):
         one, other = (score(f, [build(f, direction, action=ACTION, **codes)])[0] for f in (family, loaded))  # type: ignore[arg-type]

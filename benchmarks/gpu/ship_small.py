@@ -118,7 +118,9 @@ def _train(
     )
     train(family, direction, examples, config, arguments.out / f"{direction}.training", _print)
     facts = {"size": arguments.size, "examples": arguments.examples, "training": config.model_dump(mode="json")}
-    shipped = SmallFamily(family.module, keep_codes(tokenizer, codes_N2L), words, told_changes=family.told_changes)
+    shipped = SmallFamily(
+        family.module, keep_codes(tokenizer, codes_N2L), words, use_change_mask=family.use_change_mask
+    )
     save_model(shipped, direction, folder, **facts)
 
 

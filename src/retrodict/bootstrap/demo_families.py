@@ -15,8 +15,8 @@ PLUMBING = Settings(labelled=24, test=12, videos=4, actions=4, top_k=8, steps=16
 NOTE = "Tiny model with random weights: this run shows that all parts fit together, and its numbers mean nothing."
 
 
-def starting_point(context: Context, *, told_changes: bool) -> Callable[[], TokenFamily]:
-    """What makes a model to train. `told_changes` is the small family's; others have no such input."""
+def starting_point(context: Context, *, use_change_mask: bool) -> Callable[[], TokenFamily]:
+    """What makes a model to train. `use_change_mask` is the small family's; others have no such input."""
     from retrodict.loading import load_family
     from retrodict.models.small.family import SmallFamily
     from retrodict.models.small.image_tokenizer import ImageTokenizer
@@ -27,7 +27,7 @@ def starting_point(context: Context, *, told_changes: bool) -> Callable[[], Toke
         return lambda: load_family(context.dir("base"))
     images = ImageTokenizer.load(context.dir("image_tokenizer"))
     words = Words.from_texts(tabletop.vocabulary())
-    return lambda: SmallFamily.new(images, words, told_changes=told_changes)
+    return lambda: SmallFamily.new(images, words, use_change_mask=use_change_mask)
 
 
 def make_base(context: Context) -> str:

@@ -83,7 +83,7 @@ def _train(
 
     settings = context.settings
     train_model(
-        starting_point(context, told_changes=options.pop("told_changes", True)),
+        starting_point(context, use_change_mask=options.pop("use_change_mask", True)),
         direction,
         rows,
         TrainConfig(steps=settings.steps, per_device_batch_size=settings.batch, learning_rate=settings.lr),
@@ -96,9 +96,9 @@ def _train(
     return f"{settings.steps:,} steps on {len(rows):,} transitions"
 
 
-def train_inverse(context: Context, progress: Progress, folder: Path, *, told_changes: bool) -> str:
+def train_inverse(context: Context, progress: Progress, folder: Path, *, use_change_mask: bool) -> str:
     rows = read_transitions(context.dir("labelled"))
-    return _train(context, progress, folder, "inverse", rows, told_changes=told_changes)
+    return _train(context, progress, folder, "inverse", rows, use_change_mask=use_change_mask)
 
 
 def train_forward(
@@ -108,11 +108,11 @@ def train_forward(
 
 
 def idm(context: Context, progress: Progress) -> str:
-    return train_inverse(context, progress, context.dir("idm"), told_changes=True)
+    return train_inverse(context, progress, context.dir("idm"), use_change_mask=True)
 
 
 def idm_plain(context: Context, progress: Progress) -> str:
-    return train_inverse(context, progress, context.dir("idm_plain"), told_changes=False)
+    return train_inverse(context, progress, context.dir("idm_plain"), use_change_mask=False)
 
 
 def annotate(context: Context, progress: Progress) -> str:

@@ -5,7 +5,8 @@ does the frame look like after the action?). `TokenFamily` is what a unified vis
 one autoregressive transformer over text tokens and discrete image tokens. `dynamics.unified.UnifiedModel` turns a
 `TokenFamily` into both.
 
-Shape suffixes: B sequences, T positions, N images, L tokens of one image, D features, K image codes, V text tokens.
+Shape suffixes: B sequences, T positions, N images, L tokens of one image, D features, K entries of the codebook, V text
+tokens. In names, `codes` are image tokens counted from 0; as ids of the language model they begin at `first_id`.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ class Explanation:
 class Candidate:
     """One predicted frame.
 
-    `codes_L` are the sampled image codes under the tokenizer called `tokenizer`; they are what a verifier with the same
-    tokenizer scores, so that nothing is decoded to pixels and encoded again.
+    `codes_L` are the sampled image tokens of the tokenizer called `tokenizer`. A verifier with the same tokenizer
+    scores them, so that nothing is detokenized and re-tokenized.
     """
 
     image: Image.Image
@@ -75,15 +76,40 @@ def image_of(frame: Frame) -> Image.Image:
 class InverseModel(Protocol):
     """Reads the action out of frame pairs."""
 
-    def explain(self, pairs: Sequence[Pair]) -> list[Explanation]: ...
+    def explain(self, pairs: Sequence[Pair]) -> list[Explanation]:
+        """The likeliest action between two frames (inverse prediction).
+
+        Args:
+            pairs: Source and target of each transition; images of any size, or candidates of a forward model, whose
+                image tokens are read as they were sampled where the tokenizer is the same.
+
+        Returns:
+            One explanation for each pair, in order: the action in words, decoded greedily, and its log-probability.
+
+        Raises:
+            ValueError: A pair cannot be read.
+        """
+        ...
 
     def score(self, pairs: Sequence[Pair], actions: Sequence[str]) -> list[LogProb]:
-        """log p(action | source, target) for each pair and action."""
+        """log p(action | source, target).
+
+        Args:
+            pairs: As for `explain`.
+            actions: One for each pair.
+
+        Returns:
+            One log-probability for each pair, in nats, with the number of tokens that it is summed over: those of the
+            action and the one that ends it.
+
+        Raises:
+            ValueError: An action is empty or cannot be expressed in the model's vocabulary.
+        """
         ...
 
 
 class ForwardModel(Protocol):
-    """Predicts the frame after an action."""
+    """Predicts the frame after an action: a world model of one step."""
 
     def sample(
         self,
@@ -93,10 +119,20 @@ class ForwardModel(Protocol):
         seed: int,
         sampling: Sampling = Sampling(),
     ) -> list[list[Candidate]]:
-        """`n` candidates for each (source, action). Temperature 0 is greedy and gives `n` equal candidates.
+        """Sample next frames.
 
-        Raises `ValueError` for an action that the model cannot express, and `SamplingError`, which is one, for
-        settings that it cannot follow.
+        Args:
+            sources: The frames before the actions.
+            actions: One for each source, in words.
+            n: Candidates for each source and action.
+            seed: The same seed gives the same candidates, whatever else is in the batch.
+            sampling: Temperature 0 is greedy and gives `n` equal candidates.
+
+        Returns:
+            `n` candidates for each source and action, in order.
+
+        Raises:
+            ValueError: An action cannot be expressed; as `SamplingError`, the model cannot follow `sampling`.
         """
         ...
 
@@ -106,57 +142,72 @@ class ScoringForwardModel(ForwardModel, Protocol):
 
     def score_targets(
         self, sources: Sequence[Frame], actions: Sequence[str], targets: Sequence[Frame]
-    ) -> list[LogProb]: ...
+    ) -> list[LogProb]:
+        """log p(target | source, action).
+
+        Args:
+            sources: The frames before the actions.
+            actions: One for each source.
+            targets: One for each source. A candidate of the same image tokenizer is scored on its sampled image
+                tokens, never detokenized and re-tokenized.
+
+        Returns:
+            One log-probability for each row, in nats, summed over the target's image tokens.
+
+        Raises:
+            ValueError: An action cannot be expressed.
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """Static facts of a family's discrete images: `opening`, then a block of codes, then `closing`.
+    """The layout of a family's discrete images: `opening`, then a block of image tokens, then `closing`.
 
     `row_end` ids, where a family has them, follow each row of the grid inside the block. They are the same in every
-    picture, so they are never sampled, supervised or scored.
+    image, so they are never sampled, supervised or scored.
     """
 
     size: int  # pixels a side, as the tokenizer wants them
-    grid: tuple[int, int]  # rows, columns of codes
-    codebook: int  # number of image codes
-    first_id: int  # language-model id of code 0; ids of codes are consecutive
-    opening: tuple[int, ...]  # ids before the block; the last one predicts the first code
+    grid: tuple[int, int]  # rows, columns of image tokens
+    codebook: int  # number of different image tokens
+    first_id: int  # language-model id of image token 0; the others follow it
+    opening: tuple[int, ...]  # ids before the block; the last one predicts the first image token
     closing: tuple[int, ...]  # ids after the block
     row_end: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> int:
-        """Codes of one picture."""
+        """Image tokens of one image."""
         return self.grid[0] * self.grid[1]
 
     @cached_property
     def schedule(self) -> IntArray:
-        """One entry per position of the block: -1 where a code stands, else the id that always stands there."""
+        """One entry per position of the block: -1 where an image token stands, else the id that always stands there."""
         row = (*[-1] * self.grid[1], *self.row_end)
         return np.asarray(row * self.grid[0], dtype=np.int64)
 
     def block(self, codes_L: IntArray) -> IntArray:
-        """Language-model ids of a picture's block."""
+        """Language-model ids of an image's block."""
         ids = self.schedule.copy()
         ids[self.schedule < 0] = codes_L + self.first_id
         return ids
 
     def codes(self, block: IntArray) -> IntArray:
-        """Image codes of a block of ids."""
+        """Image tokens of a block of ids, counted from 0."""
         return block[self.schedule < 0] - self.first_id
 
 
 @dataclass(frozen=True)
 class Codes:
-    """Tokenized images: codes and the encoder's features before quantisation (what recognition weights compare)."""
+    """Image tokens, and the encoder's features before quantisation (what recognition weights compare)."""
 
     codes_NL: IntArray
     features_NLD: FloatArray
 
 
 class Segments(NamedTuple):
-    """Where things lie in a sequence: half-open token ranges, or None when absent."""
+    """Positions of images and completion in a sequence: half-open ranges, or None when absent."""
 
     source: tuple[int, int]
     target: tuple[int, int] | None
@@ -198,61 +249,106 @@ class TrainSpec:
 
 
 class TokenFamily(Protocol):
-    """One autoregressive transformer over text and image tokens, with its tokenizers."""
+    """One autoregressive transformer over text and image tokens, with its tokenizers. `load(folder)` is a class method
+    of the classes that a `registry.Family` names.
+
+    Attributes:
+        name: As in `registry.FAMILIES`.
+        spec: The family's discrete images.
+        bos: Id that begins a sequence.
+        eos: Id that ends an action.
+        pad: Id that fills batches up.
+        tokenizer: Identifies the image tokenizer: image tokens mean the same under the same name.
+        prompts: Ids in `prompts.PROMPTS`: what the family is trained and asked with.
+        train_spec: What training needs to know of the module.
+    """
 
     name: str
     spec: ImageSpec
     bos: int
     eos: int
     pad: int
-    tokenizer: str  # identifies the image tokenizer: codes mean the same under the same name
-    prompts: Mapping[Direction, str]  # ids in prompts.PROMPTS: what this family is trained and asked with
+    tokenizer: str
+    prompts: Mapping[Direction, str]
     train_spec: TrainSpec
 
     @property
     def module(self) -> torch.nn.Module:
-        """What training trains."""
+        """What training trains. The image tokenizer is no part of it."""
         ...
 
-    def encode(self, images: Sequence[Image.Image]) -> Codes: ...
+    def encode(self, images: Sequence[Image.Image]) -> Codes:
+        """Tokenize images of any size.
 
-    def decode(self, codes_NL: IntArray) -> list[Image.Image]: ...
+        Returns:
+            Image tokens [N, L], counted from 0, and the features that they were quantised from [N, L, D].
+        """
+        ...
+
+    def decode(self, codes_NL: IntArray) -> list[Image.Image]:
+        """Images of `spec.size` pixels a side, in RGB, from image tokens [N, L]."""
+        ...
 
     def text_ids(self, text: str) -> list[int]:
-        """Raises `ValueError` when the text cannot be expressed in the family's vocabulary."""
+        """Ids of what a user writes; control tokens that are spelled out in it stay text.
+
+        Raises:
+            ValueError: The text cannot be expressed in the family's vocabulary.
+        """
         ...
 
     def template_ids(self, text: str) -> list[int]:
         """Ids of a prompt's own words, in which special tokens may be spelled out. `text_ids` never makes any."""
         ...
 
-    def text(self, ids: Sequence[int]) -> str: ...
+    def text(self, ids: Sequence[int]) -> str:
+        """What text ids say, without special tokens."""
+        ...
 
     def features(self, sequence: TokenSequence) -> Mapping[str, IntArray]:
-        """Inputs beside the ids, one value per position. They may depend on the layout, on the source and, for the
-        inverse direction, on the target; never on what the sequence asks the model to complete."""
+        """Inputs besides the ids, by their names in `hidden`: one value per position [T].
+
+        They may depend on the layout, on the source and, for the inverse direction, on the target; never on what the
+        sequence asks the model to complete.
+        """
         ...
 
     def guidance(self, sequence: TokenSequence, scale: float | None) -> Sequence[Branch]:
-        """Branches whose weighted sum of raw image logits is drawn from, before temperature; the weights add up to 1.
+        """Branches of classifier-free guidance, whose weighted sum of raw image logits is sampled from.
 
-        The first branch is the sequence itself: a candidate's log-probability is taken there. `scale` is that of
-        the family's authors; None means no guidance, one branch of weight 1. All branches have
-        the same completion, so each step appends the same code to all. Raises `SamplingError` for a scale where
-        the family knows no guidance.
+        Args:
+            sequence: A sequence of the forward direction.
+            scale: The strength of the text, as the family's authors count it; None means no guidance.
+
+        Returns:
+            Branches whose weights add up to 1. The first is the sequence itself: a candidate's log-probability is taken
+            there. All have the same completion, so each step appends the same image token to all.
+
+        Raises:
+            ValueError: A scale was given, and the family was not trained for guidance.
         """
         ...
 
     def hidden(self, ids_BT: Tensor, **inputs: Any) -> Any:
-        """The backbone alone, never the library's head: a model output with `last_hidden_state` and the cache."""
+        """The backbone alone, never the library's head.
+
+        Args:
+            ids_BT: Token ids [B, T].
+            **inputs: Those of `features`, and the library's own (`past_key_values`, `position_ids`, ...).
+
+        Returns:
+            A model output with `last_hidden_state` [B, T, D] and the KV cache.
+        """
         ...
 
     def image_logits(self, hidden: Tensor) -> Tensor:
-        """[..., D] -> [..., K]: the image-code rows of the head only. Other tokens are excluded by construction."""
+        """[..., D] -> [..., K]: the image rows of the head only. Other tokens are excluded by construction."""
         ...
 
     def text_logits(self, hidden: Tensor) -> Tensor:
         """[..., D] -> [..., V]: the text rows of the head only."""
         ...
 
-    def save(self, directory: Path) -> None: ...
+    def save(self, directory: Path) -> None:
+        """Write what the class's `load` reads; the model's card is not part of it."""
+        ...

@@ -22,18 +22,23 @@ from retrodict.sampling import SamplingError
 
 
 class SmallFamily:
-    """`TokenFamily` of the small model. `told_changes` lets the inverse direction see which tokens differ between its
-    two frames: an input that only this direction can have (the forward direction does not know its target)."""
+    """`TokenFamily` of the small model.
+
+    With `use_change_mask` the inverse model also gets a changed/unchanged mask per image token, which is unavailable to
+    the forward model (that does not know its target).
+    """
 
     name = "small"
     prompts: Mapping[Direction, str] = {"forward": "plain-forward-1", "inverse": "plain-inverse-1"}
     train_spec = TrainSpec()
 
-    def __init__(self, module: SmallModel, images: ImageTokenizer, words: Words, *, told_changes: bool = True) -> None:
+    def __init__(
+        self, module: SmallModel, images: ImageTokenizer, words: Words, *, use_change_mask: bool = True
+    ) -> None:
         self.module = module
         self.images = images
         self.words = words
-        self.told_changes = told_changes
+        self.use_change_mask = use_change_mask
         self.bos, self.eos, self.pad = words.bos, words.eos, words.pad
         config = images.config
         self.spec = ImageSpec(config.image_size, config.grid, config.codes, len(words), (words.boi,), (words.eoi,))
@@ -97,7 +102,7 @@ class SmallFamily:
             else:
                 values["before"][target] = source_L + 1
                 codes_L = sequence.ids_T[target] - self.spec.first_id
-                if self.told_changes:
+                if self.use_change_mask:
                     for span in (source, target):
                         values["changed"][span] = 1 + (codes_L != source_L)
             self._place(values, target, codes_L)
@@ -130,7 +135,7 @@ class SmallFamily:
         return F.linear(hidden, self.module.head[: self.spec.first_id])
 
     def save(self, directory: Path) -> None:
-        self.module.config.told_changes = self.told_changes
+        self.module.config.use_change_mask = self.use_change_mask
         with no_bars():
             self.module.save_pretrained(directory)
         self.images.save(directory / "image_tokenizer")
@@ -139,8 +144,10 @@ class SmallFamily:
     @classmethod
     def load(cls, directory: Path) -> SmallFamily:
         module = load_pretrained(SmallModel, directory, torch.float32)
+        earlier = module.config.__dict__.pop("told_changes", True)  # the setting's name in earlier versions
+        use_change_mask = getattr(module.config, "use_change_mask", earlier)
         images, words = ImageTokenizer.load(directory / "image_tokenizer"), Words.load(directory / "words.json")
-        return cls(module, images, words, told_changes=module.config.told_changes)
+        return cls(module, images, words, use_change_mask=use_change_mask)
 
 
 @torch.no_grad()

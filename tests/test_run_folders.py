@@ -36,6 +36,8 @@ def test_a_run_goes_on_in_its_folder_and_no_other_run_does(tmp_path: Path) -> No
         claim(out, "train", {**settings, "seed": 1})
     data.rename(tmp_path / "elsewhere")
     claim(out, "train", {**settings, "seed": 1}, inputs={"data": data})  # gone, and not changed
+    with pytest.raises(ValueError, match=f"holds a run with data {data} and not {tmp_path / 'other'}"):
+        claim(out, "train", {**settings, "seed": 1}, inputs={"data": tmp_path / "other"})
     with pytest.raises(ValueError, match="is a file"):
         claim(tmp_path / "elsewhere" / "a.txt", "train", {})
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
@@ -112,5 +114,5 @@ def test_the_record_is_for_people_too(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / RECORD).read_text()) == {
         "command": "annotate",
         "settings": {"pairs": "pairs"},
-        "inputs": {"model": {"at": [str(Path("small").absolute())], "key": ""}},
+        "inputs": {"model": {"at": ["small"], "key": ""}},
     }

@@ -85,7 +85,7 @@ def check(
         "settings": json.loads(json.dumps(_flat(settings), default=str)),
         "inputs": {
             name: {
-                "at": [str(path.absolute()) for path in paths],
+                "at": [str(path if name in weights else path.absolute()) for path in paths],
                 "key": _key(paths, _WEIGHTS if name in weights else "", out),
             }
             for name, paths in given.items()
@@ -192,11 +192,11 @@ def _difference(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
             return f"{name} {was} and not {now}"
     for name in sorted({**held["inputs"], **wanted["inputs"]}):
         was, now = ({"at": [], "key": "", **records["inputs"].get(name, {})} for records in (held, wanted))
-        if was["key"] == now["key"]:
+        if was["key"] and was["key"] == now["key"]:
             continue
         if was["at"] != now["at"]:
             return f"{name} {', '.join(was['at']) or None} and not {', '.join(now['at']) or None}"
-        if was["key"] and now["key"]:  # else it is gone, and what was made of it stays good
+        if was["key"] and now["key"]:  # else a name, or gone: what was made of it stays good
             return f"{name} as it was before {', '.join(now['at'])} changed"
     return ""
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +21,12 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from retrodict.files import write_atomic, write_json
-from retrodict.images import read_image
+from retrodict.images import encode_png, read_image  # noqa: F401 (what fills `FramePair.source` and `.target`)
 
 ActionSource = Literal["human", "template", "idm"]
 
 MANIFEST = "manifest.json"
+_ROW_GROUP = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,13 +145,45 @@ def write_rows(
     kind: type[FramePair] = Transition,
     notes: Mapping[bytes, bytes] | None = None,
 ) -> None:
-    """Write rows to one Parquet file, with `notes` in its footer. It appears under its name only when complete."""
-    table = to_table(rows, kind)
-    table = table.replace_schema_metadata({**table.schema.metadata, **(notes or {})})
-    # Image bytes are compressed already: leaving them alone keeps reading fast.
-    plain = [name for name, column in _PAIR_FIELDS + _ACTION_FIELDS if column != _IMAGE]
-    compression = {f"{s}.bytes": "none" for s in ("source", "target")} | dict.fromkeys(plain, "zstd")
-    write_atomic(path, lambda tmp: pq.write_table(table, tmp, compression=compression, row_group_size=100))
+    """Write rows to one Parquet file as they come. It appears under its name only when complete.
+
+    `notes` go into its footer; they are read last, so what yields the rows may still fill them.
+    """
+    remaining = iter(rows)
+
+    def write(temporary: Path) -> None:
+        with pq.ParquetWriter(temporary, schema(kind), compression=_compression(kind)) as writer:
+            while part := list(islice(remaining, _ROW_GROUP)):
+                writer.write_table(to_table(part, kind))
+            writer.add_key_value_metadata(dict(notes or {}))
+
+    write_atomic(path, write)
+
+
+def _compression(kind: type[FramePair]) -> dict[str, str]:
+    """Image bytes are compressed already: leaving them alone keeps reading fast."""
+    images = {name for name, column in _PAIR_FIELDS if column == _IMAGE}
+    plain = {name: "zstd" for name in schema(kind).names if name not in images}
+    return plain | {f"{name}.{part}": "none" for part in ("bytes", "path") for name in sorted(images)}
+
+
+def row_files(directory: Path) -> list[Path]:
+    """The Parquet files of a stage's directory, in order. Raises `ValueError` when there are none."""
+    if files := sorted(Path(directory).glob("*.parquet")):
+        return files
+    raise ValueError(f"{directory} holds no .parquet files: give the output directory of an earlier stage.")
+
+
+def read_notes(file: Path) -> dict[bytes, bytes]:
+    """The notes in a file's footer. Raises `ValueError` when it is no readable Parquet file."""
+    return dict(open_parquet(file).metadata.metadata or {})
+
+
+def open_parquet(file: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{file} is not a readable Parquet file ({error}): remove it, and make it again.") from None
 
 
 def read_rows(directory: Path, columns: list[str] | None = None) -> list[FramePair]:
@@ -162,12 +196,23 @@ def read_rows(directory: Path, columns: list[str] | None = None) -> list[FramePa
 
 
 def iter_rows(directory: Path, columns: list[str] | None = None) -> Iterator[FramePair]:
-    files = sorted(Path(directory).glob("*.parquet"))
-    if not files:
-        raise ValueError(f"{directory} holds no .parquet files: give the output directory of an earlier stage.")
-    for file in files:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=256, columns=_with_id(columns)):
-            for record in batch.to_pylist():
+    """The same, one file open at a time; no more than 256 rows are in memory."""
+    for file in row_files(directory):
+        yield from file_rows(file, columns)
+
+
+def file_rows(file: Path, columns: list[str] | None = None, only: Collection[int] | None = None) -> Iterator[FramePair]:
+    """The rows of one file, or `only` those of these numbers, without reading the row groups between them."""
+    reader = open_parquet(file)
+    stop = 0
+    for group in range(reader.metadata.num_row_groups):
+        start, stop = stop, stop + reader.metadata.row_group(group).num_rows
+        if only is not None and not any(number in only for number in range(start, stop)):
+            continue
+        batches = reader.iter_batches(batch_size=256, row_groups=[group], columns=_with_id(columns))
+        records = (record for batch in batches for record in batch.to_pylist())
+        for number, record in enumerate(records, start):
+            if only is None or number in only:
                 yield _from_record({"class": "", "provenance": "", "source": None, "target": None} | record)
 
 

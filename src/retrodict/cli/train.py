@@ -65,17 +65,20 @@ def annotate(
 ) -> None:
     """Let an inverse model write down which action happened in each frame pair, and how sure it is.
 
+    Several processes share the files: torchrun --nproc-per-node 4 -m retrodict annotate PAIRS --out DIR
+
     Example: retrodict annotate pairs/ --model small --out labelled
     """
     check_output(out)
 
-    from retrodict.bootstrap.annotate import annotate_dir
+    from retrodict.bootstrap.annotate import annotate_dir, share_of_process
 
     with open_progress(quiet, "retrodict annotate") as progress:
         progress.stage("annotate", "the inverse model says which action each pair shows")
-        annotate_dir(pairs, model=model, out=out, progress=progress)
+        made = annotate_dir(pairs, model=model, out=out, progress=progress, share=share_of_process())
         progress.done()
-    print_counts(out)
+    if made:
+        print_counts(out)
 
 
 @verb

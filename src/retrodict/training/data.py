@@ -11,7 +11,7 @@ from typing import NamedTuple, overload
 import pyarrow.parquet as pq
 
 from retrodict.training.config import Source, TrainData
-from retrodict.transitions import Transition, read_rows, schema, split_by_group
+from retrodict.transitions import Transition, file_rows, read_rows, schema, split_by_group
 
 READ = 512  # rows whose pictures are in memory at a time
 
@@ -55,25 +55,13 @@ class Stored(Sequence[Transition]):
         wanted: dict[Path, set[int]] = {}
         for i in chosen:
             wanted.setdefault(self._places[i].file, set()).add(self._places[i].row)
-        found = {Place(file, row): pair for file, rows in wanted.items() for row, pair in _pictures(file, rows)}
-        pairs = ((self.rows[i], found[self._places[i]]) for i in chosen)
-        return [replace(row, source=source, target=target) for row, (source, target) in pairs]
-
-
-def _pictures(file: Path, rows: set[int]) -> Iterator[tuple[int, tuple[bytes | None, bytes | None]]]:
-    """Source and target of the given rows of a file. Only the row groups that hold them are read."""
-    opened = pq.ParquetFile(file)
-    start = 0
-    for group in range(opened.metadata.num_row_groups):
-        stop = start + opened.metadata.row_group(group).num_rows
-        if any(start <= row < stop for row in rows):
-            number = start
-            for batch in opened.iter_batches(batch_size=64, row_groups=[group], columns=["source", "target"]):
-                for pair in batch.to_pylist():
-                    if number in rows:
-                        yield number, ((pair["source"] or {}).get("bytes"), (pair["target"] or {}).get("bytes"))
-                    number += 1
-        start = stop
+        images = {
+            Place(file, number): row
+            for file, numbers in wanted.items()
+            for number, row in zip(sorted(numbers), file_rows(file, ["source", "target"], numbers), strict=True)
+        }
+        pairs = ((self.rows[i], images[self._places[i]]) for i in chosen)
+        return [replace(row, source=image.source, target=image.target) for row, image in pairs]
 
 
 def stored_transitions(directory: Path) -> Stored:

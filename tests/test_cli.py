@@ -16,7 +16,7 @@ from retrodict.cli import app
 from retrodict.errors import check_output, check_output_file, guarded
 from retrodict.versions import command_line
 
-HEAVY = {"torch", "transformers", "cv2", "numpy", "pyarrow", "PIL", "pymunk", "av", "matplotlib", "pydantic", "yaml"}
+HEAVY = {"torch", "transformers", "cv2", "numpy", "pyarrow", "PIL", "pymunk", "av", "pydantic", "yaml"}
 VERBS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 
 

@@ -30,13 +30,16 @@ from retrodict.dynamics.batches import collate, example, supervised_logits, toke
 from retrodict.dynamics.sequences import build
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verify import InverseAndForwardLikelihood, InverseLikelihood, Pool, scores_of_all
-from retrodict.evaluation.pool import tabletop_scorer
+from retrodict.evaluation.pool import exact_scorer
 from retrodict.evaluation.summary import best_of_k
 from retrodict.files import write_json
 from retrodict.loading import load
 from retrodict.models.protocol import Candidate
 from retrodict.stats import paired_difference
 from retrodict.transitions import Transition, read_transitions
+from retrodict.worlds import get_world
+
+SCORER = exact_scorer(get_world("tabletop"))
 
 POOL, MOST = 32, 8
 SELECTORS = ("idm_fdm", "idm")
@@ -81,7 +84,7 @@ def _known(forward: UnifiedModel, inverse: UnifiedModel, items: list[Transition]
     halves: list[Pool] = []
     for item, source_L, pool in zip(items, sources_PL, pools, strict=True):
         distinct = list(dict.fromkeys(pool))
-        values = {c: tabletop_scorer(c.image, item).score for c in distinct}
+        values = {c: SCORER(c.image, item).score for c in distinct}
         own = dict(zip(distinct, _own_half(forward, source_L, item.action, distinct, half), strict=True))
         seen["value"].append([values[c] for c in pool])
         seen["own_half"].append([own[c] for c in pool])

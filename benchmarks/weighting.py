@@ -20,12 +20,16 @@ import torch
 
 from retrodict.bootstrap.demo_context import Context, Settings
 from retrodict.bootstrap.demo_stages import bootstrapped, train_forward
-from retrodict.evaluation.bench import compare, estimate, evaluate, read_predictions, tabletop_scorer, write_predictions
+from retrodict.evaluation.bench import compare, estimate, evaluate, read_predictions, write_predictions
+from retrodict.evaluation.pool import exact_scorer
 from retrodict.files import write_json
 from retrodict.loading import load
 from retrodict.progress.view import open_progress
 from retrodict.training.config import Weighting
 from retrodict.transitions import read_transitions
+from retrodict.worlds import get_world
+
+SCORER = exact_scorer(get_world("tabletop"))
 
 VARIANTS = {
     "recognition": Weighting(method="recognition"),
@@ -58,7 +62,7 @@ def main() -> None:
             file = folder / "predictions.parquet"
             if not file.is_file():
                 model = load(folder, role="forward")
-                score = partial(evaluate, model, test, scorer=tabletop_scorer, n=0, seed=seed, progress=progress)
+                score = partial(evaluate, model, test, scorer=SCORER, n=0, seed=seed, progress=progress)
                 write_predictions(file, score())
             items = read_predictions(file)
             paired = compare(items, even, names=(name, "none"))

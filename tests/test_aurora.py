@@ -16,9 +16,10 @@ from PIL import Image, ImageDraw
 from retrodict.data.aurora import SOURCE_ONLY, SUBSETS, read_aurora
 from retrodict.evaluation.baselines import other_targets
 from retrodict.evaluation.bench import run_bench
-from retrodict.evaluation.metrics import copying, l1
-from retrodict.evaluation.motion import flow_magnitude, magnitudes, split
+from retrodict.evaluation.metrics import copying, flow_magnitude, l1
+from retrodict.evaluation.similarity import magnitudes, split_by_motion
 from retrodict.models.protocol import image_of
+from retrodict.report import runs
 from retrodict.sampling import Sampling
 
 SIZES = {"magicbrush": (96, 96), "ag": (80, 60), "something": (64, 48), "whatsup": (96, 64), "kubric": (64, 64)}
@@ -149,8 +150,8 @@ def test_motion_splits() -> None:
     assert flow_magnitude(still, still) < 1e-4
     assert 0 < flow_magnitude(still, moved) < 0.05
     flow = [1.0, 2.0, 3.0, 10.0, 20.0, math.nan]
-    assert split(flow, ["a", "a", "a", "b", "b", "b"]) == ["low", "low", "high", "low", "high", ""]
-    assert split(flow, [""] * 6) == ["low", "low", "low", "high", "high", ""]
+    assert split_by_motion(flow, ["a", "a", "a", "b", "b", "b"]) == ["low", "low", "high", "low", "high", ""]
+    assert split_by_motion(flow, [""] * 6) == ["low", "low", "low", "high", "high", ""]
 
 
 def test_a_random_target_is_anothers_and_never_ones_own(native: Path) -> None:
@@ -180,7 +181,7 @@ def test_copy_on_the_compact_copy_is_what_was_measured(compact: Path) -> None:
 def test_motion_halves_of_the_compact_copy(compact: Path) -> None:
     items = [t for t in read_aurora(compact) if t.category in ("something", "kubric")]
     recorded = {r["id"]: r for r in json.loads((compact / "manifest.json").read_text())}
-    halves = split(magnitudes(items), [t.category for t in items])
+    halves = split_by_motion(magnitudes(items), [t.category for t in items])
     counts = {(t.category, half): 0 for t in items for half in ("high", "low")}
     for t, half in zip(items, halves, strict=True):
         if half:
@@ -196,7 +197,7 @@ def test_motion_halves_of_the_compact_copy(compact: Path) -> None:
 
 
 def test_bench_on_the_compact_copy_with_the_small_model(compact: Path, tmp_path: Path) -> None:
-    results = run_bench("aurora", out=tmp_path, data=compact, model="small", n=2, limit=2)
+    results = runs.bench("aurora", out=tmp_path, data=compact, model="small", n=2, limit=2)
     assert set(results["all"]) == {
         *("copy", "round_trip_source", "round_trip_target", "ground_truth", "random_target"),
         *("small", "small.k2.idm_fdm"),

@@ -26,18 +26,19 @@ from retrodict.evaluation.bench import (
     read_predictions,
     run_bench,
     summarise,
-    tabletop_scorer,
     write_items,
     write_predictions,
 )
-from retrodict.evaluation.exactness import exactness
-from retrodict.evaluation.pool import Scored, reason_counts
+from retrodict.evaluation.exact import exactness
+from retrodict.evaluation.pool import Scored, exact_scorer, reason_counts
 from retrodict.evaluation.summary import best_of_k, pool_sizes
 from retrodict.models.editors import CopyModel
 from retrodict.models.protocol import Candidate, Frame
 from retrodict.sampling import Sampling
 from retrodict.transitions import Transition
-from retrodict.worlds import tabletop
+from retrodict.worlds import get_world, tabletop
+
+SCORER = exact_scorer(get_world("tabletop"))
 
 NAN = math.nan
 
@@ -151,17 +152,22 @@ def test_sampling_reaches_the_model_and_what_it_cannot_do_is_one_error() -> None
             return CopyModel().sample(sources, actions, n, seed)
 
     sampling = Sampling(0.5, top_p=0.9, guidance=3.0)
-    evaluate(Listening(), transitions, scorer=tabletop_scorer, n=4, seed=0, sampling=sampling)
+    evaluate(Listening(), transitions, scorer=SCORER, n=4, seed=0, sampling=sampling)
     assert asked == [(1, Sampling(0.0, guidance=3.0)), (4, sampling)]
     with pytest.raises(ValueError, match="samples nothing"):  # not the reason of each item
-        evaluate(CopyModel(), transitions, scorer=tabletop_scorer, n=4, seed=0, sampling=sampling)
+        evaluate(CopyModel(), transitions, scorer=SCORER, n=4, seed=0, sampling=sampling)
 
 
 def test_evaluate_scores_every_frame_and_survives_what_it_cannot_express(tmp_path: Path) -> None:
     transitions = [e.transition("test") for e in tabletop.sample(40, 5, namespace="bench")]
     red = ScoredBy("red", lambda source, action, image: float(image.getpixel((0, 0))[0]))  # type: ignore[index]
     found = evaluate(
-        HalfRight(transitions), transitions, scorer=tabletop_scorer, verifiers=[Random(0), red], n=4, seed=0
+        HalfRight(transitions),
+        transitions,
+        scorer=SCORER,
+        verifiers=[Random(0), red],
+        n=4,
+        seed=0,
     )
     lost = [r for r in found if math.isnan(r.greedy.score)]
     assert lost
@@ -208,10 +214,10 @@ def test_bench_on_tabletop_with_copy_and_with_given_pictures(tmp_path: Path) -> 
 def test_exactness_of_few_scenes_has_no_floor() -> None:
     """Nothing to guess from where a suite has one scene."""
     first, second = (e.transition() for e in tabletop.sample(2, 0))
-    alone = exactness([first.action], [first], seed=0)
+    alone = exactness([first.action], [first], get_world("tabletop"), seed=0)
     assert alone["exact"] == 1 and math.isnan(alone["floor"])
     pair = [replace(first, id="a"), replace(first, id="b"), replace(second, category="alone")]
-    assert exactness(["", "", ""], pair, seed=0)["floor"] == 1
+    assert exactness(["", "", ""], pair, get_world("tabletop"), seed=0)["floor"] == 1
 
 
 def test_aurora_layouts_are_the_same_and_bad_ones_are_refused(tmp_path: Path) -> None:

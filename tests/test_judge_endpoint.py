@@ -31,15 +31,18 @@ from retrodict.chat.explainer import ChatExplainer
 from retrodict.chat.prompt import load_prompt
 from retrodict.chat.request import Settings
 from retrodict.cli import app
-from retrodict.evaluation.bench import score_images, tabletop_scorer, write_predictions
+from retrodict.evaluation.bench import score_images, write_predictions
 from retrodict.evaluation.judge.chat import ChatJudge
 from retrodict.evaluation.judge.protocol import Question, Verdict
+from retrodict.evaluation.pool import exact_scorer
 from retrodict.files import write_json
 from retrodict.images import encode_png
 from retrodict.loading import load
 from retrodict.report import write_report
 from retrodict.transitions import read_transitions, write_rows
-from retrodict.worlds import tabletop
+from retrodict.worlds import get_world, tabletop
+
+SCORER = exact_scorer(get_world("tabletop"))
 
 KEY = "sk-never-to-be-written-down"
 GOOD = '{"score": [8, 9], "reasoning": "fine"}'
@@ -352,7 +355,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     test = [example.transition("test") for example in tabletop.sample(24, 0, namespace="test")]
     frames = [t.target_image if i % 2 else t.source_image for i, t in enumerate(test)]
     write_rows(out / "test" / "test.parquet", test)
-    write_predictions(out / "predictions" / "half.parquet", score_images(frames, test, tabletop_scorer))
+    write_predictions(out / "predictions" / "half.parquet", score_images(frames, test, SCORER))
     write_json(out / "results.json", {"kind": "bench", "bench": "tabletop"})
     return out
 

@@ -18,6 +18,7 @@ from retrodict.cli import app
 from retrodict.data.questions import read_embspatial, read_spatialmqa
 from retrodict.evaluation.qa import VLMAnswerer, chance, majority, parse_answer, run_qa
 from retrodict.models.protocol import LogProb
+from retrodict.report import runs
 
 SIDES = ["left of", "right of", "on/above", "below"]
 
@@ -102,7 +103,7 @@ class Guesses:
 
 def test_every_number_stands_beside_chance_and_what_was_lost(spatialmqa: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    found = run_qa("spatialmqa", data=spatialmqa, images=spatialmqa.parent, model="g", out=out, answerer=Guesses())
+    found = runs.qa("spatialmqa", data=spatialmqa, images=spatialmqa.parent, model="g", out=out, answerer=Guesses())
     assert found["accuracy"]["likelihood_sum"]["share"] == 0.5  # right on the first, wrong on the second
     assert found["accuracy"]["likelihood_mean"]["share"] == 0.5  # longer options cost less a token: below is not liked
     assert found["accuracy"]["generation"]["share"] == 0.5

@@ -14,10 +14,9 @@ from retrodict.evaluation.bench import (
     evaluate,
     score_images,
     summarise,
-    tabletop_scorer,
     write_predictions,
 )
-from retrodict.evaluation.pool import ItemResult, Scored
+from retrodict.evaluation.pool import ItemResult, Scored, exact_scorer
 from retrodict.files import write_json
 from retrodict.models.editors import CopyModel
 from retrodict.report import figures, write_report
@@ -27,7 +26,9 @@ from retrodict.report.kit.images import hashed
 from retrodict.report.kit.tables import claim, claims
 from retrodict.report.run import Run
 from retrodict.transitions import Transition, write_rows
-from retrodict.worlds import tabletop
+from retrodict.worlds import get_world, tabletop
+
+SCORER = exact_scorer(get_world("tabletop"))
 
 ATTACK = "<script>alert('x')</script>"
 
@@ -45,8 +46,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     examples = tabletop.sample(12, 0, namespace="test")
     test = [example.transition("test") for example in examples]
     test[0] = replace(test[0], action=ATTACK)
-    copies = evaluate(CopyModel(), test, scorer=tabletop_scorer, n=0, seed=0)
-    truth = score_images([t.target_image for t in test], test, tabletop_scorer)
+    copies = evaluate(CopyModel(), test, scorer=SCORER, n=0, seed=0)
+    truth = score_images([t.target_image for t in test], test, SCORER)
     fdm = [with_pool(wrong, right.greedy, wrong.greedy) for wrong, right in zip(copies, truth, strict=True)]
     write_rows(out / "test" / "test.parquet", test)
     write_predictions(out / "predictions" / "ft.parquet", copies)
@@ -225,10 +226,10 @@ def test_a_page_of_a_benchmark_whose_pictures_are_elsewhere(tmp_path: Path) -> N
     mine.mkdir()
     for i in (1, 2):
         Image.new("RGB", (40, 20), (150, 0, 0)).save(mine / f"ag-00{i}.png")
-    from retrodict.evaluation.bench import run_bench
+    from retrodict.report.runs import bench
 
     out = tmp_path / "out"
-    run_bench("aurora", out=out, data=data, predictions=mine)
+    bench("aurora", out=out, data=data, predictions=mine)
     run = Run.open(out)
     rows = figures.sample(run)
     assert len(rows) == 3

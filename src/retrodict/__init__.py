@@ -31,10 +31,10 @@ __all__ = [
 if TYPE_CHECKING:  # the same names for type checkers and editors, which see the real signatures
     from retrodict.api import annotate, explain, predict, rerank, rollout, score, select
     from retrodict.dynamics.verify import Prediction
-    from retrodict.evaluation.bench import run_bench as bench
     from retrodict.loading import load
     from retrodict.models.protocol import Explanation
     from retrodict.report.mining import mine
+    from retrodict.report.runs import bench
     from retrodict.sampling import Sampling
     from retrodict.transitions import FramePair, Transition
 else:
@@ -44,7 +44,7 @@ else:
         "Prediction": "dynamics.verify",
         "Sampling": "sampling",
         "Transition": "transitions",
-        "bench": "evaluation.bench:run_bench",
+        "bench": "report.runs",
         "load": "loading",
         "mine": "report.mining",
     }
@@ -52,8 +52,7 @@ else:
     def __getattr__(name):
         if name not in __all__:
             raise AttributeError(f"module 'retrodict' has no attribute {name!r}")
-        module, _, attribute = _HOMES.get(name, "api").partition(":")
-        return getattr(import_module(f"retrodict.{module}"), attribute or name)
+        return getattr(import_module(f"retrodict.{_HOMES.get(name, 'api')}"), name)
 
     def __dir__():
         return ["__version__", *__all__]

@@ -39,3 +39,13 @@ def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     write_atomic(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def made_once(file: Path, make: Callable[[], Any], whole: Callable[[Any], bool] = lambda value: True) -> Any:
+    """The JSON value in `file`, else made, and written where it is `whole`. Floats come back bit by bit, NaN too."""
+    if file.is_file():
+        return json.loads(file.read_text(encoding="utf-8"))
+    made = make()
+    if whole(made):
+        write_json(file, made)
+    return json.loads(json.dumps(made))

@@ -22,9 +22,9 @@ from retrodict.evaluation.bench import (
     read_predictions,
     score_images,
     summarise,
-    tabletop_scorer,
 )
-from retrodict.evaluation.exactness import exactness
+from retrodict.evaluation.exact import exactness
+from retrodict.evaluation.pool import exact_scorer
 from retrodict.files import write_json
 from retrodict.loading import load_family
 from retrodict.models.editors import CopyModel
@@ -33,6 +33,7 @@ from retrodict.training.config import Weighting
 from retrodict.training.weighting import loss_weights
 from retrodict.transitions import MANIFEST, Transition, read_transitions
 from retrodict.versions import versions
+from retrodict.worlds import get_world
 
 VERIFIERS = ("idm", "idm_fdm")
 HEATMAPS = 4
@@ -44,19 +45,21 @@ def write_results(context: Context, *, scale: Scale, command: str, wall_seconds:
 
     out = context.out
     test = read_transitions(out / "test")
+    world = get_world("tabletop")
+    scorer = exact_scorer(world)
     items = {name: read_predictions(out / "predictions" / f"{name}.parquet") for name in FORWARD}
     family = load_family(out / "fdm")  # all models of a demo have the same image tokenizer
     _write_recognition(context, family, test)
     probe = read_probe(out)
-    copy = evaluate(CopyModel(), test, scorer=tabletop_scorer, n=context.settings.candidates, seed=0)
+    copy = evaluate(CopyModel(), test, scorer=scorer, n=context.settings.candidates, seed=0)
     results = {
         "kind": "demo",
         "systems": {"copy": summarise(copy), **{name: summarise(found, VERIFIERS) for name, found in items.items()}},
-        "ground_truth": estimate(score_images([t.target_image for t in test], test, tabletop_scorer)),
-        "tokenizer_round_trip": estimate(score_images(_round_trip(family, test), test, tabletop_scorer)),
+        "ground_truth": estimate(score_images([t.target_image for t in test], test, scorer)),
+        "tokenizer_round_trip": estimate(score_images(_round_trip(family, test), test, scorer)),
         "comparisons": _comparisons(items, context.settings.candidates),
-        "idm": exactness(probe["explained"]["idm"], test, context.seed),
-        "idm_plain": exactness(probe["explained"]["idm_plain"], test, context.seed),
+        "idm": exactness(probe["explained"]["idm"], test, world, context.seed),
+        "idm_plain": exactness(probe["explained"]["idm_plain"], test, world, context.seed),
         "annotation": json.loads((out / LABELLING).read_text()),
         "mining": _mining(context),
         "weighting": {name: estimate(items[key]) for name, key in (("none", "fdm"), ("softened", "fdm_weighted"))},

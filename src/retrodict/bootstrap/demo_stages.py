@@ -15,6 +15,7 @@ from retrodict.progress import Progress
 from retrodict.prompts import Direction
 from retrodict.training.config import Weighting
 from retrodict.transitions import Transition, read_rows, read_transitions, write_manifest, write_rows
+from retrodict.worlds import get_world
 
 LABELLING = "labelling.json"
 FORWARD = ("ft", "fdm", "fdm_weighted", "fdm_true_labels")
@@ -167,7 +168,8 @@ def fdm_true_labels(context: Context, progress: Progress) -> str:
 def _bench(name: str, context: Context, progress: Progress) -> str:
     """Greedy and a pool of candidates for every test scene, each with its exact score and both verifiers' scores."""
     from retrodict.dynamics.verify import InverseAndForwardLikelihood, InverseLikelihood
-    from retrodict.evaluation.bench import evaluate, tabletop_scorer, write_items
+    from retrodict.evaluation.bench import evaluate, write_items
+    from retrodict.evaluation.pool import exact_scorer
     from retrodict.loading import load
     from retrodict.sampling import Sampling
 
@@ -176,7 +178,7 @@ def _bench(name: str, context: Context, progress: Progress) -> str:
     items = evaluate(
         load(context.dir(name), role="forward"),
         test,
-        scorer=tabletop_scorer,
+        scorer=exact_scorer(get_world("tabletop")),
         verifiers=[InverseLikelihood(inverse), InverseAndForwardLikelihood(inverse)],
         n=context.settings.candidates,
         seed=context.seed,
@@ -193,22 +195,22 @@ BENCHES: dict[str, Callable[[Context, Progress], str]] = {name: partial(_bench, 
 
 def probe(context: Context, progress: Progress) -> str:
     """Preference probes of both directions, and how often each inverse model names the exact action."""
-    from retrodict.evaluation.probe import probe_forward, probe_inverse, tabletop_explains
+    from retrodict.evaluation.probe import probe_forward, probe_inverse
     from retrodict.loading import load
 
-    test = read_transitions(context.dir("test"))
+    test, explains = read_transitions(context.dir("test")), get_world("tabletop").explains
     found: dict[str, Any] = {"probe": {}, "explained": {}}
     names = ("idm", "idm_plain", "ft", "fdm")
     for i, name in enumerate(names):
         model: Any
         if name.startswith("idm"):
             model = load(context.dir(name), role="inverse")
-            found["probe"][name] = probe_inverse(model, test, seed=context.seed, explains=tabletop_explains)
+            found["probe"][name] = probe_inverse(model, test, seed=context.seed, explains=explains)
             explanations = model.explain([(row.source_image, row.target_image) for row in test])
             found["explained"][name] = [explanation.action for explanation in explanations]
         else:
             model = load(context.dir(name), role="forward")
-            found["probe"][name] = probe_forward(model, test, seed=context.seed, explains=tabletop_explains)
+            found["probe"][name] = probe_forward(model, test, seed=context.seed, explains=explains)
         progress.advance(i + 1, len(names))
     write_json(context.dir("probe") / "probe.json", found)
     return ", ".join(names)

@@ -9,9 +9,10 @@ from pathlib import Path
 from PIL import Image
 
 from retrodict.evaluation.metrics import l1
-from retrodict.evaluation.pool import Scored, Scorer, tabletop_scorer
-from retrodict.evaluation.probe import Explains, tabletop_explains
+from retrodict.evaluation.pool import Scored, Scorer, exact_scorer
+from retrodict.evaluation.probe import Explains
 from retrodict.transitions import Transition
+from retrodict.worlds import world_of
 
 NO_STATE = "no exact state"
 SAME = 0.5 / 255  # pictures that differ by less show the same codes
@@ -27,10 +28,8 @@ class Judge:
 
 def judge(test: Sequence[Transition], image_tokenizer: Path) -> Judge:
     """The most exact judge of these transitions: the simulated world's, if all of them come from it."""
-    if all("tabletop" in row.provenance for row in test):
-        from retrodict.worlds.tabletop import exact
-
-        return Judge(tabletop_scorer, exact, tabletop_explains, True)
+    if (world := world_of(test)) is not None:
+        return Judge(exact_scorer(world), world.names_action, world.explains, True)
     return Judge(_CopyScorer(image_tokenizer), same_words, None, False)
 
 

@@ -11,17 +11,16 @@ import typer
 from retrodict.cli.app import verb
 from retrodict.cli.options import (
     Bench,
-    Benchmark,
     Check,
     Data,
     Guidance,
     Inverse,
+    Items,
     Limit,
     Many,
     Model,
     OutDir,
     Quiet,
-    Scenes,
     Seed,
     Subsets,
     Temperature,
@@ -42,7 +41,7 @@ class L1(StrEnum):
 @verb
 def bench(
     out: OutDir,
-    bench: Bench = Benchmark.TABLETOP,
+    bench: Bench = "tabletop",
     data: Data = None,
     model: Model = "small",
     predictions: Annotated[
@@ -56,15 +55,13 @@ def bench(
     top_p: TopP = 1.0,
     top_k: TopK = 0,
     guidance: Guidance = None,
-    items: Scenes = 300,
+    items: Items = None,
     subset: Subsets = None,
     limit: Limit = None,
-    l1: Annotated[L1, typer.Option(help="How pictures of unequal size are compared on AURORA-Bench.")] = (
-        L1.NATIVE_LANCZOS
-    ),
+    l1: Annotated[L1, typer.Option(help="How L1 compares images of unequal size.")] = (L1.NATIVE_LANCZOS),
     metric: Annotated[
         list[str] | None,
-        typer.Option(help="Also measure `clip`, `dino` or `bertscore` on AURORA-Bench; or clip=FOLDER. Repeatable."),
+        typer.Option(help="Without exact states: also `clip`, `dino` or `bertscore`; or clip=FOLDER. Repeatable."),
     ] = None,
     captions: Annotated[
         Path | None, typer.Option(help="JSON file of item ids and what their targets show, for CLIP-T.")
@@ -78,11 +75,11 @@ def bench(
     """
     check_output(out)
 
-    from retrodict.evaluation.bench import run_bench
+    from retrodict.report.runs import bench as run
 
     with open_progress(quiet, "retrodict bench") as progress:
-        run_bench(
-            bench.value,
+        run(
+            bench,
             out=out,
             data=data,
             model=model,

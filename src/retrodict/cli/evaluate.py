@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from retrodict.cli.app import verb
-from retrodict.cli.options import Bench, Benchmark, Data, Limit, Model, OutDir, Quiet, Scenes, Seed, Subsets
+from retrodict.cli.options import Bench, Data, Items, Limit, Model, OutDir, Quiet, Seed, Subsets
 from retrodict.errors import check_output
 from retrodict.progress.view import open_progress
 
@@ -22,14 +22,14 @@ class Direction(StrEnum):
 @verb
 def probe(
     out: OutDir,
-    bench: Bench = Benchmark.TABLETOP,
+    bench: Bench = "tabletop",
     data: Data = None,
     model: Model = "small",
     direction: Annotated[
         list[Direction] | None,
         typer.Option(help="Direction to probe; by default those that the model has. Repeatable."),
     ] = None,
-    items: Scenes = 300,
+    items: Items = None,
     subset: Subsets = None,
     limit: Limit = None,
     seed: Seed = 0,
@@ -42,11 +42,11 @@ def probe(
     """
     check_output(out)
 
-    from retrodict.evaluation.probe_run import run_probe
+    from retrodict.report.runs import probe as run
 
     with open_progress(quiet, "retrodict probe") as progress:
-        run_probe(
-            bench.value,
+        run(
+            bench,
             out=out,
             model=model,
             directions=[d.value for d in direction or ()],
@@ -115,10 +115,10 @@ def qa(
     """
     check_output(out)
 
-    from retrodict.evaluation.qa import run_qa
+    from retrodict.report.runs import qa as run
 
     with open_progress(quiet, "retrodict qa") as progress:
-        found = run_qa(
+        found = run(
             bench.value,
             data=data,
             images=images or data.parent,

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -14,6 +13,7 @@ import typer
 from typer.models import OptionInfo
 
 from retrodict.dynamics.verifiers import NONE, VERIFIERS
+from retrodict.worlds import WORLDS
 
 
 def choice(names: Iterable[str], *flags: str, help: str) -> OptionInfo:
@@ -28,11 +28,6 @@ def choice(names: Iterable[str], *flags: str, help: str) -> OptionInfo:
 
     option: OptionInfo = typer.Option(*flags, callback=check, metavar=f"<{'|'.join(known)}>", help=help)
     return option
-
-
-class Benchmark(StrEnum):
-    TABLETOP = "tabletop"
-    AURORA = "aurora"
 
 
 OutDir = Annotated[
@@ -75,12 +70,21 @@ Overrides = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Source = Annotated[Path, typer.Argument(metavar="SOURCE", help="Picture of the scene before the action.")]
-Bench = Annotated[Benchmark, typer.Option(help="Which benchmark.")]
+Bench = Annotated[
+    str,
+    typer.Option(
+        help=f"What to measure on: {', '.join((*WORLDS, 'aurora'))}, or a folder of transitions (Parquet files of any "
+        "stage, or images beside a metadata.jsonl).",
+    ),
+]
 Data = Annotated[Path | None, typer.Option(help="Folder of the benchmark's data, where it does not make its own.")]
-Scenes = Annotated[int, typer.Option(min=1, help="How many scenes to draw from the simulated world.")]
+Items = Annotated[
+    int | None,
+    typer.Option(min=1, help="How many items, the subsets in turn; by default all, or 300 of a world."),
+]
 Subsets = Annotated[
     list[str] | None,
-    typer.Option(help="A subset of AURORA-Bench; by default the five with target pictures. Repeatable."),
+    typer.Option(help="A subset to keep; by default all (of AURORA-Bench those with target images). Repeatable."),
 ]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Only the first so many items of each subset: a try, not a result.")

@@ -7,21 +7,38 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 
 from retrodict.dynamics.unified import UnifiedModel
-from retrodict.dynamics.verify import choose
-from retrodict.evaluation.pool import ItemResult, Scored
+from retrodict.evaluation.pool import ItemResult, Scored, chosen
 from retrodict.models.protocol import ForwardModel
 from retrodict.transitions import Transition, decode_image
 
 COPY, GROUND_TRUTH, RANDOM_TARGET = "copy", "ground_truth", "random_target"
 ROUND_TRIP_SOURCE, ROUND_TRIP_TARGET = "round_trip_source", "round_trip_target"
 KNOWN = (COPY, ROUND_TRIP_SOURCE, ROUND_TRIP_TARGET, GROUND_TRUTH, RANDOM_TARGET)
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """What a system predicted for the items of a benchmark.
+
+    Attributes:
+        system: its name in tables and files.
+        forward: the model; None for given images.
+        verifiers: names of those that scored the candidates, the default one last.
+        items: what was predicted.
+        results: one for each item.
+    """
+
+    system: str
+    forward: ForwardModel | None
+    verifiers: Sequence[str]
+    items: Sequence[Transition]
+    results: Sequence[ItemResult]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,39 +54,38 @@ class Pictures:
 class Rows:
     """Makes the pictures of one item at a time, as native ones are large."""
 
-    def __init__(
-        self,
-        system: str,
-        forward: ForwardModel | None,
-        verifiers: Sequence[str],
-        transitions: Sequence[Transition],
-        results: Sequence[ItemResult],
-    ) -> None:
-        self._system, self._transitions, self._results = system, transitions, results
-        self._model = forward if isinstance(forward, UnifiedModel) else None
-        self._strangers = other_targets(transitions)
-        self._verifier = verifiers[-1] if verifiers else ""
-        size = max((len(item.pool) for item in results), default=0)
+    def __init__(self, predicted: Predicted) -> None:
+        self._predicted = predicted
+        self._model = predicted.forward if isinstance(predicted.forward, UnifiedModel) else None
+        self._strangers = other_targets(predicted.items)
+        self._verifier = predicted.verifiers[-1] if predicted.verifiers else ""
+        size = max((len(item.pool) for item in predicted.results), default=0)
+        system = predicted.system
         self.verified = f"{system}.k{size}.{self._verifier}" if self._verifier and size else ""
         trips = (ROUND_TRIP_SOURCE, ROUND_TRIP_TARGET) if self._model else ()
         own = () if system == COPY else (system, *([self.verified] if self.verified else []))
         self.names = (COPY, *trips, GROUND_TRUTH, RANDOM_TARGET, *own)
 
     def pictures(self, i: int) -> Pictures:
-        transition, item, stranger = self._transitions[i], self._results[i], self._strangers[i]
+        items = self._predicted.items
+        transition, item, stranger = items[i], self._predicted.results[i], self._strangers[i]
         source = transition.source_image
         target = transition.target_image if transition.target is not None else None
         make: dict[str, Callable[[], Image.Image | None]] = {
-            self._system: lambda: _picture(item.greedy),
-            self.verified: lambda: chosen(item, self._verifier),
+            self._predicted.system: lambda: _picture(item.greedy),
+            self.verified: lambda: self._verified(item),
             COPY: lambda: source,  # after the system's own, which may be Copy
             ROUND_TRIP_SOURCE: lambda: self._round_trip(source),
             ROUND_TRIP_TARGET: lambda: self._round_trip(target),
             GROUND_TRUTH: lambda: target,
-            RANDOM_TARGET: lambda: None if stranger is None else self._transitions[stranger].target_image,
+            RANDOM_TARGET: lambda: None if stranger is None else items[stranger].target_image,
         }
         rows = {name: make[name]() for name in self.names}
         return Pictures(source, target, rows.get(ROUND_TRIP_SOURCE), rows)
+
+    def _verified(self, item: ItemResult) -> Image.Image | None:
+        best = chosen(item, self._verifier)
+        return None if best is None else _picture(item.pool[best])
 
     def _round_trip(self, picture: Image.Image | None) -> Image.Image | None:
         if self._model is None or picture is None:
@@ -92,14 +108,6 @@ def other_targets(transitions: Sequence[Transition]) -> list[int | None]:
         peers = [j for j in subsets.get(transition.category, ()) if transitions[j].target != transition.target]
         found.append(min((j for j in peers if j != i), key=lambda j, i=i: draw(i, j), default=None))  # type: ignore[misc]
     return found
-
-
-def chosen(item: ItemResult, verifier: str) -> Image.Image | None:
-    """The picture of the candidate that the verifier scores highest; None where it could score none."""
-    scores = [frame.verifiers.get(verifier, math.nan) for frame in item.pool]
-    if all(math.isnan(score) for score in scores):
-        return None
-    return _picture(item.pool[choose(scores)])
 
 
 def _picture(frame: Scored) -> Image.Image | None:

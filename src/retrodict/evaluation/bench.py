@@ -6,50 +6,48 @@ The parts, for code that runs its own loop: `evaluate` makes and scores predicti
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verifiers import NONE, VERIFIERS, Parts, check_verifier
 from retrodict.dynamics.verify import InverseLikelihood, ScoredBy, Verifier
+from retrodict.evaluation import exact, similarity
+from retrodict.evaluation.baselines import COPY, Predicted
+from retrodict.evaluation.benchmarks import Benchmark, open_benchmark
 from retrodict.evaluation.bertscore import ENGLISH, BertScore
 from retrodict.evaluation.features import Embedder
+from retrodict.evaluation.inverse_eval import measure_explanations
 from retrodict.evaluation.metrics import L1_PROTOCOL, L1_PROTOCOLS, l1
-from retrodict.evaluation.pool import (
-    ItemResult,
-    Scored,
-    Scorer,
-    evaluate,
-    item_result,
-    score_frame,
-    score_images,
-    tabletop_scorer,
-)
+from retrodict.evaluation.pool import ItemResult, Scored, Scorer, item_result, score_frame, score_images
+from retrodict.evaluation.predict import evaluate, parts_of
 from retrodict.evaluation.predictions import read_predictions, write_items, write_predictions
-from retrodict.evaluation.recognition import write_recognition
-from retrodict.evaluation.resume import parts_of
 from retrodict.evaluation.summary import MIN_COPY, compare, estimate, item_values, summarise
 from retrodict.files import write_json
 from retrodict.models.editors import CopyModel
-from retrodict.models.protocol import ForwardModel, InverseModel
-from retrodict.progress import Progress
+from retrodict.models.protocol import ForwardModel, InverseModel, TokenFamily
+from retrodict.progress import Progress, QuietProgress
 from retrodict.run_folder import Input, claim
 from retrodict.sampling import Sampling
-from retrodict.transitions import Transition, write_rows
-from retrodict.versions import versions
+from retrodict.training.config import Weighting
+from retrodict.training.weighting import loss_weights
+from retrodict.transitions import Transition
+from retrodict.versions import provenance, versions
+from retrodict.worlds import DEFAULT, get_world
+from retrodict.worlds.base import World
 
 __all__ = [
     "ItemResult",
     "Scored",
     "Scorer",
-    "bench_items",
     "compare",
     "estimate",
     "evaluate",
@@ -58,17 +56,16 @@ __all__ = [
     "run_bench",
     "score_images",
     "summarise",
-    "tabletop_scorer",
     "write_items",
     "write_predictions",
 ]
 
-BENCHES = ("tabletop", "aurora")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+HEATMAPS = 8  # items whose recognition weights are kept
+IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def run_bench(
-    bench: str,
+    bench: str | Path,
     *,
     out: Path,
     data: Path | None = None,
@@ -79,7 +76,7 @@ def run_bench(
     verifier: str = "idm_fdm",
     sampling: Sampling = Sampling(),
     seed: int = 0,
-    items: int = 300,
+    items: int | None = None,
     subsets: Sequence[str] = (),
     limit: int | None = None,
     protocol: str = L1_PROTOCOL,
@@ -87,35 +84,51 @@ def run_bench(
     captions: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Measure `model` (a name for `retrodict.load`, or "copy") on a benchmark and return what `results.json` holds.
+    """Measure a model on a benchmark. The same call again goes on: finished batches of predictions are kept.
 
-    `sampling` shapes the candidates; its guidance holds for the greedy frame, too.
+    Writes `results.json`, `items/`, `predictions/` and, where the benchmark samples its items, `test/`.
 
-    `predictions` names a folder of pictures called `<item id>.png` (or .jpg, .webp) that are scored in place of a
-    model's. `inverse` names the model that verifies and explains, by default `model`. `items` is the number of
-    tabletop items, sampled in the namespace "bench". "aurora" reads `data`: its `subsets`, the first `limit` items of
-    each, with the L1 `protocol`, the `metrics` that need a model ("clip", "dino" and, for written actions, "bertscore";
-    or "clip=FOLDER") and `captions`, a JSON file of item id and what the target shows. Writes `results.json`, `items/`,
-    `predictions/`, `test/` (tabletop's items) and `report.html` to `out`. The same call again goes on: finished batches
-    of predictions are kept; `protocol`, `metrics` and `captions` may change, as they only measure. Raises `ValueError`
-    for unknown names, missing data, and an `out` that holds a run with other settings.
+    Args:
+        bench: a world, "aurora", or a folder of transitions (`open_benchmark`).
+        out: folder to write to.
+        data: folder of a published benchmark's data.
+        model: what predicts: a name for `retrodict.load`, or "copy".
+        inverse: what verifies and explains; by default `model`.
+        predictions: folder of images called `<item id>.png` (or .jpg, .webp), scored in place of a model's.
+        n: candidates of each item.
+        verifier: what picks the best candidate.
+        sampling: shapes the candidates; its guidance holds for the greedy frame, too.
+        seed: of everything random.
+        items: how many items, the subsets in turn; by default all, or 300 of a world.
+        subsets: those to keep.
+        limit: only the first so many items of each subset.
+        protocol: how L1 compares images of unequal size. It, `metrics` and `captions` may change when a run goes on.
+        metrics: those that need a model: "clip", "dino", "bertscore", or "clip=FOLDER".
+        captions: JSON file of item ids and what their targets show, for CLIP-T.
+        progress: told how far the work is.
+
+    Returns:
+        What `results.json` holds (docs/evaluation.md).
+
+    Raises:
+        ValueError: an unknown name, missing data, or an `out` that holds a run with other settings.
     """
     check_verifier(verifier)
     if verifier != NONE and VERIFIERS[verifier].needs_world and bench != "tabletop":
         raise ValueError(f'The verifier "{verifier}" needs exact states, which {bench} does not have: choose another.')
     if protocol not in L1_PROTOCOLS:
         raise ValueError(f'No L1 protocol "{protocol}": use one of {", ".join(L1_PROTOCOLS)}.')
-    began = time.monotonic()
-    transitions = bench_items(bench, data=data, items=items, seed=seed, subsets=subsets, limit=limit)
+    began, progress, out = time.monotonic(), progress or QuietProgress(), Path(out)
+    benchmark = open_benchmark(bench, data=data, items=items, subsets=subsets, limit=limit, seed=seed)
+    if verifier != NONE and VERIFIERS[verifier].needs_world and benchmark.world is None:
+        raise ValueError(f'The verifier "{verifier}" needs exact states, which {bench} does not have: choose another.')
     described = _captions(captions)
     embedders, bert = _metrics(metrics)
-    system, forward, reader, verifiers = _system(model, inverse, verifier, predictions)
-    drawn = 0 if verifier == NONE or forward is None else n
-    scorer = tabletop_scorer if bench == "tabletop" else _no_state
-    given = None if predictions is None else _from_folder(predictions, transitions, scorer)
-    out = Path(out)
+    system, forward, reader, verifiers = _system(model, inverse, verifier, predictions, benchmark.world)
+    sampled = 0 if verifier == NONE or forward is None else n
+    given = None if predictions is None else _from_folder(predictions, benchmark)
     settings = {
-        "bench": bench,
+        "bench": benchmark.name,
         "model": model,
         "inverse": inverse,
         "predictions": predictions,
@@ -128,109 +141,72 @@ def run_bench(
         "limit": limit,
         "retrodict": versions().get("retrodict"),
     }
-    inputs: dict[str, Input] = {"data": data}
+    inputs: dict[str, Input] = {"data": benchmark.folder}
     if predictions is None:
         inputs |= {"model weights": model, "inverse weights": inverse}
     claim(out, "bench", settings, inputs=inputs, apart=() if predictions is None else [predictions])
-    if bench == "tabletop":  # real benchmarks have owners: their pictures are not copied around
-        write_rows(out / "test" / "test.parquet", transitions)
-    if progress is not None:
-        frames = f"{1 + drawn} frame{'s' if drawn else ''} each"
-        progress.stage("predict", f"{len(transitions)} items, {frames}, by {system}")
+    benchmark.store(out / "test")
+    frames = f"{1 + sampled} frame{'s' if sampled else ''} each"
+    progress.stage("predict", f"{len(benchmark.items)} items, {frames}, by {system}")
     file = out / "predictions" / f"{system}.parquet"
     predicting, resumed = time.monotonic(), file.exists() or parts_of(file).exists()
-    if forward is None:
-        assert given is not None
+    if given is not None:
         results = given
         write_predictions(file, results)
-    elif bench == "aurora" and system == "copy":
-        results = [item_result(t, Scored()) for t in transitions]
+    elif system == COPY and benchmark.world is None:  # the sources once more: nothing to score, and nothing to store
+        results = [item_result(t, Scored()) for t in benchmark.items]
     else:
+        assert forward is not None, "a system that gives no images has a model"
         results = evaluate(
             forward,
-            transitions,
-            scorer=scorer,
+            benchmark.items,
+            scorer=benchmark.scorer,
             verifiers=verifiers,
-            n=drawn,
+            n=sampled,
             seed=seed,
             sampling=sampling,
             keep=file,
             progress=progress,
         )
-    predicted = time.monotonic() - predicting
-    if progress is not None:
-        progress.done(f"{len(results)} items")
-        progress.stage("measure", f"{len(transitions)} items")
+    seconds = {} if resumed else {"predict": round(time.monotonic() - predicting, 1)}  # of a part it would say little
+    progress.done(f"{len(results)} items")
+    progress.stage("measure", f"{len(results)} items")
     if isinstance(forward, UnifiedModel):
-        write_recognition(out, forward.family, transitions)
-    if bench == "tabletop":
-        from retrodict.evaluation import tabletop
-
-        measured = tabletop.measure(system, forward, [v.name for v in verifiers], transitions, results, out)
+        write_recognition(out, forward.family, benchmark.items)
+    predicted = Predicted(system, forward, [v.name for v in verifiers], benchmark.items, results)
+    if benchmark.world is not None:
+        measured = exact.measure(predicted, benchmark.world, out)
         if reader is not None:
-            measured["idm"] = tabletop.explained(reader, transitions, seed, out)
+            measured["idm"] = exact.explained(reader, benchmark.items, benchmark.world, seed, out)
     else:
-        from retrodict.evaluation import aurora
-
-        measured = aurora.measure(
-            system,
-            forward,
-            verifiers,
-            transitions,
-            results,
-            out,
-            protocol=protocol,
-            embedders=embedders,
-            captions=described,
-            progress=progress,
+        measured = similarity.measure(
+            predicted, out, protocol=protocol, embedders=embedders, captions=described, progress=progress
         )
         if reader is not None:
-            from retrodict.evaluation.inverse_eval import measure_explanations
-
-            measured["idp"] = measure_explanations(reader, transitions, out, bert=bert)
-    if progress is not None:
-        progress.done(f"{len(results)} items")
-    return _finish(
-        out,
-        {"system": system, **measured},
-        bench,
-        began,
-        seed,
-        {} if resumed else {"predict": round(predicted, 1)},  # of a part it would say little
-        model=model if predictions is None else str(predictions),
-        inverse=inverse,
-        verifier=verifier,
+            measured["idp"] = measure_explanations(reader, benchmark.items, out, bert=bert)
+    progress.done(f"{len(results)} items")
+    config = {
+        "model": model if predictions is None else str(predictions),
+        "inverse": inverse,
+        "verifier": verifier,
         **asdict(sampling),
-        n=drawn,
-        items=len(transitions),
-        data=None if data is None else str(data),
-        subsets=list(dict.fromkeys(t.category for t in transitions)),
-        limit=limit,
-        metrics=list(metrics),
-    )
-
-
-def bench_items(
-    bench: str, *, data: Path | None, items: int, seed: int, subsets: Sequence[str] = (), limit: int | None = None
-) -> list[Transition]:
-    """The items of a benchmark, as `run_bench` describes them."""
-    if bench not in BENCHES:
-        raise ValueError(f'No benchmark "{bench}": use one of {", ".join(BENCHES)}.')
-    if bench == "aurora":
-        from retrodict.data.aurora import SUBSETS, read_aurora
-
-        if data is None:
-            raise ValueError("The benchmark aurora needs --data: the folder that holds test.json or manifest.json.")
-        seen: Counter[str] = Counter()
-        kept = []
-        for transition in read_aurora(data, tuple(subsets) or SUBSETS):
-            seen[transition.category] += 1
-            if limit is None or seen[transition.category] <= limit:
-                kept.append(transition)
-        return kept
-    from retrodict.worlds import tabletop
-
-    return [example.transition("test") for example in tabletop.sample(items, seed, namespace="bench")]
+        "n": sampled,
+        "items": len(benchmark.items),
+        "data": benchmark.folder and str(benchmark.folder),
+        "subsets": list(dict.fromkeys(t.category for t in benchmark.items)),
+        "limit": limit,
+        "metrics": list(metrics),
+    }
+    found = {
+        "kind": "bench",
+        "bench": benchmark.name,
+        "system": system,
+        **measured,
+        "seconds": seconds,
+        **provenance(time.monotonic() - began, config=config, seed=seed),
+    }
+    write_json(out / "results.json", found)
+    return found
 
 
 def _captions(file: Path | None) -> Mapping[str, str]:
@@ -258,7 +234,7 @@ def _metrics(names: Sequence[str]) -> tuple[list[Embedder], BertScore | None]:
 
 
 def _system(
-    model: str, inverse: str, verifier: str, predictions: Path | None
+    model: str, inverse: str, verifier: str, predictions: Path | None, world: World | None
 ) -> tuple[str, ForwardModel | None, InverseModel | None, list[Verifier]]:
     """The row's name, the model behind it (None for given pictures), what explains, and the verifiers, the default one
     last."""
@@ -278,13 +254,12 @@ def _system(
     if reader is not None:
         verifiers.append(InverseLikelihood(reader))
     if verifier != "idm" and (isinstance(forward, UnifiedModel) or not kind.needs_forward):
-        from retrodict.worlds import get_world
 
         def asked() -> InverseModel:
             assert reader is not None, "a verifier says what it needs"
             return reader
 
-        verifiers.append(kind.make(Parts(asked, get_world("tabletop").explains)))
+        verifiers.append(kind.make(Parts(asked, (world or get_world(DEFAULT)).explains)))
     return name, forward, reader, verifiers
 
 
@@ -293,48 +268,38 @@ def _distance_from_source(source: Image.Image, action: str, candidate: Image.Ima
     return l1(candidate, source)
 
 
-def _from_folder(folder: Path, transitions: Sequence[Transition], scorer: Scorer) -> list[ItemResult]:
+def _from_folder(folder: Path, benchmark: Benchmark) -> list[ItemResult]:
     if not Path(folder).is_dir():
         raise ValueError(f"{folder} is no folder of predictions.")
-    pictures = {path.stem: path for path in sorted(Path(folder).iterdir()) if path.suffix.lower() in PICTURES}
-    if not any(t.id in pictures for t in transitions):
-        raise ValueError(f"{folder} holds no picture named after an item, such as {transitions[0].id}.png.")
+    images = {path.stem: path for path in sorted(Path(folder).iterdir()) if path.suffix.lower() in IMAGES}
+    if not any(t.id in images for t in benchmark.items):
+        raise ValueError(f"{folder} holds no image named after an item, such as {benchmark.items[0].id}.png.")
     results = []
-    for transition in transitions:
+    for transition in benchmark.items:
         frame = Scored(reason="no picture of this name")
-        if path := pictures.get(transition.id):
+        if path := images.get(transition.id):
             try:
-                frame = score_frame(Image.open(path).convert("RGB"), transition, scorer)
+                frame = score_frame(Image.open(path).convert("RGB"), transition, benchmark.scorer)
             except OSError as error:
                 frame = Scored(reason=f"unreadable picture: {error}")
         results.append(item_result(transition, frame))
     return results
 
 
-def _no_state(image: Image.Image, transition: Transition) -> Scored:
-    return Scored(reason="no exact state")
+def write_recognition(out: Path, family: TokenFamily, transitions: Sequence[Transition]) -> None:
+    """Recognition weights of a few items, chosen by hash, for heatmaps.
 
-
-def _finish(
-    out: Path,
-    measured: dict[str, Any],
-    bench: str,
-    began: float,
-    seed: int,
-    seconds: Mapping[str, float],
-    **config: Any,
-) -> dict[str, Any]:
-    from retrodict.versions import provenance
-
-    results = {
-        "kind": "bench",
-        "bench": bench,
-        **measured,
-        "seconds": dict(seconds),
-        **provenance(time.monotonic() - began, config=config, seed=seed),
-    }
-    write_json(out / "results.json", results)
-    from retrodict.report import write_report
-
-    write_report(out)
-    return results
+    Writes `recognition.json`: `[{"id", "grid": [rows, columns], "weights": [one per image token]}]`.
+    """
+    kept = [t for t in transitions if t.target is not None]
+    shown = sorted(kept, key=lambda t: hashlib.sha256(t.id.encode()).digest())[:HEATMAPS]
+    if not shown:
+        return
+    source = family.encode([t.source_image for t in shown]).features_NLD
+    target = family.encode([t.target_image for t in shown]).features_NLD
+    weights_NL = loss_weights(np.square(source - target).sum(-1), Weighting(method="recognition"))
+    grid = list(family.spec.grid)
+    write_json(
+        out / "recognition.json",
+        [{"id": t.id, "grid": grid, "weights": row.tolist()} for t, row in zip(shown, weights_NL, strict=True)],
+    )

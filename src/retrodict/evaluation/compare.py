@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from retrodict.evaluation.aurora import HIGHER_IS_BETTER
+from retrodict.evaluation.benchmarks import read_results
 from retrodict.evaluation.pool import MEASURES, ItemResult, Scored
+from retrodict.evaluation.similarity import HIGHER_IS_BETTER
 from retrodict.evaluation.summary import item_values
 from retrodict.files import write_json
 from retrodict.stats import holm, macro_interval, paired_difference
@@ -86,25 +87,11 @@ def compare_runs(
     return found
 
 
-def read_results(run: Path) -> dict[str, Any]:
-    """What a run measured, from its `results.json`. Raises `ValueError` where there is none to read."""
-    path = run / "results.json"
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{run} holds no results.json: name a folder that demo, bootstrap or bench wrote.") from None
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
-    if not isinstance(results, dict):
-        raise ValueError(f"{path} is not a results file.")
-    return results
-
-
 def _common_measure(a: Path, b: Path) -> str:
     judges = {path.stem for path in (a / "judge").glob("*.jsonl")} & {p.stem for p in (b / "judge").glob("*.jsonl")}
     if len(judges) == 1:
         return JUDGE + judges.pop()
-    return "l1" if any(read_results(run).get("bench") == "aurora" for run in (a, b)) else "score"
+    return "l1" if any("protocol" in read_results(run) for run in (a, b)) else "score"
 
 
 def _own_row(run: Path) -> str:
@@ -123,7 +110,7 @@ def read_values(run: Path, measure: str, row: str) -> dict[str, Value]:
         for record in _lines(run / "items" / "explained.jsonl"):
             found[record["id"]] = Value(_number(record.get(measure)), record["class"], record.get("group", ""))
         return found
-    if measure in MEASURES and read_results(run).get("bench") != "aurora":
+    if measure in MEASURES and "protocol" not in read_results(run):
         return _scored(run, measure, row)
     return _similar(run, measure, row)
 

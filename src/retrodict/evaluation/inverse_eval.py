@@ -8,9 +8,8 @@ from typing import Any
 
 from retrodict.evaluation.bertscore import BertScore
 from retrodict.evaluation.pool import BATCH, reason_counts
-from retrodict.evaluation.resume import made_once
 from retrodict.evaluation.text import agreement, compare_texts, constant_texts, floors, random_texts
-from retrodict.files import write_lines
+from retrodict.files import made_once, write_lines
 from retrodict.models.protocol import InverseModel
 from retrodict.stats import mean_interval
 from retrodict.transitions import Transition

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,6 +20,9 @@ L1_PROTOCOLS = (L1_PROTOCOL, "native-bicubic", "fixed512")
 COPY_RATIO = 0.25  # a prediction that is this much nearer to the source than the target is counts as a copy
 CHANGE_CELLS = 32  # the change map has this many cells a side
 CHANGED = 0.05  # a cell has changed when its mean absolute difference exceeds this share of the full range
+
+FLOW_SIDE = 256  # pixels of the shorter side at which motion is measured
+FLOW_METHOD = "DIS medium, grey, short side 256, mean |flow| / image diagonal"
 
 _FIXED = (512, 512)
 _Pixels = npt.NDArray[np.float32]
@@ -100,3 +104,19 @@ def _changes(picture: _Pixels, start: _Pixels) -> npt.NDArray[np.bool_]:
 def _overlap(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
     union = int((a | b).sum())
     return int((a & b).sum()) / union if union else math.nan
+
+
+def flow_magnitude(source: Image.Image, target: Image.Image) -> float:
+    """Mean length of the optical flow from source to target, as a share of the image's diagonal."""
+    width, height = source.size
+    scale = FLOW_SIDE / min(width, height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    first, second = (_grey(image, size) for image in (source, target))
+    create: Any = cv2.DISOpticalFlow.create
+    flow = create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(first, second, None)
+    return float(np.linalg.norm(flow, axis=2).mean() / math.hypot(*size))
+
+
+def _grey(image: Image.Image, size: tuple[int, int]) -> Any:
+    plane = np.asarray(image.convert("L"))
+    return cv2.resize(plane, size, interpolation=cv2.INTER_AREA)

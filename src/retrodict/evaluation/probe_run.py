@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 from scipy import stats
 
-from retrodict.evaluation.bench import bench_items
+from retrodict.evaluation.benchmarks import open_benchmark, written
 from retrodict.evaluation.pool import BATCH, reason_counts
 from retrodict.evaluation.probe import (
     Answers,
@@ -22,16 +23,15 @@ from retrodict.evaluation.probe import (
     forward_score,
     inverse_score,
     preferences,
-    tabletop_explains,
 )
-from retrodict.evaluation.resume import made_once
-from retrodict.files import write_json, write_lines
+from retrodict.files import made_once, write_json, write_lines
 from retrodict.loading import load
 from retrodict.models.protocol import LogProb
 from retrodict.progress import Progress
 from retrodict.run_folder import claim
 from retrodict.transitions import Transition
 from retrodict.versions import provenance, versions
+from retrodict.worlds.base import World
 
 DIRECTIONS = ("inverse", "forward")
 _MISSING = LogProb(math.nan, 0)
@@ -39,33 +39,50 @@ _Careful = Callable[[Sequence[Query]], tuple[list[LogProb], list[str]]]
 
 
 def run_probe(
-    bench: str,
+    bench: str | Path,
     *,
     out: Path,
     model: str,
     directions: Sequence[str] = (),
     data: Path | None = None,
     seed: int = 0,
-    items: int = 300,
+    items: int | None = None,
     subsets: Sequence[str] = (),
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Probe `model` and return what `results.json` holds (docs/evaluation.md describes it).
+    """Probe a model in the directions that it has. The same call again goes on with what `out/answers` holds.
 
-    Without `directions`, those that the model has: one that only reads pictures is probed in the inverse direction
-    alone. The items are those of `run_bench`. The same call again goes on with what `out/answers` holds. Raises
-    `ValueError` for a direction that the model does not have, and an `out` that holds a run with other settings.
+    Args:
+        bench: a world, "aurora", or a folder of transitions (`open_benchmark`).
+        out: folder to write to.
+        model: a name for `retrodict.load`.
+        directions: "inverse", "forward"; by default those that the model has, which is the inverse one alone where it
+            only reads images.
+        data: folder of a published benchmark's data.
+        seed: of everything random.
+        items: how many items, the subsets in turn; by default all, or 300 of a world.
+        subsets: those to keep.
+        limit: only the first so many items of each subset.
+        progress: told how far the work is.
+
+    Returns:
+        What `results.json` holds (docs/evaluation.md).
+
+    Raises:
+        ValueError: a direction that the model does not have, an unknown benchmark, or an `out` that holds a run with
+            other settings.
     """
-    began = time.monotonic()
-    transitions = bench_items(bench, data=data, items=items, seed=seed, subsets=subsets, limit=limit)
-    explains = tabletop_explains if bench == "tabletop" else None
-    others = counterfactuals(transitions, seed)
+    began, out = time.monotonic(), Path(out)
+    benchmark = open_benchmark(bench, data=data, items=items, subsets=subsets, limit=limit, seed=seed)
+    transitions, world = benchmark.items, benchmark.world
+    explains = None if world is None else world.explains
+    others = [counterfactual(t, world, seed) for t in transitions]
     reasons: list[str] = []
     found: dict[str, Answers] = {}
     scores = _scores(model, directions)
     settings = {
-        "bench": bench,
+        "bench": benchmark.name,
         "model": model,
         "directions": list(scores),
         "seed": seed,
@@ -74,7 +91,7 @@ def run_probe(
         "limit": limit,
         "retrodict": versions().get("retrodict"),
     }
-    claim(out, "probe", settings, inputs={"model weights": model, "data": data})
+    claim(out, "probe", settings, inputs={"model weights": model, "data": benchmark.folder})
     for direction, score in scores.items():
         if progress is not None:
             progress.stage(f"probe {direction}", f"{len(transitions)} items")
@@ -83,10 +100,17 @@ def run_probe(
         if progress is not None:
             progress.done(f"{len(transitions)} items")
     write_lines(out / "items" / "probe.jsonl", [r for d, a in found.items() for r in _records(d, a)])
-    config = {"model": model, "directions": list(found), "items": len(transitions), "data": data and str(data)}
+    config = {
+        "model": model,
+        "directions": list(found),
+        "items": len(transitions),
+        "data": benchmark.folder and str(benchmark.folder),
+        "subsets": list(dict.fromkeys(t.category for t in transitions)),
+        "limit": limit,
+    }
     return _finish(
         out,
-        bench,
+        benchmark.name,
         model,
         found,
         transitions,
@@ -95,36 +119,12 @@ def run_probe(
     )
 
 
-def counterfactuals(transitions: Sequence[Transition], seed: int) -> list[str | None]:
-    """An action with the same things and another outcome: the benchmark's own, or one by the world's rules."""
-    return [
-        t.provenance.get("aurora", {}).get("counterfactual_action")
-        or (_tabletop_counterfactual(t, seed) if "tabletop" in t.provenance else None)
-        for t in transitions
-    ]
-
-
-def _tabletop_counterfactual(transition: Transition, seed: int) -> str | None:
-    """The same kind of action on the same thing with another value or another second thing, if the scene allows one."""
-    import hashlib
-
-    from retrodict.worlds import tabletop
-
-    action = tabletop.parse_action(transition.action)
-    if action is None:
-        return None
-    scene = tabletop.parse(transition.source_image, "cells")
-    others = [a for a in tabletop.actions(scene) if (a.kind, a.thing) == (action.kind, action.thing) and a != action]
-    texts = sorted(tabletop.templates(a)[_wording(transition.action, action)] for a in others)
-    return min(texts, key=lambda text: hashlib.sha256(f"{seed}/{transition.id}/{text}".encode()).digest(), default=None)
-
-
-def _wording(text: str, action: Any) -> int:
-    """Which of the templates the text is, so that a counterfactual is worded alike."""
-    from retrodict.worlds import tabletop
-
-    texts = tabletop.templates(action)
-    return texts.index(text) if text in texts else 0
+def counterfactual(row: Transition, world: World | None, seed: int) -> str | None:
+    """An action with the same things and another outcome: what people wrote, or one of the world's, chosen by hash."""
+    texts = [] if world is None else world.counterfactuals(row)
+    return written(row, "counterfactual_action") or min(
+        texts, key=lambda text: hashlib.sha256(f"{seed}/{row.id}/{text}".encode()).digest(), default=None
+    )
 
 
 def _scores(model: str, directions: Sequence[str]) -> dict[str, Score]:
@@ -199,8 +199,6 @@ def _finish(
     reasons: Sequence[str],
     how: Mapping[str, Any],
 ) -> dict[str, Any]:
-    from retrodict.report import write_report
-
     names = list(dict.fromkeys(t.category for t in transitions))
     results = {
         "kind": "probe",
@@ -224,7 +222,6 @@ def _finish(
         **how,
     }
     write_json(out / "results.json", results)
-    write_report(out)
     return results
 
 

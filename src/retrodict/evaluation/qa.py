@@ -21,8 +21,7 @@ from PIL import Image
 
 from retrodict.data.questions import READERS, Question
 from retrodict.evaluation.pool import BATCH, reason_counts
-from retrodict.evaluation.resume import made_once
-from retrodict.files import write_json, write_lines
+from retrodict.files import made_once, write_json, write_lines
 from retrodict.models.protocol import LogProb
 from retrodict.models.vlm import GREEDY, VisionLanguageModel, message
 from retrodict.progress import Progress
@@ -93,7 +92,7 @@ def run_qa(
     """Ask `model` the questions of `bench` ("spatialmqa", "embspatial") and return what `results.json` holds.
 
     `data` is the set's own file and `images` the folder of its images. `answerer` takes the place of loading `model`.
-    Writes `results.json`, `items/answers.jsonl` and the report to `out`. The same call again goes on with what
+    Writes `results.json` and `items/answers.jsonl` to `out`. The same call again goes on with what
     `out/answers` holds; what failed is asked again. Raises `ValueError` for unknown names, unusable files, and an `out`
     that holds a run with other settings.
     """
@@ -210,7 +209,6 @@ def _finish(
     began: float,
     config: dict[str, Any],
 ) -> dict[str, Any]:
-    from retrodict.report import write_report
     from retrodict.versions import provenance
 
     kept = [a for a in answers if not a.reason]
@@ -235,7 +233,6 @@ def _finish(
         **provenance(time.monotonic() - began, config=config),
     }
     write_json(out / "results.json", results)
-    write_report(out)
     return results
 
 

@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from retrodict.report.figures import suite_name
 from retrodict.report.kit.charts import Bar, Curve, on_one_scale
 from retrodict.report.kit.format import MISSING, SELECTORS, duration, finite, flat, number, percent, spoken, system_name
 from retrodict.report.kit.tables import Cell, Table, estimate
 from retrodict.report.run import Run
 
 BENCHES = {
-    "tabletop": "tabletop",
     "aurora": "AURORA-Bench",
     "spatialmqa": "SpatialMQA",
     "embspatial": "EmbSpatial-Bench",
@@ -230,7 +228,7 @@ def suite_table(run: Run) -> Table | None:
         if name == run.main and run.ks and run.ks[-1] > 1:
             cells = [estimate(_suite(entry, suite, f"k{run.ks[-1]}"), "score") for suite in suites]
             rows.append((f"{system_name(name)}, best of {run.ks[-1]}", cells))
-    return Table([suite_name(suite) for suite in suites], rows, system_name(run.main or ""))
+    return Table([run.suite_title(suite) for suite in suites], rows, system_name(run.main or ""))
 
 
 def _suite(entry: Mapping[str, Any], suite: str, key: str) -> Any:

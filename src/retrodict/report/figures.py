@@ -19,15 +19,9 @@ from retrodict.report.kit.format import finite, system_name
 from retrodict.report.kit.images import Cells, Pair, hashed, pair, shape_of, uri
 from retrodict.report.run import Run
 from retrodict.transitions import Transition, decode_image
+from retrodict.worlds.base import World
 
 SAMPLE, WORST, LABELS, LOOKED_AT, HEATMAPS = 8, 4, 4, 400, 4
-SUITE_NAMES = {
-    "attribute": "Attribute",
-    "everyday": "Everyday action",
-    "object_object": "Object to object",
-    "spatial": "Spatial relation",
-    "count_physics": "Count and physics",
-}
 
 
 @dataclass(frozen=True)
@@ -64,24 +58,21 @@ class Column:
     row: str = ""  # its name where judges and metrics list it
 
 
-def suite_name(category: str) -> str:
-    return SUITE_NAMES.get(category, category)
-
-
 def world(run: Run) -> list[Pair]:
     """One test transition of each suite."""
     firsts: dict[str, Transition] = {}
     for transition in _by_hash(run):
         firsts.setdefault(transition.category, transition)
-    order = [*SUITE_NAMES, *sorted(firsts.keys() - SUITE_NAMES.keys())]
-    return [pair(firsts[suite], title=suite_name(suite)) for suite in order if suite in firsts][:6]
+    suites = list(run.world.suites) if run.world else []
+    order = [*suites, *sorted(firsts.keys() - set(suites))]
+    return [pair(firsts[suite], title=run.suite_title(suite)) for suite in order if suite in firsts][:6]
 
 
 def labels(run: Run) -> dict[str, list[Pair]] | None:
     """Mined pairs with the inverse model's labels: right ones and wrong ones where the truth can be read off."""
     by_verdict: dict[str, list[Pair]] = {"right": [], "wrong": [], "unknown": []}
     for row in run.annotated(LOOKED_AT):
-        verdict, truth = _verdict(row) if run.is_tabletop else ("unknown", "")
+        verdict, truth = _verdict(row, run.world) if run.world else ("unknown", "")
         if verdict and len(by_verdict[verdict]) < LABELS:
             by_verdict[verdict].append(pair(row, logprob=row.logprob, truth=truth))
         if len(by_verdict["right"]) == len(by_verdict["wrong"]) == LABELS or len(by_verdict["unknown"]) == LABELS:
@@ -89,16 +80,12 @@ def labels(run: Run) -> dict[str, list[Pair]] | None:
     return by_verdict if any(by_verdict.values()) else None
 
 
-def _verdict(row: Transition) -> tuple[str, str]:
+def _verdict(row: Transition, world: World) -> tuple[str, str]:
     """Whether a label is right by the world's own rules; no verdict where no single action explains the pair."""
-    from retrodict.worlds import tabletop
-
-    pictures = row.source_image, row.target_image
-    true = tabletop.true_action(*(tabletop.parse(picture, "cells") for picture in pictures))
+    true = world.action_between(row.source_image, row.target_image)
     if true is None:
         return "", ""
-    right = tabletop.parse_action(row.action) == true
-    return ("right", "") if right else ("wrong", tabletop.templates(true)[0])
+    return ("right", "") if world.same_action(row.action, true) else ("wrong", true)
 
 
 def heatmaps(run: Run) -> list[Pair]:
@@ -226,7 +213,8 @@ def _rows(run: Run, transitions: Iterable[Transition]) -> Iterator[Row]:
     for t in transitions:
         shown = tuple(_shown(run, column, t, records) for column in columns(run))
         shape = shape_of(t.source)
-        yield Row(uri(t.source), uri(t.target), t.action, suite_name(t.category), shown, cells.get(t.id, ()), shape)
+        title = run.suite_title(t.category)
+        yield Row(uri(t.source), uri(t.target), t.action, title, shown, cells.get(t.id, ()), shape)
 
 
 def _shown(

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from retrodict.report.figures import suite_name
 from retrodict.report.kit.charts import Bar, Curve, bar, measured, on_one_scale
 from retrodict.report.kit.format import flat, number, percent, span, spoken, system_name
 from retrodict.report.kit.tables import Cell, Claim, Table, claims, estimate
@@ -40,10 +39,10 @@ def wins(run: Run) -> list[tuple[str, Table]]:
 
 
 def judged(run: Run) -> list[Judged]:
-    return [_judged(entry) for entry in run.judges]
+    return [_judged(run, entry) for entry in run.judges]
 
 
-def _judged(entry: Mapping[str, Any]) -> Judged:
+def _judged(run: Run, entry: Mapping[str, Any]) -> Judged:
     card = entry.get("card") or {}
     return Judged(
         str(entry.get("name")),
@@ -51,7 +50,7 @@ def _judged(entry: Mapping[str, Any]) -> Judged:
         bool(entry.get("forced")),
         str(card.get("why") or ""),
         _card(entry),
-        score_table(entry),
+        score_table(run, entry),
         _coverage(entry),
         claims((entry.get("comparisons") or {}).values()),
         _curves(entry),
@@ -60,7 +59,7 @@ def _judged(entry: Mapping[str, Any]) -> Judged:
     )
 
 
-def score_table(entry: Mapping[str, Any]) -> Table:
+def score_table(run: Run, entry: Mapping[str, Any]) -> Table:
     """Rows by subsets, and the mean of the subsets."""
     rows = entry.get("rows") or {}
     subsets = list(dict.fromkeys(s for row in rows.values() for s in row.get("subsets") or {}))
@@ -68,7 +67,7 @@ def score_table(entry: Mapping[str, Any]) -> Table:
     for name, row in rows.items():
         cells = [estimate((row.get("subsets") or {}).get(subset), "score", digits=2) for subset in subsets]
         table.append((spoken(name), [*cells, Cell(number(row.get("macro"), 2)), estimate(row, "score", digits=2)]))
-    return Table([*(suite_name(s) for s in subsets), "mean of subsets", "all items"], table)
+    return Table([*(run.suite_title(s) for s in subsets), "mean of subsets", "all items"], table)
 
 
 def _coverage(entry: Mapping[str, Any]) -> Table:

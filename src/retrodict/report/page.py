@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from retrodict.report import bench, compare, figures, judge, kit, loop, probe
@@ -28,7 +29,7 @@ def title(runs: Sequence[Run]) -> str:
     name = str(run.get("bench") or "")
     system = system_name(str(run.get("system") or run.main or "copy"))
     said = {"probe": "probed on", "qa": "asked on"}.get(run.kind, "on")
-    return f"{system} {said} {bench.BENCHES.get(name, name)}"
+    return f"{system} {said} {bench.BENCHES.get(name) or Path(name).name}"
 
 
 def _story(run: Run) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from retrodict.report.figures import suite_name
 from retrodict.report.kit.charts import Bar, Group, bar, measured
 from retrodict.report.kit.format import MISSING, finite, number, percent, system_name
 from retrodict.report.kit.tables import Cell, Table, share
@@ -77,7 +76,7 @@ def preference_subsets(run: Run) -> list[tuple[str, Table]]:
             if any(cell.text != MISSING for cell in cells):
                 rows.append((f"than {title}", cells))
         if rows:
-            tables.append((direction, Table([suite_name(name) for name in subsets], rows)))
+            tables.append((direction, Table([run.suite_title(name) for name in subsets], rows)))
     return tables
 
 

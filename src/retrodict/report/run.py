@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from retrodict.evaluation.compare import read_results
+from retrodict.evaluation.benchmarks import items_of_run, read_results
 from retrodict.evaluation.pool import ItemResult
 from retrodict.evaluation.predictions import read_predictions
 from retrodict.report.kit.format import finite
 from retrodict.report.kit.images import hashed
-from retrodict.transitions import Transition, iter_rows, read_transitions
+from retrodict.transitions import Transition, iter_rows
+from retrodict.worlds import WORLDS, get_world, world_of
+from retrodict.worlds.base import World
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +45,6 @@ class Run:
         """Whether the run is the whole loop, whose page is a story."""
         return self.kind not in ("bench", "probe", "qa", "compare")
 
-    @property
-    def is_aurora(self) -> bool:
-        return self.results.get("bench") == "aurora"
-
     @cached_property
     def systems(self) -> dict[str, dict[str, Any]]:
         return {name: entry for name, entry in (self.get("systems") or {}).items() if isinstance(entry, dict)}
@@ -70,31 +67,20 @@ class Run:
 
     @cached_property
     def test(self) -> dict[str, Transition]:
-        folder = self.folder / "test"
-        if any(folder.glob("*.parquet")):
-            return {t.id: t for t in read_transitions(folder)}
-        return self._benchmark() if self.is_aurora else {}
-
-    def _benchmark(self) -> dict[str, Transition]:
-        """The items of a benchmark whose images stay with it; none where its folder is gone."""
-        from retrodict.data.aurora import SUBSETS, read_aurora
-
-        config = self.get("config") or {}
+        """The run's items by id; none where it stored none and its benchmark is gone."""
         try:
-            rows = read_aurora(Path(config.get("data") or ""), tuple(config.get("subsets") or SUBSETS))
+            return {row.id: row for row in items_of_run(self.folder)}
         except (ValueError, OSError):
             return {}
-        seen: Counter[str] = Counter()
-        kept = {}
-        for row in rows:
-            seen[row.category] += 1
-            if seen[row.category] <= (config.get("limit") or len(rows)):
-                kept[row.id] = row
-        return kept
 
     @cached_property
-    def is_tabletop(self) -> bool:
-        return any("tabletop" in t.provenance for t in self.test.values())
+    def world(self) -> World | None:
+        """The world whose items these are."""
+        name = str(self.get("bench"))
+        return get_world(name) if name in WORLDS else world_of(self.test.values())
+
+    def suite_title(self, category: str) -> str:
+        return self.world.suites.get(category, category) if self.world else category
 
     @cached_property
     def judges(self) -> list[dict[str, Any]]:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from retrodict.dynamics.verify import choose
-from retrodict.evaluation.pool import ItemResult, Scored
+from retrodict.evaluation.benchmarks import items_in, items_of_run
+from retrodict.evaluation.pool import ItemResult, Scored, chosen
 from retrodict.evaluation.predictions import GREEDY, read_predictions
 from retrodict.images import read_image
 from retrodict.transitions import Transition, decode_image
@@ -54,17 +54,13 @@ def read_system(given: str) -> list[System]:
 
 
 def read_items(given: Sequence[str], data: Path | None) -> list[Transition]:
-    """The items that the first run folder was measured on, or those of AURORA-Bench in `data`."""
-    from retrodict.evaluation.judge.predictions import read_items as items_of
-
+    """The items that the first run folder was measured on, or those of the benchmark in `data`."""
     runs = [folder for _, folder, _ in map(_parse, given) if (folder / "results.json").is_file()]
     if runs:
-        return items_of(runs[0], data)
+        return items_of_run(runs[0], data)
     if data is None:
         raise ValueError("These folders hold images only: name the folder of the benchmark with --data.")
-    from retrodict.data.aurora import read_aurora
-
-    return read_aurora(data)
+    return items_in(data)
 
 
 def judge_scores(origin: str, frames: Mapping[str, int]) -> dict[str, dict[str, float]]:
@@ -122,11 +118,8 @@ def _frame(item: ItemResult, verifier: str, file: Path) -> tuple[int, Scored]:
     if item.pool and not any(verifier in frame.verifiers for frame in item.pool):
         known = ", ".join(sorted({name for frame in item.pool for name in frame.verifiers})) or "none"
         raise ValueError(f"{file} has no candidates scored by {verifier}; known verifiers: {known}.")
-    scores = [frame.verifiers.get(verifier, math.nan) for frame in item.pool]
-    if all(math.isnan(score) for score in scores):
-        return GREEDY, Scored()
-    best = choose(scores)
-    return best, item.pool[best]
+    best = chosen(item, verifier)
+    return (GREEDY, Scored()) if best is None else (best, item.pool[best])
 
 
 def _from_images(name: str, folder: Path) -> System:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from retrodict.transitions import FramePair
-from retrodict.worlds.base import Score, World
-
-__all__ = ["DEFAULT", "WORLDS", "Score", "World", "get_world", "world_of"]
+if TYPE_CHECKING:  # the command line reads names from here, quickly
+    from retrodict.transitions import FramePair
+    from retrodict.worlds.base import World
 
 WORLDS = {"tabletop": "retrodict.worlds.tabletop.world"}  # name -> module whose `WORLD` it is; imported when asked for
 DEFAULT = "tabletop"  # the world of the model that comes with retrodict

@@ -11,11 +11,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from retrodict.evaluation.benchmarks import written
 from retrodict.evaluation.judge.protocol import Judge, Question
 from retrodict.evaluation.judge.results import compare, estimate
 from retrodict.progress import Progress
 from retrodict.stats import shown
-from retrodict.transitions import Transition
+from retrodict.transitions import Transition, decode_image
+from retrodict.worlds import world_of
+from retrodict.worlds.base import World
 
 TRUTH, COPY = "ground_truth", "copy"
 ROWS = (TRUTH, COPY, "inverse", "random", "counterfactual")
@@ -37,11 +40,12 @@ def card_items(transitions: Sequence[Transition], count: int) -> list[Transition
 def card_questions(transitions: Sequence[Transition], count: int) -> dict[str, list[Question | None]]:
     """Questions per row of the card, aligned with `card_items`; None where an item has no such question.
 
-    What happens to be true is no negative: an action that is its own inverse, a picture that also fits. In the
-    simulated world its rules say so; elsewhere another wording is taken for another action.
+    What happens to be true is no negative: an action that is its own inverse, an image that also fits. The rules of
+    the items' world say so; without one, another wording is taken for another action.
     """
     items = card_items(transitions, count)
-    return {row: [_question(row, item, transitions) for item in items] for row in ROWS}
+    world = world_of(transitions)
+    return {row: [_question(row, item, transitions, world) for item in items] for row in ROWS}
 
 
 def make_card(
@@ -85,7 +89,7 @@ def _why(differences: dict[str, Any], trusted: bool) -> str:
     return f"it tells the ground truth from a copy: {says}" if trusted else f"it does not tell them apart: {says}"
 
 
-def _question(row: str, item: Transition, transitions: Sequence[Transition]) -> Question | None:
+def _question(row: str, item: Transition, transitions: Sequence[Transition], world: World | None) -> Question | None:
     assert item.source is not None
     source, target, action = item.source, item.target, item.action
     assert target is not None
@@ -94,63 +98,38 @@ def _question(row: str, item: Transition, transitions: Sequence[Transition]) -> 
     if row == COPY:
         return Question(item.id, source, action, source)
     if row == "inverse":
-        own = _explains(item, action, target, source)
+        own = _explains(item, action, target, source, world)
         return None if own else Question(item.id, target, action, source)
     peers = [t for t in transitions if t.category == item.category and t.id != item.id]
     peers.sort(key=lambda t: _draw(item.id, t.id))
     if row == "random":
-        other = next((t.target for t in peers if t.target is not None and _is_other_picture(item, t)), None)
+        other = next((t.target for t in peers if t.target is not None and _is_other_image(item, t, world)), None)
         return None if other is None else Question(item.id, source, action, other)
-    counterfactual = _other_action(item, peers)
+    counterfactual = _other_action(item, peers, world)
     return None if counterfactual is None else Question(item.id, source, counterfactual, target)
 
 
-def _is_other_picture(item: Transition, other: Transition) -> bool:
+def _is_other_image(item: Transition, other: Transition, world: World | None) -> bool:
     assert item.source is not None
     same = other.target == item.target or (item.group and other.group == item.group)
-    return other.target is not None and not same and not _explains(item, item.action, item.source, other.target)
+    return other.target is not None and not same and not _explains(item, item.action, item.source, other.target, world)
 
 
-def _other_action(item: Transition, peers: Sequence[Transition]) -> str | None:
-    """An action that could have happened and did not: written by people where the data has one, possible in the
-    simulated world, else that of another item of the subset."""
-    if "tabletop" in item.provenance:
-        return _other_possible_action(item)
-    written = (item.provenance.get("aurora") or {}).get("counterfactual_action")
+def _other_action(item: Transition, peers: Sequence[Transition], world: World | None) -> str | None:
+    """An action that could have happened and did not: one that the world allows, one that people wrote, else that of
+    another item of the subset."""
+    if world is not None:
+        return min(world.alternatives(item), key=lambda text: _draw(item.id, text), default=None)
     words = item.action.casefold().split()
-    return written or next((t.action for t in peers if t.action.casefold().split() != words), None)
+    other = next((t.action for t in peers if t.action.casefold().split() != words), None)
+    return written(item, "counterfactual_action") or other
 
 
-def _other_possible_action(item: Transition) -> str | None:
-    from retrodict.worlds import tabletop
-    from retrodict.worlds.tabletop.scene import same_scene
-
-    source, target = tabletop.states(item)
-    true = tabletop.parse_action(item.action)
-    found = [
-        action
-        for action in tabletop.actions(source)
-        if (true is None or action.suite == true.suite)
-        and (outcome := tabletop.apply(source, action)) is not None
-        and not same_scene(outcome, target)
-    ]
-    texts = sorted((tabletop.templates(action)[0] for action in found), key=lambda text: _draw(item.id, text))
-    return texts[0] if texts else None
-
-
-def _explains(item: Transition, action: str, source: bytes, target: bytes) -> bool:
-    """Whether the action leads from one picture to the other, where rules can say so."""
-    if "tabletop" not in item.provenance:
+def _explains(item: Transition, action: str, source: bytes, target: bytes, world: World | None) -> bool:
+    """Whether the action leads from one image to the other, where rules can say so."""
+    if world is None:
         return False
-    from retrodict.transitions import decode_image
-    from retrodict.worlds import tabletop
-    from retrodict.worlds.tabletop.scene import same_scene
-
-    size = tabletop.states(item)[0].size
-    stated = tabletop.parse_action(action)
-    before, after = (tabletop.parse(decode_image(data, "picture"), size) for data in (source, target))
-    outcome = None if stated is None else tabletop.apply(before, stated)
-    return outcome is not None and same_scene(outcome, after)
+    return world.explains(action, decode_image(source, "source"), decode_image(target, "target"), item)
 
 
 def _draw(*parts: str) -> bytes:

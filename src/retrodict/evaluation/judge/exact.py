@@ -1,4 +1,4 @@
-"""The simulated world's own judge: it reads the scenes off the pictures and applies the action to the source.
+"""The judge that knows: the world of the items reads the images and applies the action to the source.
 
 It needs no model and makes no mistakes, so it shows what the judging of a run looks like, and what others miss.
 """
@@ -11,20 +11,21 @@ from typing import Any
 from retrodict.evaluation.judge.protocol import TOP, Question, Verdict, unscored, verdict
 from retrodict.progress import Progress
 from retrodict.transitions import Transition, decode_image
+from retrodict.worlds import world_of
 
 
 class ExactJudge:
-    """Judges questions about *tabletop* items. Raises `ValueError` for transitions that the world did not make."""
+    """Judges questions about items of one world. Raises `ValueError` for items that no world owns."""
 
     def __init__(self, transitions: Sequence[Transition]) -> None:
-        records = {t.id: t.provenance.get("tabletop") for t in transitions}
-        if strangers := [name for name, record in records.items() if record is None]:
-            raise ValueError(f"The exact judge knows tabletop's own items only, not {strangers[0]}.")
-        self._sizes = {name: record["source"].get("size", "cells") for name, record in records.items() if record}
+        world = world_of(transitions)
+        if world is None:
+            raise ValueError("The exact judge knows the items of a simulated world only: these have no exact state.")
+        self._world, self._rows = world, {t.id: t for t in transitions}
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        return {"kind": "exact", "model": "tabletop state", "prompt": None}
+        return {"kind": "exact", "model": f"{self._world.name} state", "prompt": None}
 
     def score(self, questions: Sequence[Question], progress: Progress | None = None) -> list[Verdict]:
         found = []
@@ -35,16 +36,11 @@ class ExactJudge:
         return found
 
     def _score(self, question: Question) -> Verdict:
-        from retrodict.worlds import tabletop
-
         if question.prediction is None:
             return unscored("missing", "no picture")
-        size = self._sizes[question.id]
-        source = tabletop.parse(decode_image(question.source, f"source of {question.id}"), size)
-        action = tabletop.parse_action(question.action)
-        target = None if action is None else tabletop.apply(source, action)
-        if target is None:
+        source = decode_image(question.source, f"source of {question.id}")
+        prediction = decode_image(question.prediction, f"prediction for {question.id}")
+        exact = self._world.score_action(prediction, source, question.action, self._rows[question.id])
+        if exact is None:
             return unscored("parse", "the action cannot happen in this scene")
-        predicted = tabletop.parse(decode_image(question.prediction, f"prediction for {question.id}"), size)
-        found = tabletop.score_state(predicted, source, target)
-        return verdict(TOP * found.es, TOP * found.me)
+        return verdict(TOP * exact.es, TOP * exact.me)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from retrodict.dynamics.verify import choose
 from retrodict.evaluation.judge.protocol import Question
-from retrodict.evaluation.pool import ItemResult
+from retrodict.evaluation.pool import ItemResult, chosen
 from retrodict.evaluation.predictions import GREEDY, read_predictions
 from retrodict.evaluation.summary import default_selector
-from retrodict.transitions import Transition, read_transitions
+from retrodict.transitions import Transition
 
 Frames = Literal["best", "all"]
 COPY = "copy"
@@ -29,46 +25,6 @@ class Row:
     system: str
     candidates: tuple[int | None, ...]
     questions: tuple[Question, ...]
-
-
-def read_items(run: Path, data: Path | None) -> list[Transition]:
-    """The run's items: those that it stored, else the benchmark's own. Raises `ValueError` when neither is there."""
-    if any((run / "test").glob("*.parquet")):
-        return read_transitions(run / "test")
-    results = _results(run)
-    config = results.get("config") if isinstance(results.get("config"), dict) else {}
-    assert isinstance(config, dict)
-    stored = config.get("data")
-    folder = data if data is not None else Path(stored) if stored else None
-    if results.get("bench") != "aurora" or folder is None:
-        raise ValueError(f"{run} does not hold the pictures of its items: name the benchmark's folder with --data.")
-    from retrodict.data.aurora import SUBSETS, read_aurora
-
-    return _first(read_aurora(folder, tuple(config.get("subsets") or SUBSETS)), config.get("limit"))
-
-
-def _first(items: Sequence[Transition], limit: int | None) -> list[Transition]:
-    """The items that the run was about: the first `limit` of each subset, or all."""
-    seen: Counter[str] = Counter()
-    kept = []
-    for item in items:
-        seen[item.category] += 1
-        if limit is None or seen[item.category] <= limit:
-            kept.append(item)
-    return kept
-
-
-def _results(run: Path) -> dict[str, Any]:
-    path = run / "results.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{run} holds no results.json: name a folder that demo, bootstrap or bench wrote.") from None
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is not a results file.")
-    return found
 
 
 def read_rows(run: Path, items: Sequence[Transition], frames: Frames = "best") -> list[Row]:
@@ -100,13 +56,8 @@ def _system(name: str, results: Sequence[ItemResult | None], items: Sequence[Tra
 
 
 def _chosen(result: ItemResult | None, verifier: str) -> tuple[int, bytes | None] | None:
-    if result is None:
-        return None
-    scores = [frame.verifiers.get(verifier, math.nan) for frame in result.pool]
-    if all(math.isnan(score) for score in scores):
-        return None
-    i = choose(scores)
-    return i, result.pool[i].image or None
+    best = None if result is None else chosen(result, verifier)
+    return None if result is None or best is None else (best, result.pool[best].image or None)
 
 
 def _row(name: str, system: str, items: Sequence[Transition], frames: Sequence[tuple[int, bytes | None] | None]) -> Row:

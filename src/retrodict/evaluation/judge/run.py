@@ -10,10 +10,11 @@ from typing import Any
 
 from retrodict.chat.client import Chat
 from retrodict.chat.provenance import usage
+from retrodict.evaluation.benchmarks import items_of_run
 from retrodict.evaluation.judge.card import make_card
 from retrodict.evaluation.judge.pairwise import PairJudge, make_pair_card, tournament
 from retrodict.evaluation.judge.plan import FOLDER, Plan, default_name, open_judge
-from retrodict.evaluation.judge.predictions import COPY, Row, read_items, read_rows, with_scores
+from retrodict.evaluation.judge.predictions import COPY, Row, read_rows, with_scores
 from retrodict.evaluation.judge.protocol import TOP, Judge, Verdict
 from retrodict.evaluation.judge.results import compare
 from retrodict.evaluation.judge.results import estimate as estimate_row
@@ -31,7 +32,7 @@ def judge_run(run: Path, plan: Plan, progress: Progress | None = None) -> dict[s
     """
     began = time.monotonic()
     run = Path(run)
-    items = read_items(run, plan.data)
+    items = items_of_run(run, plan.data)
     rows = read_rows(run, items, plan.frames)
     name = plan.name or default_name(plan)
     progress = progress or QuietProgress()

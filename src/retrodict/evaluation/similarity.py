@@ -1,7 +1,11 @@
-"""AURORA-Bench without a judge: similarity to the target, beside what copying and the image tokenizer alone would get.
+"""A benchmark without exact state or judge: similarity to the target, beside what copying alone would get.
 
-There is no exact state to compare with, so nothing here says whether the action was done. The rows say how far each
-metric can be trusted: where Copy is as good as a prediction, the metric measures copying.
+Nothing here says whether the action was done. The rows say how far each metric can be trusted: where Copy is as good
+as a prediction, the metric measures copying.
+
+Items are also split into a half where much moves and one where little does, at the median of their subset: a global one
+nearly splits AURORA-Bench into its subsets (47 of 48 Something-Something items are above it and 47 of 50 of Kubric's
+below). The global split is there beside it.
 """
 
 from __future__ import annotations
@@ -9,19 +13,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, Literal
 
 import numpy as np
 
-from retrodict.dynamics.verify import Verifier
-from retrodict.evaluation import motion
-from retrodict.evaluation.baselines import COPY, Pictures, Rows
+from retrodict.evaluation.baselines import COPY, Pictures, Predicted, Rows
+from retrodict.evaluation.benchmarks import written
 from retrodict.evaluation.features import Embedder
-from retrodict.evaluation.metrics import L1_PROTOCOL, copying, l1
+from retrodict.evaluation.metrics import FLOW_METHOD, L1_PROTOCOL, copying, flow_magnitude, l1
 from retrodict.evaluation.pool import ItemResult, reason_counts
 from retrodict.evaluation.summary import best_of_k, pool_sizes
 from retrodict.files import write_lines
-from retrodict.models.protocol import ForwardModel
 from retrodict.progress import Progress
 from retrodict.stats import Values, holm, macro_interval, mean_interval, paired_difference
 from retrodict.transitions import Transition, decode_image
@@ -36,15 +39,12 @@ HIGHER_IS_BETTER = {
     "clip_instruction": True,
     "dino": True,
 }
+Half = Literal["high", "low", ""]
 Table = dict[str, dict[str, Values]]  # metric -> row -> one value per item; NaN where there is none
 
 
 def measure(
-    system: str,
-    forward: ForwardModel | None,
-    verifiers: Sequence[Verifier],
-    transitions: Sequence[Transition],
-    results: Sequence[ItemResult],
+    predicted: Predicted,
     out: Path,
     *,
     protocol: str = L1_PROTOCOL,
@@ -57,7 +57,7 @@ def measure(
     `captions` says in words what targets show, by item id (for CLIP-T; those in the benchmark's own records are known).
     Writes `items/<system>.jsonl`; docs/evaluation.md describes it and what is returned.
     """
-    rows = Rows(system, forward, [v.name for v in verifiers], transitions, results)
+    transitions, results, rows = predicted.items, predicted.results, Rows(predicted)
     words = _captions(transitions) | dict(captions or {})
     table: Table = {}
     for i, transition in enumerate(transitions):
@@ -68,12 +68,12 @@ def measure(
                 column[i] = value
         if progress is not None:
             progress.advance(i + 1, len(transitions))
-    flow = motion.magnitudes(transitions)
+    flow = magnitudes(transitions)
     halves = {
-        "within_subset": motion.split(flow, [t.category for t in transitions]),
-        "global": motion.split(flow, [""] * len(transitions)),
+        "within_subset": split_by_motion(flow, [t.category for t in transitions]),
+        "global": split_by_motion(flow, [""] * len(transitions)),
     }
-    write_lines(out / "items" / f"{system}.jsonl", list(_records(transitions, results, table, flow, halves)))
+    write_lines(out / "items" / f"{predicted.system}.jsonl", list(_records(transitions, results, table, flow, halves)))
     others = {metric: _by_subset(transitions, found, "value") for metric, found in table.items() if metric != "l1"}
     return {
         "protocol": protocol,
@@ -81,9 +81,9 @@ def measure(
         "metrics": others,
         "higher_is_better": {metric: HIGHER_IS_BETTER[metric] for metric in table},
         "embeddings": {e.kind: e.facts for e in embedders},
-        "motion": {"method": motion.METHOD, **_by_motion(transitions, table["l1"], halves)},
-        "k_curve": _k_curve(results, transitions, [v.name for v in verifiers], protocol),
-        "comparisons": _against_copy(system, transitions, table["l1"]),
+        "motion": {"method": FLOW_METHOD, **_by_motion(transitions, table["l1"], halves)},
+        "k_curve": _k_curve(results, transitions, predicted.verifiers, protocol),
+        "comparisons": _against_copy(predicted.system, transitions, table["l1"]),
         "unscored": _reasons(transitions, results),
     }
 
@@ -123,7 +123,7 @@ def _put(found: dict[str, dict[str, float]], names: Sequence[str], metric: str, 
 
 
 def _captions(transitions: Sequence[Transition]) -> dict[str, str]:
-    known = {t.id: t.provenance.get("aurora", {}).get("caption") for t in transitions}
+    known = {t.id: written(t, "caption") for t in transitions}
     return {name: caption for name, caption in known.items() if caption}
 
 
@@ -141,6 +141,27 @@ def _by_subset(transitions: Sequence[Transition], rows: Mapping[str, Values], ke
         "all": table(np.full(len(transitions), True)),
         "macro": {name: macro_interval(v, categories.tolist(), groups.tolist()).entry(key) for name, v in rows.items()},
     }
+
+
+def magnitudes(transitions: Sequence[Transition]) -> list[float]:
+    """Optical flow of each item; NaN without a target."""
+    return [math.nan if t.target is None else flow_magnitude(t.source_image, t.target_image) for t in transitions]
+
+
+def split_by_motion(magnitude: Sequence[float], strata: Sequence[str]) -> list[Half]:
+    """`high` above the median of the item's stratum, `low` at or below it, empty where there is no flow.
+
+    With one stratum this is the global split.
+    """
+    values: dict[str, list[float]] = {}
+    for value, stratum in zip(magnitude, strata, strict=True):
+        if not math.isnan(value):
+            values.setdefault(stratum, []).append(value)
+    middle = {stratum: median(found) for stratum, found in values.items()}
+    return [
+        "" if math.isnan(value) else "high" if value > middle[stratum] else "low"
+        for value, stratum in zip(magnitude, strata, strict=True)
+    ]
 
 
 def _by_motion(

@@ -1,0 +1,132 @@
+"""Predict and score every item of a benchmark, in batches that an interrupted run does not repeat."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from retrodict.dynamics.verify import Pool, Verifier, scores_of_all
+from retrodict.evaluation.pool import BATCH, ItemResult, Scored, Scorer, item_result, score_frame
+from retrodict.evaluation.predictions import read_predictions, write_predictions
+from retrodict.models.protocol import Candidate, ForwardModel
+from retrodict.progress import Progress
+from retrodict.sampling import Sampling, SamplingError
+from retrodict.transitions import Transition
+
+
+def evaluate(
+    model: ForwardModel,
+    transitions: Sequence[Transition],
+    *,
+    scorer: Scorer,
+    verifiers: Sequence[Verifier] = (),
+    n: int = 8,
+    seed: int,
+    sampling: Sampling = Sampling(),
+    keep: Path | None = None,
+    progress: Progress | None = None,
+) -> list[ItemResult]:
+    """Predict every item: one greedy frame and `n` with `sampling`, each scored by all verifiers.
+
+    With `n` 0 only the greedy frame is made. An item that the model cannot express is kept, unscored, with the
+    model's words as the reason; a scorer's `ValueError` is an unscored frame in the same way. Raises
+    `SamplingError` when the model cannot be sampled so at all.
+
+    `keep` names a file of predictions (`write_predictions`). Finished batches lie beside it until it can be written,
+    and the same call again makes only what is missing. That model and settings are the same is the caller's care
+    (`run_folder.claim`); no verifier may remember earlier batches.
+    """
+
+    def every() -> list[ItemResult]:
+        items: list[ItemResult] = []
+        for number, start in enumerate(range(0, len(transitions), BATCH)):
+            batch = transitions[start : start + BATCH]
+            make = partial(_evaluate_batch, model, batch, scorer, verifiers, n, seed, sampling)
+            part = None if keep is None else parts_of(keep) / f"{number:05}.parquet"
+            items += make() if part is None else _predicted_once(part, batch, n, make)
+            if progress is not None:
+                progress.advance(len(items), len(transitions))
+        return items
+
+    if keep is None:
+        return every()
+    found = _predicted_once(keep, transitions, n, every)
+    shutil.rmtree(parts_of(keep), ignore_errors=True)
+    return found
+
+
+def _evaluate_batch(
+    model: ForwardModel,
+    batch: Sequence[Transition],
+    scorer: Scorer,
+    verifiers: Sequence[Verifier],
+    n: int,
+    seed: int,
+    sampling: Sampling,
+) -> list[ItemResult]:
+    try:
+        return _predict(model, batch, scorer, verifiers, n, seed, sampling)
+    except SamplingError:
+        raise
+    except ValueError as error:
+        if len(batch) == 1:
+            unscored = Scored(reason=str(error))
+            return [item_result(batch[0], unscored, (unscored,) * n)]
+    # One item that cannot be expressed must not cost its neighbours their scores.
+    return [_evaluate_batch(model, [one], scorer, verifiers, n, seed, sampling)[0] for one in batch]
+
+
+def _predict(
+    model: ForwardModel,
+    batch: Sequence[Transition],
+    scorer: Scorer,
+    verifiers: Sequence[Verifier],
+    n: int,
+    seed: int,
+    sampling: Sampling,
+) -> list[ItemResult]:
+    sources, actions = [t.source_image for t in batch], [t.action for t in batch]
+    pools = model.sample(sources, actions, 1, seed, sampling.greedy)
+    if n:
+        sampled = model.sample(sources, actions, n, seed, sampling)
+        pools = [[*greedy, *pool] for greedy, pool in zip(pools, sampled, strict=True)]
+    rows = zip(sources, actions, pools, strict=True)
+    found = scores_of_all(verifiers, [Pool(source, action, pool) for source, action, pool in rows])
+    results = []
+    for i, transition in enumerate(batch):
+        frames = _score_pool(pools[i], transition, scorer)
+        scored = [
+            replace(frame, verifiers={name: scores[i][j] for name, scores in found.items()})
+            for j, frame in enumerate(frames)
+        ]
+        results.append(item_result(transition, scored[0], tuple(scored[1:])))
+    return results
+
+
+def _score_pool(pool: Sequence[Candidate], transition: Transition, scorer: Scorer) -> list[Scored]:
+    known: dict[int, Scored] = {}  # equal candidates are often the same object
+    for candidate in pool:
+        if id(candidate) not in known:
+            known[id(candidate)] = score_frame(candidate.image, transition, scorer)
+    return [known[id(candidate)] for candidate in pool]
+
+
+def _predicted_once(
+    file: Path, transitions: Sequence[Transition], n: int, make: Callable[[], list[ItemResult]]
+) -> list[ItemResult]:
+    """The predictions in `file` if they are those of these items with `n` candidates each, else made and written."""
+    if file.is_file():
+        found = read_predictions(file)
+        if [(i.id, i.action, len(i.pool)) for i in found] == [(t.id, t.action, n) for t in transitions]:
+            return found
+    made = make()
+    write_predictions(file, made)
+    return made
+
+
+def parts_of(predictions: Path) -> Path:
+    """Where finished batches lie until `predictions` can be written."""
+    return predictions.with_name(f"{predictions.stem}-parts")

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from retrodict.transitions import Transition, read_transitions, write_rows
-from retrodict.worlds import get_world, tabletop, world_of
+from retrodict.worlds import get_world, tabletop
 from retrodict.worlds.tabletop import SIZES, SUITES, Action, Example, State, Thing, draw, parse, sample, score
 from retrodict.worlds.tabletop.continuous import at_rest
 from retrodict.worlds.tabletop.physics import simulate
@@ -217,20 +217,3 @@ def test_the_world_explains_what_happened_in_both_sizes_and_nothing_else(example
         assert not world.explains(example.text, source, source)  # a copy
         assert not world.explains(example.text, source, other)  # another outcome
         assert not any(world.explains(action, source, target) for action in world.alternatives(example.transition()))
-
-
-def test_the_world_knows_its_rows_and_scores_what_an_action_leads_to(examples: list[Example]) -> None:
-    world, rows = get_world("tabletop"), [e.transition() for e in examples[:20]]
-    assert world_of(rows) is world and world_of([*rows, Transition(id="other")]) is None and world_of([]) is None
-    for row in rows:
-        source, target = row.source_image, row.target_image
-        assert world.names_action(world.wordings(row.action)[-1], row) and not world.names_action("push it", row)
-        for like in (row, None):
-            scores = [world.score_action(image, source, row.action, like) for image in (target, source)]
-            assert [score and score.score for score in scores] == [1, 0]
-        assert world.score_action(target, target, "remove the pink ball") is None
-        first = world.wordings(row.action)[0].split()[0]
-        for text in world.counterfactuals(row):
-            assert not world.same_action(text, row.action) and world.wordings(text)[0].split()[0] == first
-    with pytest.raises(ValueError, match="use one of tabletop"):
-        get_world("chess")

@@ -14,9 +14,8 @@ from PIL import Image
 from retrodict.bootstrap.judging import Judge, judge
 from retrodict.bootstrap.pipeline_stages import SYSTEMS, Context, read_probe
 from retrodict.bootstrap.stages import MEMORY, read_records
-from retrodict.dynamics.verify import choose
 from retrodict.evaluation.metrics import L1_PROTOCOL, l1
-from retrodict.evaluation.pool import ItemResult, Scored, score_images
+from retrodict.evaluation.pool import ItemResult, Scored, chosen, score_images
 from retrodict.evaluation.predictions import read_predictions
 from retrodict.evaluation.summary import compare, estimate, summarise
 from retrodict.files import write_json
@@ -120,8 +119,8 @@ def _distances(test: Sequence[Transition], picture: Picture) -> list[float]:
 
 
 def _best(item: ItemResult) -> Scored:
-    scores = [frame.verifiers.get(VERIFIERS[-1], math.nan) for frame in item.pool]
-    return Scored() if all(map(math.isnan, scores)) else item.pool[choose(scores)]
+    best = chosen(item, VERIFIERS[-1])
+    return Scored() if best is None else item.pool[best]
 
 
 def _decoded(frame: Scored) -> Image.Image | None:

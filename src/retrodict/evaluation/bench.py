@@ -114,8 +114,6 @@ def run_bench(
         ValueError: an unknown name, missing data, or an `out` that holds a run with other settings.
     """
     check_verifier(verifier)
-    if verifier != NONE and VERIFIERS[verifier].needs_world and bench != "tabletop":
-        raise ValueError(f'The verifier "{verifier}" needs exact states, which {bench} does not have: choose another.')
     if protocol not in L1_PROTOCOLS:
         raise ValueError(f'No L1 protocol "{protocol}": use one of {", ".join(L1_PROTOCOLS)}.')
     began, progress, out = time.monotonic(), progress or QuietProgress(), Path(out)

@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from retrodict.dynamics.verify import choose
 from retrodict.evaluation.metrics import L1_PROTOCOL, l1
-from retrodict.evaluation.pool import ItemResult, Scored
+from retrodict.evaluation.pool import ItemResult, Scored, chosen
 from retrodict.evaluation.summary import default_selector
 from retrodict.report.kit.format import finite, system_name
 from retrodict.report.kit.images import Cells, Pair, hashed, pair, shape_of, uri
@@ -137,10 +136,8 @@ def _selector(items: Iterable[ItemResult]) -> str:
 
 
 def _verified(item: ItemResult, selector: str) -> Scored:
-    scores = [frame.verifiers.get(selector, math.nan) for frame in item.pool]
-    if not scores or all(math.isnan(score) for score in scores):
-        return Scored(reason="no candidate was scored")
-    return item.pool[choose(scores)]
+    best = chosen(item, selector)
+    return Scored(reason="no candidate was scored") if best is None else item.pool[best]
 
 
 def sample(run: Run) -> list[Row]:

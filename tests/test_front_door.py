@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from mypy import api as mypy
+from PIL import Image
 
 import retrodict
-from retrodict.transitions import read_transitions
+from retrodict.dynamics.verify import Prediction
+from retrodict.images import encode_png, read_image
+from retrodict.models.protocol import Candidate, Explanation, LogProb
+from retrodict.transitions import Transition, read_transitions
 from retrodict.worlds import get_world
 
 SCRIPT = """
@@ -75,3 +81,21 @@ def test_folders_may_be_strings(tiny_model: Path, tmp_path: Path) -> None:
     retrodict.annotate(pairs, model=str(tiny_model), out=labelled)
     retrodict.select(labelled, top_k=1, out=chosen)
     assert len(read_transitions(Path(chosen))) == 1
+
+
+def test_results_show_themselves_in_a_notebook() -> None:
+    white = Image.new("RGB", (300, 200), "white")
+    candidates = (Candidate(white, logprob=LogProb(-3.0, 2)), Candidate(white))
+    shown = Prediction(candidates, (-1.5, math.nan), 0, "<idm>")._repr_html_()
+    assert (shown.count("<img"), shown.count("#2a7"), shown.count("-1.50")) == (2, 1, 1)
+    assert "&lt;idm&gt;" in shown
+    assert "<idm>" not in shown
+    first = base64.b64decode(shown.split("base64,")[1].split('"')[0])
+    assert read_image(first).size == (128, 85)
+    assert read_image(candidates[0]._repr_png_()).size == (300, 200)
+    assert len(repr(Prediction(candidates, (-1.5, math.nan), 0, "idm"))) < 100
+
+    row = Transition(id="a", source=encode_png(white), action="put <it> away")
+    assert (row._repr_html_().count("<img"), "put &lt;it&gt; away" in row._repr_html_()) == (1, True)
+    assert len(repr(row)) < 100
+    assert Explanation("go <b>", LogProb(-1, 1))._repr_html_() == "<b>go &lt;b&gt;</b> (log-probability -1.00)"

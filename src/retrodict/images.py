@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -11,6 +14,8 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from retrodict.files import write_atomic
+
+THUMBNAIL = 128  # longest side of an image in a notebook, in pixels
 
 ImageLike: TypeAlias = str | Path | bytes | Image.Image | npt.NDArray[np.uint8]
 """A file's path, an encoded image, a PIL image, or an array [H, W, 3] of uint8."""
@@ -76,6 +81,27 @@ def encode_png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def html_row(title: str, cells: Iterable[tuple[Image.Image, str, bool]]) -> str:
+    """Images side by side, as notebooks show results.
+
+    Args:
+        title: a line above them; escaped.
+        cells: image, caption (escaped), and whether it is marked.
+    """
+    figures = []
+    for image, caption, marked in cells:
+        small = image.copy()
+        small.thumbnail((THUMBNAIL, THUMBNAIL))
+        data = base64.b64encode(encode_png(small)).decode()
+        border = "#2a7" if marked else "transparent"
+        figures.append(
+            f'<figure style="display:inline-block;margin:2px;padding:2px;border:2px solid {border}">'
+            f'<img alt="" src="data:image/png;base64,{data}">'
+            f'<figcaption style="text-align:center">{html.escape(caption)}</figcaption></figure>'
+        )
+    return f"<div><div>{html.escape(title)}</div>{''.join(figures)}</div>"
 
 
 def write_image(path: str | Path, image: Image.Image) -> None:

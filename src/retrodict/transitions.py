@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from retrodict.files import write_atomic, write_json
-from retrodict.images import encode_png, read_image  # noqa: F401 (what fills `FramePair.source` and `.target`)
+from retrodict.images import encode_png, html_row, read_image  # noqa: F401 (what fills `FramePair.source` and `.target`)
 
 ActionSource = Literal["human", "template", "idm"]
 
@@ -29,7 +29,7 @@ MANIFEST = "manifest.json"
 _ROW_GROUP = 100
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class FramePair:
     """Two frames of one clip, in order. Images are encoded bytes (PNG or JPEG), or None when a stage kept none."""
 
@@ -61,8 +61,21 @@ class FramePair:
     def target_image(self) -> Image.Image:
         return decode_image(self.target, f"target of {self.id}")
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._title!r})"
 
-@dataclass(frozen=True, kw_only=True)
+    @property
+    def _title(self) -> str:
+        return self.id
+
+    def _repr_html_(self) -> str:
+        """Both frames, as notebooks show them."""
+        frames = (("source", self.source), ("target", self.target))
+        shown = [(decode_image(data, side), side, False) for side, data in frames if data is not None]
+        return html_row(self._title, shown)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Transition(FramePair):
     """A frame pair and the action between its frames.
 
@@ -75,6 +88,10 @@ class Transition(FramePair):
     logprob: float = float("nan")
     tokens: int = 0
     split: str = ""
+
+    @property
+    def _title(self) -> str:
+        return f"{self.id}: {self.action}"
 
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from PIL import Image
 
+from retrodict.images import html_row
 from retrodict.models.protocol import (
     Candidate,
     ForwardModel,
@@ -269,6 +270,15 @@ class Prediction:
     def image(self) -> Image.Image:
         """The chosen candidate's image."""
         return self.candidate.image
+
+    def __repr__(self) -> str:
+        return f"Prediction(candidate {self.chosen + 1} of {len(self.candidates)} by {self.verifier!r})"
+
+    def _repr_html_(self) -> str:
+        """The candidates with their scores, the chosen one marked."""
+        captions = ["" if math.isnan(score) else f"{score:.2f}" for score in self.scores]
+        cells = zip((c.image for c in self.candidates), captions, strict=True)
+        return html_row(repr(self), [(image, text, i == self.chosen) for i, (image, text) in enumerate(cells)])
 
 
 def predict(

@@ -11,6 +11,7 @@ tokens. In names, `codes` are image tokens counted from 0; as ids of the languag
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from retrodict.images import encode_png
 from retrodict.prompts import Direction
 from retrodict.sampling import Sampling
 
@@ -50,6 +52,10 @@ class Explanation:
     logprob: LogProb
     prompt: str = ""  # id of the prompt that asked for it
 
+    def _repr_html_(self) -> str:
+        """The action and its log-probability, as notebooks show it."""
+        return f"<b>{html.escape(self.action)}</b> (log-probability {self.logprob.sum:.2f})"
+
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
@@ -63,6 +69,13 @@ class Candidate:
     codes_L: IntArray | None = None
     tokenizer: str = ""
     logprob: LogProb = LogProb(float("nan"), 0)
+
+    def __repr__(self) -> str:
+        return f"Candidate({self.image.width}x{self.image.height}, logprob={self.logprob.sum:.2f})"
+
+    def _repr_png_(self) -> bytes:
+        """The image, as notebooks show it."""
+        return encode_png(self.image)
 
 
 Frame = Image.Image | Candidate

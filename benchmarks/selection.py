@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from retrodict.dynamics.adaptive import Scores, calibrate, drawn_until, value_of_waves
+from retrodict.dynamics.adaptive import Scores, adaptive_values, calibrate, sampled_until
 from retrodict.dynamics.batches import collate, example, supervised_logits, token_nll
 from retrodict.dynamics.sequences import build
 from retrodict.dynamics.unified import UnifiedModel
@@ -119,8 +119,8 @@ def _adaptive(pools: Pools) -> list[dict[str, Any]]:
             dev = (scores_IBN[calibration].reshape(-1, MOST), values_IBN[calibration].reshape(-1, MOST))
             stop_at = calibrate(*dev, loss=loss)
             flat = (scores_IBN[measured].reshape(-1, MOST), values_IBN[measured].reshape(-1, MOST))
-            drawn = float(drawn_until(flat[0], stop_at).mean())
-            value_I = value_of_waves(*flat, stop_at).reshape(-1, POOL // MOST).mean(1)
+            drawn = float(sampled_until(flat[0], stop_at).mean())
+            value_I = adaptive_values(*flat, stop_at).reshape(-1, POOL // MOST).mean(1)
             plain_I = _plain(pools, name, drawn)[measured]
             best_I = _plain(pools, name, MOST)[measured]
             settings = {"selector": name, "loss allowed": loss, "mean N": round(drawn, 2)}

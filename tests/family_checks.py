@@ -15,7 +15,7 @@ from retrodict.bootstrap.annotate import annotate
 from retrodict.dynamics.generate import sample_images
 from retrodict.dynamics.likelihood import score
 from retrodict.dynamics.sequences import build
-from retrodict.dynamics.stepwise import decode_steps
+from retrodict.dynamics.stepwise import decode_stepwise
 from retrodict.dynamics.verify import InverseLikelihood, predict
 from retrodict.images import encode_png
 from retrodict.loading import load, load_family, save_model
@@ -74,7 +74,7 @@ def check_greedy(family: TokenFamily, scale: float | None) -> None:
     drafts = [
         build(family, "forward", source_L=s, target_L=s, action=a) for s, a in zip(sources_PL, ACTIONS, strict=True)
     ]
-    assert decode_steps(family, drafts, None, Sampling(0, guidance=scale))[0].tolist() == slow
+    assert decode_stepwise(family, drafts, None, Sampling(0, guidance=scale))[0].tolist() == slow
     rows = zip(sources_PL, codes_PNL[:, 0], ACTIONS, strict=True)
     scored = score(family, [build(family, "forward", source_L=s, target_L=t, action=a) for s, t, a in rows])
     assert logprobs_PN[:, 0] == pytest.approx([found.sum for found in scored], abs=1e-3)

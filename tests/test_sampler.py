@@ -14,8 +14,8 @@ from retrodict.dynamics.generate import sample_images, write_actions
 from retrodict.dynamics.likelihood import score
 from retrodict.dynamics.sampling import uniforms
 from retrodict.dynamics.sequences import build
-from retrodict.dynamics.speculative import decode_drafts
-from retrodict.dynamics.stepwise import decode_steps
+from retrodict.dynamics.speculative import decode_speculative
+from retrodict.dynamics.stepwise import decode_stepwise
 from retrodict.models.protocol import IntArray, TokenFamily, TokenSequence
 from retrodict.models.registry import tiny_family
 from retrodict.models.small.family import SmallFamily
@@ -169,8 +169,8 @@ def test_steps_and_drafts_give_the_same(any_family: TokenFamily, guided: bool) -
     draws = [uniforms(0, i, sequence, family.spec.tokens) for sequence in sequences for i in range(4)]
     uniforms_CL = torch.from_numpy(np.stack(draws))
     with torch.inference_mode():
-        drafted_CL, drafted_C = decode_drafts(family, sequences, uniforms_CL, sampling)
-        stepped_CL, stepped_C = decode_steps(family, sequences, uniforms_CL, sampling, rows=8)
+        drafted_CL, drafted_C = decode_speculative(family, sequences, uniforms_CL, sampling)
+        stepped_CL, stepped_C = decode_stepwise(family, sequences, uniforms_CL, sampling, rows=8)
     assert stepped_CL.tolist() == drafted_CL.tolist()
     assert stepped_C.tolist() == pytest.approx(drafted_C.tolist(), abs=1e-3)
     assert len(drafted_CL.unique(dim=0)) > 6

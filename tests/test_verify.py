@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrodict.dynamics.adaptive import calibrate, drawn_until, predict_in_waves, value_of_waves
+from retrodict.dynamics.adaptive import adaptive_values, calibrate, predict_adaptively, sampled_until
 from retrodict.dynamics.rollout import rollout
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verify import (
@@ -128,13 +128,13 @@ def test_waves_stop_when_the_score_is_high_enough() -> None:
     model = Shades({0: -5.0, 1: -3.0})  # each wave draws shades 0 and 1 anew
     verifier = InverseLikelihood(model)
     for stop_at, drawn in ((-3.0, 2), (-1.0, 5)):
-        found = predict_in_waves(model, verifier, SOURCE, "go", n=5, seed=0, stop_at=stop_at)
+        found = predict_adaptively(model, verifier, SOURCE, "go", n=5, seed=0, stop_at=stop_at)
         assert (len(found.candidates), found.chosen) == (drawn, 1)
     scores = np.array([[-5.0, NAN, -1.0, -9.0], [-2.0, -9.0, -9.0, 0.0]])
     values = np.array([[0.0, 0.0, 1.0, 0.0], [0.5, 0.0, 0.0, 1.0]])
-    assert drawn_until(scores, -2.0).tolist() == [4, 2]
-    assert value_of_waves(scores, values, -2.0).tolist() == [1.0, 0.5]
-    assert value_of_waves(scores, values, math.inf).tolist() == [1.0, 1.0]
+    assert sampled_until(scores, -2.0).tolist() == [4, 2]
+    assert adaptive_values(scores, values, -2.0).tolist() == [1.0, 0.5]
+    assert adaptive_values(scores, values, math.inf).tolist() == [1.0, 1.0]
     assert calibrate(scores, values, loss=0.0) > -2.0  # stopping there would take the second item's 0.5
     assert calibrate(scores, values, loss=0.25) <= -2.0
     with pytest.raises(ValueError, match="no threshold"):

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
-from retrodict.dynamics.adaptive import predict_in_waves
+from retrodict.dynamics.adaptive import predict_adaptively
 from retrodict.dynamics.rollout import rollout as _rollout
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verifiers import NONE, VERIFIERS, Parts, make_verifier
@@ -85,7 +85,7 @@ def predict(
         check = CopyGate(check, forward)
     if stop_at is None or check is None:
         return _predict(forward, check, frame, action, n=n, seed=seed, sampling=sampling)
-    return predict_in_waves(forward, check, frame, action, n=n, seed=seed, stop_at=stop_at, sampling=sampling)
+    return predict_adaptively(forward, check, frame, action, n=n, seed=seed, stop_at=stop_at, sampling=sampling)
 
 
 def rollout(

@@ -1,4 +1,4 @@
-"""Adaptive N: candidates are drawn in waves until one scores high enough or the budget is out.
+"""Adaptive N: sample candidates a few at a time until one scores high enough or the budget is out.
 
 What is high enough depends on the model and the verifier, so it is calibrated on items whose true scores are known:
 `calibrate` finds the lowest threshold that costs no more than a given loss against the whole budget.
@@ -19,11 +19,11 @@ from retrodict.sampling import Sampling
 
 Scores = npt.NDArray[np.float64]
 
-WAVE = 2
-SEEDS_APART = 1_000_003  # wave w of a seed is drawn with the seed that lies w times this behind it
+BATCH = 2
+SEED_STEP = 1_000_003  # batch b is sampled with the seed plus b times this
 
 
-def predict_in_waves(
+def predict_adaptively(
     forward: ForwardModel,
     verifier: Verifier,
     source: Frame,
@@ -32,43 +32,43 @@ def predict_in_waves(
     n: int,
     seed: int,
     stop_at: float,
-    wave: int = WAVE,
+    batch: int = BATCH,
     sampling: Sampling = Sampling(),
 ) -> Prediction:
-    """Draw waves of candidates until the best score is at least `stop_at`, or `n` candidates are drawn.
+    """Best of at most `n`: sample `batch` candidates at a time until one scores at least `stop_at`.
 
-    The prediction holds those that were drawn. Errors are those of `verify.predict`.
+    The prediction holds those that were sampled. Other arguments and errors are those of `verify.predict`.
     """
     pool: list[Candidate] = []
     scores: list[float] = []
     while len(pool) < n and not any(score >= stop_at for score in scores):
-        size = min(wave, n - len(pool))
-        (drawn,) = forward.sample([source], [action], size, seed + SEEDS_APART * (len(pool) // wave), sampling)
-        (fresh,) = verifier.scores([Pool(source, action, drawn)])
-        pool += drawn
+        size = min(batch, n - len(pool))
+        (sampled,) = forward.sample([source], [action], size, seed + SEED_STEP * (len(pool) // batch), sampling)
+        (fresh,) = verifier.scores([Pool(source, action, sampled)])
+        pool += sampled
         scores += fresh
     return Prediction(tuple(pool), tuple(scores), choose(scores), verifier.name)
 
 
-def drawn_until(scores_IN: Scores, stop_at: float, wave: int = WAVE) -> npt.NDArray[np.int64]:
-    """How many candidates each item of a pool would have drawn, [I]."""
+def sampled_until(scores_IN: Scores, stop_at: float, batch: int = BATCH) -> npt.NDArray[np.int64]:
+    """How many candidates of each item would have been sampled, [I]."""
     clears_IN = np.nan_to_num(scores_IN, nan=-math.inf) >= stop_at
     size = scores_IN.shape[1]
     first_I = np.where(clears_IN.any(1), clears_IN.argmax(1) + 1, size)
-    drawn_I: npt.NDArray[np.int64] = np.minimum(-(-first_I // wave) * wave, size)
-    return drawn_I
+    sampled_I: npt.NDArray[np.int64] = np.minimum(-(-first_I // batch) * batch, size)
+    return sampled_I
 
 
-def value_of_waves(scores_IN: Scores, values_IN: Scores, stop_at: float, wave: int = WAVE) -> Scores:
-    """The value of each item's choice, [I]; NaN where no drawn candidate has a score."""
-    drawn_I = drawn_until(scores_IN, stop_at, wave)
-    seen_IN = np.where(np.arange(scores_IN.shape[1]) < drawn_I[:, None], scores_IN, np.nan)
+def adaptive_values(scores_IN: Scores, values_IN: Scores, stop_at: float, batch: int = BATCH) -> Scores:
+    """The value of each item's choice, [I]; NaN where no sampled candidate has a score."""
+    sampled_I = sampled_until(scores_IN, stop_at, batch)
+    seen_IN = np.where(np.arange(scores_IN.shape[1]) < sampled_I[:, None], scores_IN, np.nan)
     filled_IN = np.nan_to_num(seen_IN, nan=-math.inf)
     chosen_I = values_IN[np.arange(len(values_IN)), filled_IN.argmax(1)]
     return np.where(np.isnan(seen_IN).all(1), np.nan, chosen_I)
 
 
-def calibrate(scores_IN: Scores, values_IN: Scores, loss: float = 0.005, wave: int = WAVE) -> float:
+def calibrate(scores_IN: Scores, values_IN: Scores, loss: float = 0.005, batch: int = BATCH) -> float:
     """The lowest threshold at which the mean value is at most `loss` below that of the whole pool.
 
     Raises `ValueError` when no candidate has a score.
@@ -77,6 +77,6 @@ def calibrate(scores_IN: Scores, values_IN: Scores, loss: float = 0.005, wave: i
     if not len(steps):
         raise ValueError("No candidate has a score, so no threshold can be calibrated.")
     tried = np.quantile(steps, np.linspace(0, 1, min(len(steps), 201)))
-    whole = np.nanmean(value_of_waves(scores_IN, values_IN, math.inf, wave))
-    enough = [t for t in tried if np.nanmean(value_of_waves(scores_IN, values_IN, t, wave)) >= whole - loss]
+    whole = np.nanmean(adaptive_values(scores_IN, values_IN, math.inf, batch))
+    enough = [t for t in tried if np.nanmean(adaptive_values(scores_IN, values_IN, t, batch)) >= whole - loss]
     return float(min(enough, default=math.inf))

@@ -1,6 +1,6 @@
 """Weighted next-token batches: one kind for both directions.
 
-A batch names the positions whose next token is supervised, that token within its own vocabulary (image codes in the
+A batch names the positions whose next token is supervised, that token within its own vocabulary (image tokens in the
 forward direction, text tokens in the inverse), and a weight for each.
 
 Shape suffixes: B sequences, T positions, S supervised positions.
@@ -24,7 +24,7 @@ IGNORED = -100
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A sequence ready for collation: computed once, so that an epoch costs no rendering."""
+    """A sequence ready for collation, built once for all epochs."""
 
     ids_T: IntArray
     features: Mapping[str, IntArray]
@@ -37,12 +37,12 @@ def example(family: TokenFamily, sequence: TokenSequence, weights_S: FloatArray 
     """Supervise the completion of `sequence`, each token with weight 1 or as given."""
     assert sequence.segments.completion is not None, "a sequence without its completion has nothing to supervise"
     start, stop = sequence.segments.completion
-    places, labels_S = np.arange(start, stop), sequence.ids_T[start:stop]
+    positions_S, labels_S = np.arange(start, stop), sequence.ids_T[start:stop]
     if sequence.direction == "forward":
-        places, labels_S = places[family.spec.schedule < 0], family.spec.codes(labels_S)
+        positions_S, labels_S = positions_S[family.spec.schedule < 0], family.spec.codes(labels_S)
     if weights_S is None:
         weights_S = np.ones(len(labels_S), dtype=np.float32)
-    return Example(sequence.ids_T, family.features(sequence), places - 1, labels_S, weights_S)
+    return Example(sequence.ids_T, family.features(sequence), positions_S - 1, labels_S, weights_S)
 
 
 def collate(examples: Sequence[Example], pad: int) -> dict[str, Tensor]:
@@ -75,7 +75,7 @@ def supervised_hidden(family: TokenFamily, batch: Mapping[str, Tensor]) -> Tenso
 
 
 def head(family: TokenFamily, direction: Direction) -> Callable[[Tensor], Tensor]:
-    """Hidden states to logits over what a direction completes: image codes or text tokens."""
+    """Hidden states to logits over what a direction completes: image tokens or text tokens."""
     return family.image_logits if direction == "forward" else family.text_logits
 
 

@@ -1,9 +1,9 @@
-"""Generation of both kinds: candidate frames, N for each prompt as one batch, and actions, greedily.
+"""Generation: candidate images, N for each prompt as one batch, and actions in words, greedily.
 
-The randomness of a candidate depends on the seed, its index and its prompt alone: the same seed gives the same
-candidate whatever N, batch composition or order. Image tokens are drawn from the image-code rows of the head only.
+A candidate's random numbers depend on the seed, its index and its prompt alone: the same seed gives the same candidate
+whatever N, batch composition or order. Image tokens are sampled from the image rows of the head only.
 
-Shape suffixes: P prompts, N candidates of a prompt, L image tokens.
+Shape suffixes: P prompts, N candidates of a prompt, L tokens of one image.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from retrodict.dynamics.kv_cache import Context, Rendered, device_of, tokens_at_once
+from retrodict.dynamics.kv_cache import KVCache, PaddedBatch, device_of, tokens_per_pass
 from retrodict.dynamics.sampling import uniforms
 from retrodict.dynamics.sequences import build
-from retrodict.dynamics.speculative import decode_drafts
-from retrodict.dynamics.stepwise import decode_steps
+from retrodict.dynamics.speculative import decode_speculative
+from retrodict.dynamics.stepwise import decode_stepwise
 from retrodict.models.protocol import Explanation, FloatArray, IntArray, LogProb, TokenFamily, TokenSequence
 from retrodict.sampling import Sampling
 
@@ -32,10 +32,23 @@ def sample_images(
     sampling: Sampling = Sampling(),
     at_once: int | None = None,
 ) -> tuple[IntArray, FloatArray]:
-    """Codes [P, N, L] and their log-probabilities [P, N] at temperature 1, without guidance.
+    """Sample `n` next frames for each (source, action). Which of the two decoders runs is a matter of speed alone.
 
-    Which of the two decoders runs is a matter of speed alone. `at_once` bounds how many tokens one forward pass reads,
-    off CUDA.
+    Args:
+        family: the model.
+        sources_PL: image tokens of the source frames.
+        actions: one action per source, in words.
+        n: candidates of each prompt.
+        seed: the same seed gives the same candidates.
+        sampling: how tokens are sampled.
+        at_once: tokens of one forward pass, at most; not for CUDA.
+
+    Returns:
+        Image tokens [P, N, L], and their log-probabilities [P, N] at temperature 1, without guidance.
+
+    Raises:
+        ValueError: `n` is below 1, or an action cannot be expressed.
+        SamplingError: the family cannot be sampled so.
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, not {n}.")
@@ -44,18 +57,18 @@ def sample_images(
         for source_L, action in zip(sources_PL, actions, strict=True)
     ]
     tokens = family.spec.tokens
-    drawn, uniforms_CL = 1, None  # greedy candidates are all alike
+    sampled, uniforms_CL = 1, None  # greedy candidates are all equal
     if sampling.temperature > 0:
-        drawn = n
-        draws = [uniforms(seed, i, sequence, tokens) for sequence in sequences for i in range(n)]
-        uniforms_CL = torch.from_numpy(np.stack(draws)) if draws else torch.zeros(0, tokens)
+        sampled = n
+        numbers = [uniforms(seed, i, sequence, tokens) for sequence in sequences for i in range(n)]
+        uniforms_CL = torch.from_numpy(np.stack(numbers)) if numbers else torch.zeros(0, tokens)
     if device_of(family).type == "cuda":
-        codes_CL, logprob_C = decode_steps(family, sequences, uniforms_CL, sampling)
+        codes_CL, logprob_C = decode_stepwise(family, sequences, uniforms_CL, sampling)
     else:
-        codes_CL, logprob_C = decode_drafts(family, sequences, uniforms_CL, sampling, at_once)
-    codes_PNL = codes_CL.cpu().numpy().reshape(len(sequences), drawn, tokens)
-    logprobs_PN = logprob_C.cpu().numpy().reshape(len(sequences), drawn)
-    return codes_PNL.repeat(n // drawn, 1), logprobs_PN.repeat(n // drawn, 1)
+        codes_CL, logprob_C = decode_speculative(family, sequences, uniforms_CL, sampling, at_once)
+    codes_PNL = codes_CL.cpu().numpy().reshape(len(sequences), sampled, tokens)
+    logprobs_PN = logprob_C.cpu().numpy().reshape(len(sequences), sampled)
+    return codes_PNL.repeat(n // sampled, 1), logprobs_PN.repeat(n // sampled, 1)
 
 
 @torch.inference_mode()
@@ -64,7 +77,7 @@ def write_actions(
 ) -> list[Explanation]:
     """Greedy actions for inverse prefixes (sequences built without their action), with their log-probabilities.
 
-    Equal prefixes are read once. `at_once` bounds how many tokens one forward pass reads.
+    Equal prefixes are decoded once. `at_once` bounds the tokens of one forward pass.
     """
     first: dict[bytes, int] = {}
     same_as = [first.setdefault(sequence.ids_T.tobytes(), i) for i, sequence in enumerate(sequences)]
@@ -72,20 +85,20 @@ def write_actions(
     written: dict[int, Explanation] = {}
     while order:
         length = len(sequences[order[0]].ids_T)
-        size = max(1, (at_once or tokens_at_once(device_of(family))) // length)
+        size = max(1, (at_once or tokens_per_pass(device_of(family))) // length)
         chunk, order = order[:size], order[size:]
         written.update(zip(chunk, _write(family, [sequences[i] for i in chunk], max_tokens), strict=True))
     return [written[i] for i in same_as]
 
 
 def _write(family: TokenFamily, sequences: Sequence[TokenSequence], max_tokens: int) -> list[Explanation]:
-    rendered = Rendered(family, sequences, room=max_tokens)
-    device = rendered.device
+    batch = PaddedBatch(family, sequences, room=max_tokens)
+    device = batch.device
     length_P = torch.tensor([len(s.ids_T) for s in sequences], device=device)
     longest = int(length_P.max())
-    context = Context(family, longest + max_tokens)
-    inputs = {name: value_PT[:, :longest] for name, value_PT in rendered.inputs.items()}
-    hidden_PSD = context.read(rendered.ids_RT[:, :longest], inputs)
+    cache = KVCache(family, longest + max_tokens)
+    inputs = {name: value_PT[:, :longest] for name, value_PT in batch.inputs.items()}
+    hidden_PSD = cache.prefill(batch.ids_RT[:, :longest], inputs)
     row_P = torch.arange(len(sequences), device=device)  # of those that are not finished
     hidden_PD = hidden_PSD[row_P, length_P - 1]
     logprob_P = torch.zeros(len(sequences), device=device)
@@ -100,14 +113,14 @@ def _write(family: TokenFamily, sequences: Sequence[TokenSequence], max_tokens: 
             break
         if len(open_P) < len(row_P):
             row_P, token_P = row_P[open_P], token_P[open_P]
-            context = context.select(open_P)
+            cache = cache.fork(open_P)
         position_P1 = length_P[row_P][:, None] + step
-        hidden_P1D = context.extend(
-            token_P[:, None], rendered.inputs_at(row_P, position_P1), position_P1, torch.ones_like(position_P1).bool()
+        hidden_P1D = cache.extend(
+            token_P[:, None], batch.inputs_at(row_P, position_P1), position_P1, torch.ones_like(position_P1).bool()
         )
         hidden_PD = hidden_P1D[:, 0]
-    found = []
+    explanations = []
     for sequence, ids, logprob in zip(sequences, tokens, logprob_P.tolist(), strict=True):
         words = [token for token in ids if token != family.eos]
-        found.append(Explanation(family.text(words), LogProb(logprob, len(ids)), sequence.prompt))
-    return found
+        explanations.append(Explanation(family.text(words), LogProb(logprob, len(ids)), sequence.prompt))
+    return explanations

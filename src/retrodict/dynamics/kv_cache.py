@@ -1,10 +1,9 @@
-"""What a family has read so far: rows of tokens with their keys and values, which can be copied and read on.
+"""KV cache with per-row positions: rows of unequal length can be forked and continued.
 
-A token's keys and values lie in the slot of its position, and a token sees the slots up to its own. So rows may be of
-unequal length without padding on the left, a row is continued by overwriting what lies behind it, and no mask depends
-on what is padding.
+The keys and values of a token lie in the slot of its position, and a token attends to the slots up to its own. So rows
+need no left padding, a row is rewound by overwriting its later slots, and no mask depends on padding.
 
-Shape suffixes: R rows, S tokens read at once, T positions, C slots, H heads, D features.
+Shape suffixes: R rows, S new tokens, T positions, C slots, H heads, D features.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from retrodict.models.protocol import IntArray, TokenFamily, TokenSequence
 
-CPU_TOKENS = 2048  # read at once: what a core's cache holds is read fastest, measured on the small family
+CPU_TOKENS = 2048  # of one forward pass: fastest where activations fit a core's cache, measured on the small family
 GPU_TOKENS = 65536
 
 
-def tokens_at_once(device: torch.device) -> int:
+def tokens_per_pass(device: torch.device) -> int:
     return CPU_TOKENS if device.type == "cpu" else GPU_TOKENS
 
 
@@ -32,11 +31,11 @@ def device_of(family: TokenFamily) -> torch.device:
     return next(family.module.parameters()).device
 
 
-class Rendered:
-    """Sequences as tensors, padded on the right: ids and the family's inputs beside them, [R, T]."""
+class PaddedBatch:
+    """Sequences as right-padded tensors [R, T]: ids and the family's other inputs."""
 
     def __init__(self, family: TokenFamily, sequences: Sequence[TokenSequence], room: int = 0) -> None:
-        """`room` more positions follow the longest sequence, with inputs of 0."""
+        """`room`: positions after the longest sequence, with inputs of 0."""
         self.device = device_of(family)
         self._length = max(len(s.ids_T) for s in sequences) + room
         features = [family.features(s) for s in sequences]
@@ -54,7 +53,7 @@ class Rendered:
 
 
 class _Slots(DynamicLayer):
-    """Keys and values of one layer. The first tokens fill slots from 0 on; later ones go where `where` says."""
+    """Keys and values of one layer. The prefill fills slots from 0 on; later tokens go to the slots in `where`."""
 
     def __init__(self, slots: int, where: list[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -72,7 +71,7 @@ class _Slots(DynamicLayer):
         return keys_RHCD.scatter_(2, index_RHSD, key_states), values_RHCD.scatter_(2, index_RHSD, value_states)
 
     def filled(self) -> tuple[Tensor, Tensor]:
-        assert self.keys is not None and self.values is not None, "nothing was read yet"
+        assert self.keys is not None and self.values is not None, "there was no prefill"
         return self.keys, self.values
 
     def _with_room(self, states_RHSD: Tensor) -> Tensor:
@@ -83,16 +82,16 @@ class _Slots(DynamicLayer):
         room_RHCD[:, :, :length] = states_RHSD
         return room_RHCD
 
-    def select(self, rows_R: Tensor, where: list[Tensor]) -> _Slots:
-        chosen = _Slots(self._slots, where)
-        chosen.is_initialized, chosen.dtype, chosen.device = True, self.dtype, self.device
+    def fork(self, rows_R: Tensor, where: list[Tensor]) -> _Slots:
+        forked = _Slots(self._slots, where)
+        forked.is_initialized, forked.dtype, forked.device = True, self.dtype, self.device
         keys_RHCD, values_RHCD = self.filled()
-        chosen.keys, chosen.values = keys_RHCD.index_select(0, rows_R), values_RHCD.index_select(0, rows_R)
-        return chosen
+        forked.keys, forked.values = keys_RHCD.index_select(0, rows_R), values_RHCD.index_select(0, rows_R)
+        return forked
 
 
-class Context:
-    """Rows that `family` has read, with room for `capacity` positions. One slot more takes what is padding."""
+class KVCache:
+    """Keys and values of `family` for up to `capacity` positions a row. An extra slot absorbs writes from padding."""
 
     def __init__(self, family: TokenFamily, capacity: int) -> None:
         self._family, self._capacity = family, capacity
@@ -106,16 +105,16 @@ class Context:
 
     @property
     def row_bytes(self) -> int:
-        """Size of the keys and values of one row."""
+        """Bytes of the keys and values of one row."""
         return sum(states.nbytes // len(states) for layer in self._layers for states in layer.filled())
 
-    def read(self, ids_RS: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        """The first tokens of each row, from position 0 on: their hidden states [R, S, D]."""
+    def prefill(self, ids_RS: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The first forward pass, from position 0 on: hidden states [R, S, D]."""
         positions_1S = torch.arange(ids_RS.shape[1], device=ids_RS.device)[None]
         return self._hidden(ids_RS, inputs, positions_1S, None)
 
     def extend(self, ids_RS: Tensor, inputs: Mapping[str, Tensor], positions_RS: Tensor, real_RS: Tensor) -> Tensor:
-        """More tokens at the given positions: hidden states [R, S, D], meaningless where not `real`."""
+        """Forward pass of more tokens at the given positions: hidden states [R, S, D], meaningless where not `real`."""
         self._where[:] = [torch.where(real_RS, positions_RS, self._capacity)]
         slots_C = torch.arange(self._capacity + 1, device=ids_RS.device)
         seen_RSC = slots_C <= positions_RS[:, :, None]
@@ -124,11 +123,11 @@ class Context:
         mask_R1SC = mask_R1SC.masked_fill_(~seen_RSC, torch.finfo(dtype).min)[:, None]
         return self._hidden(ids_RS, inputs, positions_RS, mask_R1SC)
 
-    def select(self, rows_R: Tensor) -> Context:
-        """A context of copies of these rows, in this order, each as often as it is named."""
-        chosen = Context(self._family, self._capacity)
-        chosen._cache = Cache(layers=[layer.select(rows_R, chosen._where) for layer in self._layers])
-        return chosen
+    def fork(self, rows_R: Tensor) -> KVCache:
+        """A cache of copies of these rows, in this order, each as often as it is named."""
+        forked = KVCache(self._family, self._capacity)
+        forked._cache = Cache(layers=[layer.fork(rows_R, forked._where) for layer in self._layers])
+        return forked
 
     @property
     def _layers(self) -> list[_Slots]:

@@ -3,8 +3,8 @@
 Scores are sums over the completion's tokens, with the count beside them; they do not depend on padding, batch size or
 order. Image tokens are scored among image codes only, text tokens among text tokens only.
 
-Sequences that begin alike (several targets of one source, several actions for one pair) read what they share once,
-where that saves enough. What is shared must have the same ids and the same inputs beside them.
+Sequences with a common prefix (several targets of one source, several actions for one pair) prefill it once, where that
+saves enough: a prefix tree over one KV cache. A shared prefix has the same ids and the same other inputs.
 
 Shape suffixes: R sequences, S tokens, D features.
 """
@@ -20,27 +20,27 @@ import torch
 from torch import Tensor
 
 from retrodict.dynamics.batches import IGNORED, Example, example, pad_right, token_nll
-from retrodict.dynamics.kv_cache import Context, device_of, tokens_at_once
+from retrodict.dynamics.kv_cache import KVCache, device_of, tokens_per_pass
 from retrodict.models.protocol import IntArray, LogProb, TokenFamily, TokenSequence
 from retrodict.prompts import Direction
 
-TREE_COST = 1.3  # a token behind a shared beginning costs more than one in a plain pass
+TREE_COST = 1.3  # a token behind a shared prefix costs more than one in a plain forward pass
 
 
 @torch.inference_mode()
 def score(family: TokenFamily, sequences: Sequence[TokenSequence], at_once: int | None = None) -> list[LogProb]:
-    """log p(completion | prefix) of each sequence, all of one direction. `at_once` bounds the tokens of one pass."""
+    """log p(completion | prefix) of each sequence, all of one direction. `at_once` bounds a forward pass's tokens."""
     if not sequences:
         return []
     direction = sequences[0].direction
     assert all(s.direction == direction for s in sequences), "one direction a call"
     # Candidates of one prompt are often equal: each sequence is scored once.
-    places: dict[bytes, int] = {}
-    same_as = [places.setdefault(sequence.ids_T.tobytes(), len(places)) for sequence in sequences]
-    distinct = [sequences[same_as.index(place)] for place in range(len(places))]
+    index_of: dict[bytes, int] = {}
+    same_as = [index_of.setdefault(sequence.ids_T.tobytes(), len(index_of)) for sequence in sequences]
+    distinct = [sequences[same_as.index(index)] for index in range(len(index_of))]
     rows = [_Row(sequence, example(family, sequence)) for sequence in distinct]
-    scored = _Scorer(family, direction, rows, at_once or tokens_at_once(device_of(family))).run()
-    return [scored[place] for place in same_as]
+    scored = _Scorer(family, direction, rows, at_once or tokens_per_pass(device_of(family))).run()
+    return [scored[index] for index in same_as]
 
 
 @dataclass(frozen=True)
@@ -54,22 +54,22 @@ class _Row:
 
     @cached_property
     def cuts(self) -> tuple[int, int]:
-        """Where what rows share may end: behind the source's picture, and before the token that predicts the first of
-        the completion."""
+        """Where shared prefixes may end: behind the source image, and before the token that predicts the first of the
+        completion."""
         return self.sequence.segments.source[1], int(self.example.positions_S[0])
 
     @cached_property
-    def beginnings(self) -> tuple[bytes, ...]:
-        """For each cut, what is equal for rows that are read alike up to there."""
+    def prefixes(self) -> tuple[bytes, ...]:
+        """For each cut, what is equal for rows that share the prefix up to there."""
         parts = [self.example.ids_T, *(self.example.features[name] for name in sorted(self.example.features))]
         return tuple(b"".join(part[:cut].tobytes() for part in parts) for cut in self.cuts)
 
 
 @dataclass(frozen=True, eq=False)
 class _Span:
-    """Tokens to read, from `begin` to `end`, that `members` (indices of rows) share, as they share what is before."""
+    """Tokens from `begin` to `end` that `members` (indices of rows) share, as they share what is before."""
 
-    parent: int  # the row of the context that has read what is before
+    parent: int  # the row of the cache that holds what is before
     begin: int
     end: int
     members: tuple[int, ...]
@@ -85,26 +85,26 @@ class _Scorer:
         self._descend(None, [_Span(0, 0, 0, tuple(range(len(self._rows))))], _cheapest(self._rows))
         return [LogProb(total, len(row.example.labels_S)) for total, row in zip(self._sums, self._rows, strict=True)]
 
-    def _descend(self, context: Context | None, read: Sequence[_Span], cuts: Sequence[int]) -> None:
-        """Score the members of spans, of which `context` has read span i in row i (None: nothing is read yet)."""
+    def _descend(self, cache: KVCache | None, prefilled: Sequence[_Span], cuts: Sequence[int]) -> None:
+        """Score the members of spans, of which `cache` holds span i in row i (None: nothing was prefilled yet)."""
         if cuts:
-            spans = [child for i, span in enumerate(read) for child in self._split(i, span, cuts[0])]
+            spans = [child for i, span in enumerate(prefilled) for child in self._split(i, span, cuts[0])]
             for chunk in self._chunks(spans):
-                inner = context.select(self._parents(chunk)) if context else Context(self._family, self._longest(chunk))
-                self._read(inner, chunk)
+                inner = cache.fork(self._parents(chunk)) if cache else KVCache(self._family, self._longest(chunk))
+                self._forward(inner, chunk)
                 self._descend(inner, chunk, cuts[1:])
             return
-        leaves = [_Span(i, s.end, self._rows[m].length, (m,)) for i, s in enumerate(read) for m in s.members]
-        if context is None:
+        leaves = [_Span(i, s.end, self._rows[m].length, (m,)) for i, s in enumerate(prefilled) for m in s.members]
+        if cache is None:
             leaves.sort(key=lambda leaf: leaf.end)  # like lengths together, so that little is padding
         for chunk in self._chunks(leaves):
-            leaf = context.select(self._parents(chunk)) if context else None
-            self._score(chunk, self._read(leaf, chunk))
+            leaf = cache.fork(self._parents(chunk)) if cache else None
+            self._score(chunk, self._forward(leaf, chunk))
 
     def _split(self, row: int, span: _Span, cut: int) -> list[_Span]:
         shared: dict[bytes, list[int]] = {}
         for member in span.members:
-            shared.setdefault(self._rows[member].beginnings[cut], []).append(member)
+            shared.setdefault(self._rows[member].prefixes[cut], []).append(member)
         return [_Span(row, span.end, self._rows[m[0]].cuts[cut], tuple(m)) for m in shared.values()]
 
     def _chunks(self, spans: Sequence[_Span]) -> Iterator[list[_Span]]:
@@ -125,8 +125,8 @@ class _Scorer:
     def _parents(self, spans: Sequence[_Span]) -> Tensor:
         return torch.tensor([span.parent for span in spans], device=self._device)
 
-    def _read(self, context: Context | None, spans: Sequence[_Span]) -> Tensor:
-        """Hidden states [R, S, D] of one span a row; without a context, nothing is kept."""
+    def _forward(self, cache: KVCache | None, spans: Sequence[_Span]) -> Tensor:
+        """Hidden states [R, S, D] of one span a row; without a cache, nothing is kept."""
         examples = [self._rows[span.members[0]].example for span in spans]
         ids_RS = self._tensor(
             [e.ids_T[s.begin : s.end] for e, s in zip(examples, spans, strict=True)], self._family.pad
@@ -135,14 +135,14 @@ class _Scorer:
             name: self._tensor([e.features[name][s.begin : s.end] for e, s in zip(examples, spans, strict=True)], 0)
             for name in examples[0].features
         }
-        if context is None:
+        if cache is None:
             hidden_RSD: Tensor = self._family.hidden(ids_RS, use_cache=False, **inputs).last_hidden_state
             return hidden_RSD
-        if context.empty:
-            return context.read(ids_RS, inputs)
+        if cache.empty:
+            return cache.prefill(ids_RS, inputs)
         range_R2 = torch.tensor([(span.begin, span.end) for span in spans], device=self._device)
         position_RS = range_R2[:, :1] + torch.arange(ids_RS.shape[1], device=self._device)
-        return context.extend(ids_RS, inputs, position_RS, position_RS < range_R2[:, 1:])
+        return cache.extend(ids_RS, inputs, position_RS, position_RS < range_R2[:, 1:])
 
     def _tensor(self, rows: Sequence[IntArray], value: int) -> Tensor:
         return pad_right(rows, value).to(self._device)
@@ -157,16 +157,16 @@ class _Scorer:
 
 
 def _cheapest(rows: Sequence[_Row]) -> tuple[int, ...]:
-    """Which cuts to make, so that reading costs the least; often none."""
+    """Which cuts to make, so that forward passes cost the least; often none."""
     cuts = range(len(rows[0].cuts))
     choices = [chosen for count in range(len(cuts) + 1) for chosen in combinations(cuts, count)]
     return min(choices, key=lambda chosen: _cost(rows, chosen))
 
 
 def _cost(rows: Sequence[_Row], cuts: Sequence[int]) -> float:
-    tokens, read = 0, {id(row): 0 for row in rows}
+    tokens, prefilled = 0, {id(row): 0 for row in rows}
     for cut in cuts:
-        tokens += sum({row.beginnings[cut]: row.cuts[cut] - read[id(row)] for row in rows}.values())
-        read = {id(row): row.cuts[cut] for row in rows}
-    tokens += sum(row.length - read[id(row)] for row in rows)
+        tokens += sum({row.prefixes[cut]: row.cuts[cut] - prefilled[id(row)] for row in rows}.values())
+        prefilled = {id(row): row.cuts[cut] for row in rows}
+    tokens += sum(row.length - prefilled[id(row)] for row in rows)
     return tokens * TREE_COST if cuts else tokens

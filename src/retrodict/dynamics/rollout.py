@@ -1,4 +1,4 @@
-"""Several actions in a row: each step is verified, and the next one starts from the frame that was chosen."""
+"""Rollouts: several actions in a row, each step verified, the next one starting from the chosen frame."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def rollout(
     sampling: Sampling = Sampling(),
     reencode: bool = False,
 ) -> list[Prediction]:
-    """One prediction per action, in order. Errors are those of `predict`.
+    """One prediction per action, in order. Arguments and errors are those of `predict`.
 
-    A chosen candidate is handed on as it is, with its image codes: decoding and encoding again would add an error at
-    each step that no step made (`Prediction.drift`). With `reencode` it is handed on as a picture, as if another
-    program had drawn it.
+    A chosen candidate is handed on with its sampled image tokens: detokenizing and tokenizing again would add an error
+    at each step that no step made (`Prediction.drift`). With `reencode` it is handed on as an image, as if another
+    program had made it.
     """
     steps: list[Prediction] = []
     frame = source

@@ -23,7 +23,7 @@ def build(
     action: str | None = None,
     prompt: str | None = None,
 ) -> TokenSequence:
-    """Render one example.
+    """The token sequence of one example.
 
     Without its completion (`target_L` for "forward", `action` for "inverse") the result is the prefix that generation
     continues: it ends with what opens an image for "forward" and with the last prompt token for "inverse".

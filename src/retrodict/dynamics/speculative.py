@@ -1,14 +1,14 @@
-"""Decoding image blocks several tokens at a time, with the outcome of decoding them one by one.
+"""Speculative decoding of image blocks, with the source image as the draft.
 
-After an action most of a picture is as it was. So the source's own codes are read as a draft of the target, all at
-once: at every place where the model, given the draft so far, would have drawn the draft's code anyway, that code is
-decided, and at the first place where it would not, so is the code it draws there (speculative decoding, Leviathan et
-al. 2023, with a copy for a draft model). What the model said of the places behind becomes the next draft, read as far
-as it is likely to hold. Each candidate's random numbers are fixed beforehand, one per place, so that every draft gives
-the same codes and only the time differs. Candidates that are alike so far are read once.
+After an action most of an image is unchanged, so the source's image tokens are a draft of the target (Leviathan et al.
+2023, with a copy for a draft model). One forward pass verifies all of it: the longest prefix that the model would have
+sampled anyway is accepted, plus the first corrected token. The model's own guesses behind it become the next draft, as
+far as they are likely to be accepted. Each candidate's random numbers are fixed beforehand, one per token, so that any
+draft gives the same tokens as decoding them one by one, and only the time differs. Candidates with equal prefixes are
+one group, and share forward passes.
 
-Shape suffixes: P prompts, G groups of candidates that are alike so far, B branches of guidance, R rows (G x B),
-C candidates, L codes of one image, W codes judged at once, K image codes, T positions of the block, S tokens.
+Shape suffixes: P prompts, G groups, B branches of guidance, R rows (G x B), C candidates, L tokens of one image,
+W drafted tokens verified at once, K codebook entries, T positions of the block, S tokens.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrodict.dynamics.kv_cache import Context, Rendered, device_of, tokens_at_once
+from retrodict.dynamics.kv_cache import KVCache, PaddedBatch, device_of, tokens_per_pass
 from retrodict.dynamics.sampling import probabilities, sample_token
 from retrodict.models.protocol import IntArray, TokenFamily, TokenSequence
 from retrodict.sampling import Sampling
 
-HOLDS = 0.3  # a draft is read on while its codes hold together with at least this probability
+MIN_ACCEPTANCE = 0.3  # a draft is verified as far as all of it is accepted with at least this probability
 
 
 @dataclass(frozen=True, eq=False)
 class _Groups:
-    """Candidates that are alike so far: `known` codes of `draft` are decided, the rest is a guess."""
+    """Candidates with equal prefixes: the first `accepted` tokens of `draft` are final, the rest is a guess."""
 
-    row_G: Tensor  # their place in the context that read what is known
+    row_G: Tensor  # their row in the cache of what is accepted
     prompt_G: Tensor
-    known_G: Tensor
+    accepted_G: Tensor
     draft_GL: Tensor
-    confidence_GL: Tensor  # probability of each code of the draft, where the draft's beginning holds
+    confidence_GL: Tensor  # probability that each drafted token is accepted, if those before it are
     candidate_C: Tensor
     group_C: Tensor  # which group each candidate is in
 
@@ -44,20 +44,20 @@ class _Groups:
         return len(self.row_G)
 
     def widths(self) -> Tensor:
-        """How many codes of each group are worth judging at once, at least 1."""
-        place_L = torch.arange(self.draft_GL.shape[1], device=self.draft_GL.device)
-        ahead_GL = place_L >= self.known_G[:, None]
-        holds_GL = torch.where(ahead_GL, self.confidence_GL, 1.0).cumprod(1) >= HOLDS
-        return torch.minimum(1 + (holds_GL & ahead_GL).sum(1), len(place_L) - self.known_G)
+        """How many drafted tokens of each group are worth verifying at once, at least 1."""
+        position_L = torch.arange(self.draft_GL.shape[1], device=self.draft_GL.device)
+        ahead_GL = position_L >= self.accepted_G[:, None]
+        likely_GL = torch.where(ahead_GL, self.confidence_GL, 1.0).cumprod(1) >= MIN_ACCEPTANCE
+        return torch.minimum(1 + (likely_GL & ahead_GL).sum(1), len(position_L) - self.accepted_G)
 
     def part(self, chosen_G: Tensor) -> _Groups:
-        place_G = torch.full_like(self.row_G, -1)
-        place_G[chosen_G] = torch.arange(len(chosen_G), device=chosen_G.device)
-        moved_C = place_G[self.group_C]
+        index_G = torch.full_like(self.row_G, -1)
+        index_G[chosen_G] = torch.arange(len(chosen_G), device=chosen_G.device)
+        moved_C = index_G[self.group_C]
         return _Groups(
             self.row_G[chosen_G],
             self.prompt_G[chosen_G],
-            self.known_G[chosen_G],
+            self.accepted_G[chosen_G],
             self.draft_GL[chosen_G],
             self.confidence_GL[chosen_G],
             self.candidate_C[moved_C >= 0],
@@ -65,25 +65,32 @@ class _Groups:
         )
 
 
-def decode_drafts(
+def decode_speculative(
     family: TokenFamily,
     sequences: Sequence[TokenSequence],
     uniforms_CL: Tensor | None,
     sampling: Sampling,
     at_once: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Codes [C, L] of candidates and their log-probabilities [C] under the first branch, at temperature 1.
+    """Decode candidates of several prompts.
 
-    The sequences hold a first draft in place of their completion. `uniforms_CL` are the random numbers of all
-    candidates, equally many for each prompt, prompt by prompt; None is greedy, with one candidate a prompt. `at_once`
-    bounds how many tokens one forward pass reads.
+    Args:
+        family: the model.
+        sequences: the prompts, each with a first draft as its completion.
+        uniforms_CL: random numbers in [0, 1) of all candidates, equally many for each prompt, prompt by prompt; None is
+            greedy, with one candidate a prompt.
+        sampling: how tokens are sampled.
+        at_once: tokens of one forward pass, at most.
+
+    Returns:
+        Image tokens [C, L], and their log-probabilities [C] under the first branch at temperature 1.
     """
     device = device_of(family)
     drafts = [family.spec.codes(sequence.ids_T[slice(*_completion(sequence))]) for sequence in sequences]
     n = 1 if uniforms_CL is None else len(uniforms_CL) // max(1, len(sequences))
     codes_CL = torch.zeros(len(sequences) * n, family.spec.tokens, dtype=torch.long, device=device)
     logprob_C = torch.zeros(len(codes_CL), device=device)
-    budget = at_once or tokens_at_once(device)
+    budget = at_once or tokens_per_pass(device)
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i].ids_T))
     while order:
         branches = family.guidance(sequences[order[-1]], sampling.guidance)
@@ -98,7 +105,7 @@ def decode_drafts(
 
 
 class _Decoder:
-    """Decodes prompts that are read together. `codes_CL` and `logprob_C` are filled as codes are decided."""
+    """Decodes prompts that share forward passes. `codes_CL` and `logprob_C` fill up as tokens are accepted."""
 
     def __init__(
         self,
@@ -110,39 +117,39 @@ class _Decoder:
     ) -> None:
         self._family, self._sampling, self._uniforms_CL = family, sampling, uniforms_CL
         branches = [family.guidance(sequence, sampling.guidance) for sequence in sequences]
-        self._rendered = Rendered(family, [branch.sequence for row in branches for branch in row])
-        device = self._rendered.device
+        self._batch = PaddedBatch(family, [branch.sequence for row in branches for branch in row])
+        device = self._batch.device
         self._weight_B = torch.tensor([branch.weight for branch in branches[0]], device=device)
         starts = [_completion(branch.sequence)[0] for row in branches for branch in row]
         self._start_R = torch.tensor(starts, device=device)  # of the block, in each branch of each prompt
         self._schedule_T = torch.from_numpy(family.spec.schedule).to(device)
-        self._place_L = (self._schedule_T < 0).nonzero()[:, 0]
+        self._position_L = (self._schedule_T < 0).nonzero()[:, 0]
         self._draft_PL = torch.from_numpy(np.stack(drafts)).to(device)
 
     def run(self, n: int, budget: int) -> None:
         self.codes_CL = self._draft_PL.repeat_interleave(n, 0)
-        self.logprob_C = torch.zeros(len(self.codes_CL), device=self._rendered.device)
-        context, groups = self._first(n)
-        waiting = [(context, part) for part in self._parts(groups, budget)]
+        self.logprob_C = torch.zeros(len(self.codes_CL), device=self._batch.device)
+        cache, groups = self._first(n)
+        waiting = [(cache, part) for part in self._parts(groups, budget)]
         while waiting:
-            context, groups = self._next(*waiting.pop())
-            waiting += [(context, part) for part in self._parts(groups, budget)]
+            cache, groups = self._next(*waiting.pop())
+            waiting += [(cache, part) for part in self._parts(groups, budget)]
 
-    def _first(self, n: int) -> tuple[Context, _Groups]:
-        """Read prompts with the whole of their drafts."""
-        ids_RS = self._rendered.ids_RT[:, :-1]  # nothing is predicted after the last token
-        context = Context(self._family, ids_RS.shape[1])
-        hidden_RSD = context.read(ids_RS, {k: v_RT[:, :-1] for k, v_RT in self._rendered.inputs.items()})
+    def _first(self, n: int) -> tuple[KVCache, _Groups]:
+        """Prefill the prompts together with their whole drafts."""
+        ids_RS = self._batch.ids_RT[:, :-1]  # nothing is predicted after the last token
+        cache = KVCache(self._family, ids_RS.shape[1])
+        hidden_RSD = cache.prefill(ids_RS, {k: v_RT[:, :-1] for k, v_RT in self._batch.inputs.items()})
         order_P = torch.arange(len(self._draft_PL), device=ids_RS.device)
         zeros_P, tokens = torch.zeros_like(order_P), self._draft_PL.shape[1]
         order_C = torch.arange(len(order_P) * n, device=ids_RS.device)
         ones_PL = torch.ones(self._draft_PL.shape, device=ids_RS.device)
         groups = _Groups(order_P, order_P, zeros_P, self._draft_PL, ones_PL, order_C, order_C // n)
-        hidden_RLD = _gather(hidden_RSD, self._start_R[:, None] + self._place_L - 1)
-        return context, self._judge(groups, zeros_P + tokens, hidden_RLD)
+        hidden_RLD = _gather(hidden_RSD, self._start_R[:, None] + self._position_L - 1)
+        return cache, self._verify(groups, zeros_P + tokens, hidden_RLD)
 
     def _parts(self, groups: _Groups, budget: int) -> Iterator[_Groups]:
-        """Groups whose drafts are read about equally far, so that little is padding."""
+        """Groups whose drafts are verified about equally far, so that little is padding."""
         if not len(groups):
             return
         width_G, order_G = groups.widths().sort(descending=True)
@@ -152,74 +159,76 @@ class _Decoder:
             yield groups.part(order_G[start : start + size])
             start += size
 
-    def _next(self, parent: Context, groups: _Groups) -> tuple[Context, _Groups]:
-        """Read each group's last decided code and the draft behind it."""
+    def _next(self, parent: KVCache, groups: _Groups) -> tuple[KVCache, _Groups]:
+        """Forward pass of each group's last accepted token and the draft behind it."""
         branches = len(self._weight_B)
         device = groups.row_G.device
         order_B = torch.arange(branches, device=device)
-        context = parent.select((groups.row_G[:, None] * branches + order_B).flatten())
+        cache = parent.fork((groups.row_G[:, None] * branches + order_B).flatten())
         width_G = groups.widths()
-        first_G = self._place_L[groups.known_G - 1]
-        length_G = self._place_L[groups.known_G + width_G - 1] - first_G
+        first_G = self._position_L[groups.accepted_G - 1]
+        length_G = self._position_L[groups.accepted_G + width_G - 1] - first_G
         step_S = torch.arange(int(length_G.max()), device=device)
         real_GS = step_S < length_G[:, None]
         block_GS = torch.where(real_GS, first_G[:, None] + step_S, first_G[:, None])
         ids_GT = self._schedule_T.repeat(len(groups), 1)
-        ids_GT[:, self._place_L] = groups.draft_GL + self._family.spec.first_id
+        ids_GT[:, self._position_L] = groups.draft_GL + self._family.spec.first_id
         ids_RS = ids_GT.gather(1, block_GS).repeat_interleave(branches, 0)
         row_R = self._rows(groups.prompt_G)
         position_RS = self._start_R[row_R][:, None] + block_GS.repeat_interleave(branches, 0)
-        inputs = self._rendered.inputs_at(row_R, position_RS)
-        hidden_RSD = context.extend(ids_RS, inputs, position_RS, real_GS.repeat_interleave(branches, 0))
-        judged_GW = (groups.known_G[:, None] + torch.arange(int(width_G.max()), device=device)).clamp(
-            max=len(self._place_L) - 1
+        inputs = self._batch.inputs_at(row_R, position_RS)
+        hidden_RSD = cache.extend(ids_RS, inputs, position_RS, real_GS.repeat_interleave(branches, 0))
+        verified_GW = (groups.accepted_G[:, None] + torch.arange(int(width_G.max()), device=device)).clamp(
+            max=len(self._position_L) - 1
         )
-        at_GW = (self._place_L[judged_GW] - 1 - first_G[:, None]).clamp(max=len(step_S) - 1)
+        at_GW = (self._position_L[verified_GW] - 1 - first_G[:, None]).clamp(max=len(step_S) - 1)
         hidden_RWD = _gather(hidden_RSD, at_GW.repeat_interleave(branches, 0))
         here = replace(groups, row_G=torch.arange(len(groups), device=device))
-        return context, self._judge(here, width_G, hidden_RWD)
+        return cache, self._verify(here, width_G, hidden_RWD)
 
-    def _judge(self, groups: _Groups, width_G: Tensor, hidden_RWD: Tensor) -> _Groups:
-        """Decide codes of every candidate, and regroup the ones that are not finished."""
+    def _verify(self, groups: _Groups, width_G: Tensor, hidden_RWD: Tensor) -> _Groups:
+        """Accept tokens of every candidate, and regroup the candidates that are not finished."""
         logits_GBWK = self._family.image_logits(hidden_RWD).float().unflatten(0, (len(groups), -1))
         logits_GWK = (logits_GBWK * self._weight_B[:, None, None]).sum(1)
         probability_GWK = probabilities(logits_GWK, self._sampling)
         confidence_GW, best_GW = probability_GWK.max(-1)
-        tokens, step_W = len(self._place_L), torch.arange(logits_GWK.shape[1], device=hidden_RWD.device)
-        place_GW = (groups.known_G[:, None] + step_W).clamp(max=tokens - 1)
+        tokens, step_W = len(self._position_L), torch.arange(logits_GWK.shape[1], device=hidden_RWD.device)
+        position_GW = (groups.accepted_G[:, None] + step_W).clamp(max=tokens - 1)
         group_C, candidate_C = groups.group_C, groups.candidate_C
         if self._uniforms_CL is None:
-            drawn_CW = best_GW[group_C]
+            sampled_CW = best_GW[group_C]
         else:
-            uniform_CW = self._uniforms_CL[candidate_C].gather(1, place_GW[group_C])
-            drawn_CW = sample_token(probability_GWK[group_C], uniform_CW)
+            uniform_CW = self._uniforms_CL[candidate_C].gather(1, position_GW[group_C])
+            sampled_CW = sample_token(probability_GWK[group_C], uniform_CW)
         real_GW = step_W < width_G[:, None]
-        holds_GW = groups.draft_GL.gather(1, place_GW)
-        missed_CW = (drawn_CW != holds_GW[group_C]) | ~real_GW[group_C]
+        draft_GW = groups.draft_GL.gather(1, position_GW)
+        missed_CW = (sampled_CW != draft_GW[group_C]) | ~real_GW[group_C]
         ends_C1 = torch.ones_like(missed_CW[:, :1])
         first_C = torch.cat([missed_CW, ends_C1], 1).int().argmax(1)
-        decided_C = torch.minimum(first_C + 1, width_G[group_C])
-        self._write(groups, place_GW, step_W < decided_C[:, None], drawn_CW, logits_GBWK[:, 0])
-        known_C = groups.known_G[group_C] + decided_C
-        last_C = drawn_CW.gather(1, decided_C[:, None] - 1)[:, 0]
-        still_C = known_C < tokens
-        keys_C3 = torch.stack([group_C, known_C, last_C], 1)[still_C]
+        accepted_count_C = torch.minimum(first_C + 1, width_G[group_C])
+        self._write(groups, position_GW, step_W < accepted_count_C[:, None], sampled_CW, logits_GBWK[:, 0])
+        accepted_C = groups.accepted_G[group_C] + accepted_count_C
+        last_C = sampled_CW.gather(1, accepted_count_C[:, None] - 1)[:, 0]
+        still_C = accepted_C < tokens
+        keys_C3 = torch.stack([group_C, accepted_C, last_C], 1)[still_C]
         keys_G3, regrouped_C = keys_C3.unique(dim=0, return_inverse=True)
-        row_G, known_G, last_G = keys_G3.unbind(1)
-        place_L = torch.arange(tokens, device=hidden_RWD.device)
-        draft_GL = _put(groups.draft_GL, place_GW, best_GW, real_GW)[row_G]
-        draft_GL = torch.where(place_L < known_G[:, None], groups.draft_GL[row_G], draft_GL)
-        draft_GL.scatter_(1, known_G[:, None] - 1, last_G[:, None])
-        confidence_GL = _put(groups.confidence_GL, place_GW, confidence_GW, real_GW)[row_G]
+        row_G, accepted_G, last_G = keys_G3.unbind(1)
+        position_L = torch.arange(tokens, device=hidden_RWD.device)
+        draft_GL = _put(groups.draft_GL, position_GW, best_GW, real_GW)[row_G]
+        draft_GL = torch.where(position_L < accepted_G[:, None], groups.draft_GL[row_G], draft_GL)
+        draft_GL.scatter_(1, accepted_G[:, None] - 1, last_G[:, None])
+        confidence_GL = _put(groups.confidence_GL, position_GW, confidence_GW, real_GW)[row_G]
         return _Groups(
-            row_G, groups.prompt_G[row_G], known_G, draft_GL, confidence_GL, candidate_C[still_C], regrouped_C
+            row_G, groups.prompt_G[row_G], accepted_G, draft_GL, confidence_GL, candidate_C[still_C], regrouped_C
         )
 
-    def _write(self, groups: _Groups, place_GW: Tensor, decided_CW: Tensor, drawn_CW: Tensor, own_GWK: Tensor) -> None:
-        logprob_CW = own_GWK.log_softmax(-1)[groups.group_C].gather(-1, drawn_CW[..., None])[..., 0]
-        self.logprob_C[groups.candidate_C] += torch.where(decided_CW, logprob_CW, 0.0).sum(1)
-        row_CW = groups.candidate_C[:, None].expand_as(drawn_CW)
-        self.codes_CL[row_CW[decided_CW], place_GW[groups.group_C][decided_CW]] = drawn_CW[decided_CW]
+    def _write(
+        self, groups: _Groups, position_GW: Tensor, accepted_CW: Tensor, sampled_CW: Tensor, own_GWK: Tensor
+    ) -> None:
+        logprob_CW = own_GWK.log_softmax(-1)[groups.group_C].gather(-1, sampled_CW[..., None])[..., 0]
+        self.logprob_C[groups.candidate_C] += torch.where(accepted_CW, logprob_CW, 0.0).sum(1)
+        row_CW = groups.candidate_C[:, None].expand_as(sampled_CW)
+        self.codes_CL[row_CW[accepted_CW], position_GW[groups.group_C][accepted_CW]] = sampled_CW[accepted_CW]
 
     def _rows(self, prompt_G: Tensor) -> Tensor:
         order_B = torch.arange(len(self._weight_B), device=prompt_G.device)
@@ -235,9 +244,9 @@ def _gather(hidden_RSD: Tensor, at_RW: Tensor) -> Tensor:
     return hidden_RSD.gather(1, at_RW[:, :, None].expand(-1, -1, hidden_RSD.shape[-1]))
 
 
-def _put(old_GL: Tensor, place_GW: Tensor, new_GW: Tensor, real_GW: Tensor) -> Tensor:
-    """`old` with `new` at the places that are real."""
+def _put(old_GL: Tensor, position_GW: Tensor, new_GW: Tensor, real_GW: Tensor) -> Tensor:
+    """`old` with `new` at the positions that are real."""
     length = old_GL.shape[1]
     spare_G1 = old_GL[:, :1]  # takes what is not real
-    put = torch.cat([old_GL, spare_G1], 1).scatter(1, torch.where(real_GW, place_GW, length), new_GW)
+    put = torch.cat([old_GL, spare_G1], 1).scatter(1, torch.where(real_GW, position_GW, length), new_GW)
     return put[:, :length]

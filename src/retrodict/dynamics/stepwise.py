@@ -1,10 +1,10 @@
-"""Decoding image blocks token by token with fixed shapes: what a GPU replays without a word from the host.
+"""Token-by-token decoding of image blocks with static shapes, captured as a CUDA graph.
 
-All candidates of some prompts are one batch over a cache of exactly their prefixes and one block. A step draws a code
-from the last hidden states, or takes the schedule's forced id, and reads it. On CUDA the step is compiled and captured
-as a graph; nothing is copied to the host before the end.
+All candidates of some prompts are one batch over a cache of exactly their prefixes and one block. A step samples a
+token from the last hidden states, or takes the id that the schedule forces, and runs its forward pass. On CUDA the step
+is compiled and captured as a graph; nothing is copied to the host before the end.
 
-Shape suffixes: C candidates, B branches of guidance, R rows (C x B), T positions of the block, K image codes.
+Shape suffixes: C candidates, B branches of guidance, R rows (C x B), T positions of the block, K codebook entries.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrodict.dynamics.kv_cache import Context, Rendered, device_of
+from retrodict.dynamics.kv_cache import KVCache, PaddedBatch, device_of
 from retrodict.dynamics.sampling import probabilities, sample_token
 from retrodict.models.protocol import IntArray, TokenFamily, TokenSequence
 from retrodict.sampling import Sampling
@@ -25,14 +25,17 @@ ROUNDING = 64  # prompts of nearly equal length share one compiled step
 WARM_UP = 3  # steps before a capture, on a stream of their own, as CUDA graphs ask
 
 
-def decode_steps(
+def decode_stepwise(
     family: TokenFamily,
     sequences: Sequence[TokenSequence],
     uniforms_CL: Tensor | None,
     sampling: Sampling,
     rows: int = ROWS,
 ) -> tuple[Tensor, Tensor]:
-    """Codes [C, L] and log-probabilities [C], as `drafting.decode_drafts` gives them and for the same arguments."""
+    """Image tokens [C, L] and log-probabilities [C]: what `decode_speculative` gives for the same arguments.
+
+    `rows` are decoded as one batch, at most.
+    """
     device = device_of(family)
     n = 1 if uniforms_CL is None else len(uniforms_CL) // max(1, len(sequences))
     codes_CL = torch.zeros(len(sequences) * n, family.spec.tokens, dtype=torch.long, device=device)
@@ -45,8 +48,8 @@ def decode_steps(
         candidate_C = torch.from_numpy((chunk[:, None] * n + np.arange(n)).ravel())
         uniforms = None if uniforms_CL is None else uniforms_CL[candidate_C]
         decoder = StepDecoder(family, [sequences[i] for i in chunk], n, uniforms, sampling)
-        found_CL, found_C = decoder.run()
-        codes_CL[candidate_C.to(device)], logprob_C[candidate_C.to(device)] = found_CL, found_C
+        tokens_CL, logprobs_C = decoder.run()
+        codes_CL[candidate_C.to(device)], logprob_C[candidate_C.to(device)] = tokens_CL, logprobs_C
     return codes_CL, logprob_C
 
 
@@ -62,18 +65,18 @@ class StepDecoder:
         sampling: Sampling,
     ) -> None:
         branches = [family.guidance(sequence, sampling.guidance) for sequence in sequences]
-        rendered = Rendered(family, [branch.sequence for row in branches for branch in row])
-        self._family, self._sampling, device = family, sampling, rendered.device
+        batch = PaddedBatch(family, [branch.sequence for row in branches for branch in row])
+        self._family, self._sampling, device = family, sampling, batch.device
         self._weight_B = torch.tensor([branch.weight for branch in branches[0]], device=device)
         start_R = torch.tensor([_start(branch.sequence) for row in branches for branch in row], device=device)
         schedule_T: IntArray = family.spec.schedule
         self._schedule_T = torch.from_numpy(schedule_T).to(device)
-        context, hidden_RD = _prefill(family, rendered, start_R)
+        cache, hidden_RD = _prefill(family, batch, start_R)
         order_CB = torch.arange(len(start_R), device=device).view(-1, len(self._weight_B)).repeat_interleave(n, 0)
         order_R = order_CB.flatten()
-        self._context, self._hidden_RD = context.select(order_R), hidden_RD[order_R]
+        self._cache, self._hidden_RD = cache.fork(order_R), hidden_RD[order_R]
         self._start_R = start_R[order_R]
-        self._inputs = {name: value_RT[order_R] for name, value_RT in rendered.inputs.items()}
+        self._inputs = {name: value_RT[order_R] for name, value_RT in batch.inputs.items()}
         candidates = len(order_CB)
         self._uniform_CT: Tensor | None = None
         if uniforms_CL is not None:
@@ -85,8 +88,8 @@ class StepDecoder:
 
     @property
     def row_bytes(self) -> int:
-        """Size of the keys and values of one row."""
-        return self._context.row_bytes
+        """Bytes of the keys and values of one row."""
+        return self._cache.row_bytes
 
     def run(self) -> tuple[Tensor, Tensor]:
         step = self.stepper()
@@ -100,18 +103,18 @@ class StepDecoder:
         return self._captured() if self._hidden_RD.device.type == "cuda" else self.step
 
     def step(self) -> None:
-        """Draw the id at the current position and read it."""
-        id_R1 = self._draw().repeat_interleave(len(self._weight_B))[:, None]
+        """Sample the id at the current position, and run its forward pass."""
+        id_R1 = self._sample().repeat_interleave(len(self._weight_B))[:, None]
         position_R1 = self._start_R[:, None] + self._position
         inputs = {name: value_RT.gather(1, position_R1) for name, value_RT in self._inputs.items()}
-        hidden_R1D = self._context.extend(id_R1, inputs, position_R1, torch.ones_like(id_R1, dtype=torch.bool))
+        hidden_R1D = self._cache.extend(id_R1, inputs, position_R1, torch.ones_like(id_R1, dtype=torch.bool))
         self._hidden_RD.copy_(hidden_R1D[:, 0])
         self._position += 1
 
     def last(self) -> None:
-        self._draw()
+        self._sample()
 
-    def _draw(self) -> Tensor:
+    def _sample(self) -> Tensor:
         logits_CBK = self._family.image_logits(self._hidden_RD).float().unflatten(0, (-1, len(self._weight_B)))
         logits_CK = (logits_CBK * self._weight_B[:, None]).sum(1)
         if self._uniform_CT is None:
@@ -151,11 +154,11 @@ def _start(sequence: TokenSequence) -> int:
     return sequence.segments.completion[0]
 
 
-def _prefill(family: TokenFamily, rendered: Rendered, start_R: Tensor) -> tuple[Context, Tensor]:
-    """Read prefixes once; also the hidden states [R, D] that predict the first of the block."""
+def _prefill(family: TokenFamily, batch: PaddedBatch, start_R: Tensor) -> tuple[KVCache, Tensor]:
+    """Prefill each prefix once; also the hidden states [R, D] that predict the first token of the block."""
     length = int(start_R.max())
-    capacity = -(-rendered.ids_RT.shape[1] // ROUNDING) * ROUNDING
-    context = Context(family, capacity)
-    inputs = {name: value_RT[:, :length] for name, value_RT in rendered.inputs.items()}
-    hidden_RSD = context.read(rendered.ids_RT[:, :length], inputs)
-    return context, hidden_RSD[torch.arange(len(start_R), device=start_R.device), start_R - 1]
+    capacity = -(-batch.ids_RT.shape[1] // ROUNDING) * ROUNDING
+    cache = KVCache(family, capacity)
+    inputs = {name: value_RT[:, :length] for name, value_RT in batch.inputs.items()}
+    hidden_RSD = cache.prefill(batch.ids_RT[:, :length], inputs)
+    return cache, hidden_RSD[torch.arange(len(start_R), device=start_R.device), start_R - 1]

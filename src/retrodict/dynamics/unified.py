@@ -25,25 +25,25 @@ from retrodict.sampling import Sampling
 class UnifiedModel:
     """`InverseModel` and `ScoringForwardModel` over one `TokenFamily`.
 
-    Frames are pictures, or candidates whose codes are used as they are when they come from the same image tokenizer.
+    Frames are images, or candidates whose image tokens are used as they are when they come from the same tokenizer.
     """
 
     def __init__(self, family: TokenFamily) -> None:
         self.family = family
 
     def codes(self, frames: Sequence[Frame]) -> IntArray:
-        """Image codes [N, L]. Frames that are the same object are encoded once."""
-        places: dict[int, int] = {}
+        """Image tokens [N, L] of frames. Frames that are the same object are encoded once."""
+        index_of: dict[int, int] = {}
         fresh: list[Image.Image] = []
         for frame in frames:
-            if self._own_codes(frame) is None and id(frame) not in places:
-                places[id(frame)] = len(fresh)
+            if self._own_codes(frame) is None and id(frame) not in index_of:
+                index_of[id(frame)] = len(fresh)
                 fresh.append(frame.image if isinstance(frame, Candidate) else frame)
         encoded_NL = self.family.encode(fresh).codes_NL if fresh else np.zeros((0, self.family.spec.tokens), np.int64)
         rows = []
         for frame in frames:
             own_L = self._own_codes(frame)
-            rows.append(encoded_NL[places[id(frame)]] if own_L is None else own_L)
+            rows.append(encoded_NL[index_of[id(frame)]] if own_L is None else own_L)
         return np.stack(rows) if rows else encoded_NL
 
     def _own_codes(self, frame: Frame) -> IntArray | None:
@@ -83,9 +83,9 @@ class UnifiedModel:
     ) -> list[list[Candidate]]:
         codes_PNL, logprobs_PN = sample_images(self.family, self.codes(sources), actions, n, seed, sampling)
         # Candidates of one prompt are often equal: they are one object, decoded, scored and stored once.
-        places: dict[tuple[int, bytes], int] = {}
+        index_of: dict[tuple[int, bytes], int] = {}
         same_as = [
-            [places.setdefault((p, codes_L.tobytes()), len(places)) for codes_L in codes_NL]
+            [index_of.setdefault((p, codes_L.tobytes()), len(index_of)) for codes_L in codes_NL]
             for p, codes_NL in enumerate(codes_PNL)
         ]
         distinct = [(p, row.index(i)) for p, row in enumerate(same_as) for i in dict.fromkeys(row)]

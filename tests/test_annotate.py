@@ -13,8 +13,9 @@ from PIL import Image
 from retrodict.bootstrap import annotate as module
 from retrodict.bootstrap.annotate import annotate_dir
 from retrodict.bootstrap.select import select_dir
+from retrodict.images import encode_png
 from retrodict.models.protocol import Explanation, LogProb, Pair
-from retrodict.transitions import FramePair, encode_png, read_rows, read_transitions, write_rows
+from retrodict.transitions import FramePair, read_rows, read_transitions, write_rows
 
 
 class Reader:

@@ -172,7 +172,7 @@ def test_steps_and_drafts_give_the_same(any_family: TokenFamily, guided: bool) -
         drafted_CL, drafted_C = decode_speculative(family, sequences, uniforms_CL, sampling)
         stepped_CL, stepped_C = decode_stepwise(family, sequences, uniforms_CL, sampling, rows=8)
     assert stepped_CL.tolist() == drafted_CL.tolist()
-    assert stepped_C.tolist() == pytest.approx(drafted_C.tolist(), abs=1e-3)
+    assert stepped_C.tolist() == pytest.approx(drafted_C.tolist(), rel=2e-5, abs=1e-3)
     assert len(drafted_CL.unique(dim=0)) > 6
 
 

@@ -67,11 +67,11 @@ IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 def run_bench(
     bench: str | Path,
     *,
-    out: Path,
-    data: Path | None = None,
+    out: str | Path,
+    data: str | Path | None = None,
     model: str = "small",
     inverse: str = "",
-    predictions: Path | None = None,
+    predictions: str | Path | None = None,
     n: int = 8,
     verifier: str = "idm_fdm",
     sampling: Sampling = Sampling(),
@@ -81,7 +81,7 @@ def run_bench(
     limit: int | None = None,
     protocol: str = L1_PROTOCOL,
     metrics: Sequence[str] = (),
-    captions: Path | None = None,
+    captions: str | Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure a model on a benchmark. The same call again goes on: finished batches of predictions are kept.
@@ -117,6 +117,7 @@ def run_bench(
     if protocol not in L1_PROTOCOLS:
         raise ValueError(f'No L1 protocol "{protocol}": use one of {", ".join(L1_PROTOCOLS)}.')
     began, progress, out = time.monotonic(), progress or QuietProgress(), Path(out)
+    data, predictions, captions = (None if path is None else Path(path) for path in (data, predictions, captions))
     benchmark = open_benchmark(bench, data=data, items=items, subsets=subsets, limit=limit, seed=seed)
     if verifier != NONE and VERIFIERS[verifier].needs_world and benchmark.world is None:
         raise ValueError(f'The verifier "{verifier}" needs exact states, which {bench} does not have: choose another.')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, ParamSpec
 
 from retrodict.evaluation.bench import run_bench
@@ -21,7 +22,7 @@ def with_page(run: Callable[P, Results]) -> Callable[P, Results]:
     @wraps(run)
     def both(*args: P.args, **kwargs: P.kwargs) -> Results:
         results = run(*args, **kwargs)
-        write_report(kwargs["out"])  # type: ignore[arg-type]
+        write_report(Path(str(kwargs["out"])))
         return results
 
     both.__name__ = run.__name__.removeprefix("run_")

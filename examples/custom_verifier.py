@@ -1,4 +1,4 @@
-"""Choose among candidates with a rule of your own: `python examples/custom_verifier.py`.
+"""A verifier of your own: `python examples/custom_verifier.py`.
 
 Whoever predicts or checks often loads the models once, as here. Writes next.png to the current folder.
 """
@@ -17,7 +17,7 @@ ACTION = "push the red ball to the left"
 
 
 def small_change(source: Image.Image, action: str, candidate: Image.Image) -> float:
-    """Higher is better: candidates that change something, but as little of the picture as possible."""
+    """Higher is better: candidates that change something, but as little of the image as possible."""
     difference = ImageChops.difference(source, candidate.resize(source.size)).convert("L")
     pixels = difference.width * difference.height
     changed = sum(difference.histogram()[32:]) / pixels

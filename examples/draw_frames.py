@@ -1,4 +1,4 @@
-"""Draw the pictures beside this file: `python examples/draw_frames.py`. The same pixels come out every time.
+"""Draw the images beside this file: `python examples/draw_frames.py`. The same pixels come out every time.
 
 frame.png                what the README predicts from
 before.png, after.png    "put the green cone on top of the blue box"

@@ -2,7 +2,7 @@
 
     python examples/label_my_videos.py clips/ --model runs/mine --out labelled
 
-The model must have been trained on pictures like these: see recipes/bootstrap.yaml. The one that comes with the package
+The model must have been trained on images like these: see recipes/bootstrap.yaml. The one that comes with the package
 knows its simulated world alone.
 """
 

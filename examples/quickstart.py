@@ -1,6 +1,6 @@
 """Predict the next frame, then ask what happened: `python examples/quickstart.py`.
 
-Uses the model that comes with the package, on pictures drawn by draw_frames.py. Writes next.png to the current folder.
+Uses the model that comes with the package, on images made by draw_frames.py. Writes next.png to the current folder.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def main() -> None:
     print(f"Between before.png and after.png: {explanation.action}")
 
     for action in ("put the green cone on top of the blue box", "remove the green cone"):
-        found = retrodict.score(HERE / "before.png", HERE / "after.png", action)
-        print(f"  log-probability of '{action}': {found.sum:.2f}")
+        logprob = retrodict.score(HERE / "before.png", HERE / "after.png", action)
+        print(f"  log-probability of '{action}': {logprob.sum:.2f}")
 
 
 if __name__ == "__main__":

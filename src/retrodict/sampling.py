@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 
 class SamplingError(ValueError):
@@ -16,15 +17,23 @@ class Sampling:
     Raises `ValueError` for a negative temperature or `top_k`, and a `top_p` outside (0, 1].
     """
 
-    temperature: float = 1.0
-    """Divides the logits; 0 is greedy decoding."""
-    top_p: float = 1.0
-    """Nucleus sampling: keep the fewest tokens that hold this share of the probability. 1 keeps all."""
-    top_k: int = 0
-    """Keep the k likeliest tokens. 0 keeps all."""
-    guidance: float | None = None
-    """Scale of classifier-free guidance, as the model's authors count it. None is the model's default, which for models
-    of image tokens is no guidance."""
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # the section `sampling` of recipes
+
+    temperature: float = field(
+        default=1.0, metadata={"help": "Sampling temperature: above 1 candidates differ more, below less; 0 is greedy."}
+    )
+    top_p: float = field(
+        default=1.0,
+        metadata={"help": "Nucleus sampling: keep the likeliest tokens that together hold this probability."},
+    )
+    top_k: int = field(default=0, metadata={"help": "Keep this many likeliest tokens; 0 keeps all."})
+    guidance: float | None = field(
+        default=None,
+        metadata={
+            "help": "Scale of classifier-free guidance, as the model's authors count it; by default the model's own, "
+            "which for models of image tokens is none."
+        },
+    )
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:

@@ -13,7 +13,6 @@ from retrodict.cli.options import (
     Bench,
     Check,
     Data,
-    Guidance,
     Inverse,
     Items,
     Limit,
@@ -23,9 +22,7 @@ from retrodict.cli.options import (
     Quiet,
     Seed,
     Subsets,
-    Temperature,
-    TopK,
-    TopP,
+    options_of,
 )
 from retrodict.errors import check_output, check_output_file
 from retrodict.progress.view import open_progress
@@ -39,22 +36,20 @@ class L1(StrEnum):
 
 
 @verb
+@options_of(Sampling)
 def bench(
     out: OutDir,
+    sampling: Sampling,
     bench: Bench = "tabletop",
     data: Data = None,
     model: Model = "small",
     predictions: Annotated[
         Path | None,
-        typer.Option(help="Folder of pictures named after the items (ag-001.png), to score instead of a model's."),
+        typer.Option(help="Folder of images named after the items (ag-001.png), to score instead of a model's."),
     ] = None,
     inverse: Inverse = "",
     n: Many = 8,
     verifier: Check = "idm_fdm",
-    temperature: Temperature = 1.0,
-    top_p: TopP = 1.0,
-    top_k: TopK = 0,
-    guidance: Guidance = None,
     items: Items = None,
     subset: Subsets = None,
     limit: Limit = None,
@@ -69,7 +64,7 @@ def bench(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Measure a model, or anybody's pictures, on a benchmark.
+    """Measure a model, or anybody's images, on a benchmark.
 
     Example: retrodict bench --bench tabletop --model small -n 8 --out runs/bench
     """
@@ -87,7 +82,7 @@ def bench(
             predictions=predictions,
             n=n,
             verifier=verifier,
-            sampling=Sampling(temperature, top_p, top_k, guidance),
+            sampling=sampling,
             items=items,
             subsets=subset or (),
             limit=limit,

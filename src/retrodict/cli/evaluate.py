@@ -104,7 +104,7 @@ def qa(
     out: OutDir,
     bench: Annotated[Questions, typer.Option(help="Which set of questions.")] = Questions.SPATIALMQA,
     images: Annotated[
-        Path | None, typer.Option(help="Folder of the questions' pictures; by default where the file is.")
+        Path | None, typer.Option(help="Folder of the questions' images; by default where the file is.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
     quiet: Quiet = False,

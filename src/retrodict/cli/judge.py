@@ -55,7 +55,7 @@ def judge(
     ] = "paper_fig10_v1",
     name: Annotated[str, typer.Option(help="Name of the result; made of model and prompt by default.")] = "",
     data: Annotated[
-        Path | None, typer.Option(help="Folder of the benchmark's pictures, where the run does not hold them.")
+        Path | None, typer.Option(help="Folder of the benchmark's images, where the run does not hold them.")
     ] = None,
     frames: Annotated[
         JudgedFrames,
@@ -67,8 +67,8 @@ def judge(
     ] = "0",
     seed: Seed = 0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 400,
-    max_side: Annotated[int, typer.Option(min=16, help="Pictures are made this small, in pixels.")] = 768,
-    detail: Annotated[Detail, typer.Option(help="How closely an OpenAI model looks at pictures.")] = Detail.HIGH,
+    max_side: Annotated[int, typer.Option(min=16, help="Longest image side sent to the judge, in pixels.")] = 768,
+    detail: Annotated[Detail, typer.Option(help="How closely an OpenAI model looks at images.")] = Detail.HIGH,
     schema: Annotated[bool, typer.Option(help="Ask for a JSON schema where the server can.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent and cost.")] = False,
     price_in: Annotated[float | None, typer.Option(help="Price of a million prompt tokens.")] = None,

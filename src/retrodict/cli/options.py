@@ -37,7 +37,7 @@ Model = Annotated[
     str, typer.Option("--model", "-m", help="`small` (comes with retrodict), `copy`, a folder, or a model hub id.")
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything random; the same seed gives the same result.")]
-Many = Annotated[int, typer.Option("-n", min=1, help="How many candidates to draw; the verifier keeps the best one.")]
+Many = Annotated[int, typer.Option("-n", min=1, help="Number of candidates to sample; the verifier keeps the best.")]
 Check = Annotated[
     str,
     choice(
@@ -50,18 +50,6 @@ Check = Annotated[
 Inverse = Annotated[
     str, typer.Option(help="Inverse model behind the verifier; by default the one in --model.", show_default=False)
 ]
-Temperature = Annotated[
-    float,
-    typer.Option(min=0.0, help="Sampling temperature: above 1 candidates differ more, below less; 0 is greedy."),
-]
-TopP = Annotated[
-    float, typer.Option(help="Nucleus sampling: keep the likeliest tokens that together hold this probability.")
-]
-TopK = Annotated[int, typer.Option("--top-k", help="Sample among this many likeliest tokens only. 0: all.")]
-Guidance = Annotated[
-    float | None,
-    typer.Option(help="Scale of classifier-free guidance, for models that know it. [default: the model's, mostly off]"),
-]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -69,7 +57,7 @@ Overrides = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
-Source = Annotated[Path, typer.Argument(metavar="SOURCE", help="Picture of the scene before the action.")]
+Source = Annotated[Path, typer.Argument(metavar="SOURCE", help="Image of the scene before the action.")]
 Bench = Annotated[
     str,
     typer.Option(
@@ -94,7 +82,7 @@ T = TypeVar("T")
 
 
 def options_of(settings: type[Any]) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Give a command one option for each field of a dataclass in place of the parameter `config` that takes it.
+    """Give a command one option for each field of a dataclass in place of the parameter that takes it.
 
     Names, types, defaults and help (`metadata["help"]`) are the dataclass's own, so that they are written down once.
     """
@@ -102,14 +90,17 @@ def options_of(settings: type[Any]) -> Callable[[Callable[..., T]], Callable[...
     def decorate(command: Callable[..., T]) -> Callable[..., T]:
         hints, fields = get_type_hints(settings), dataclasses.fields(settings)
 
+        signature = inspect.signature(command, eval_str=True).parameters.values()
+        (taken,) = (parameter.name for parameter in signature if parameter.annotation is settings)
+
         @functools.wraps(command)
         def call(**given: Any) -> T:
             config = settings(**{field.name: given.pop(field.name) for field in fields})
-            return command(config=config, **given)
+            return command(**{taken: config}, **given)
 
         parameters = []
-        for parameter in inspect.signature(command, eval_str=True).parameters.values():
-            if parameter.name != "config":
+        for parameter in signature:
+            if parameter.name != taken:
                 parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
                 continue
             for field in fields:

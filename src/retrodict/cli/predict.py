@@ -1,4 +1,4 @@
-"""Commands that use trained models on pictures."""
+"""Commands that use trained models on images."""
 
 from __future__ import annotations
 
@@ -9,33 +9,31 @@ from typing import Annotated
 import typer
 
 from retrodict.cli.app import verb
-from retrodict.cli.options import Check, Guidance, Inverse, Many, Model, Seed, Source, Temperature, TopK, TopP
+from retrodict.cli.options import Check, Inverse, Many, Model, Seed, Source, options_of
 from retrodict.errors import check_output, check_output_file
 from retrodict.sampling import Sampling
 
 
 @verb
+@options_of(Sampling)
 def predict(
     source: Source,
     action: Annotated[str, typer.Argument(metavar="ACTION", help="What happens, in words.")],
+    sampling: Sampling,
     n: Many = 8,
     verifier: Check = "idm_fdm",
     model: Model = "small",
     inverse: Inverse = "",
     seed: Seed = 0,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Picture to write.")] = Path("next.png"),
-    temperature: Temperature = 1.0,
-    top_p: TopP = 1.0,
-    top_k: TopK = 0,
-    guidance: Guidance = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Image to write.")] = Path("next.png"),
     stop_at: Annotated[
-        float | None, typer.Option(help="Draw two at a time, and no more once a candidate scores at least this.")
+        float | None, typer.Option(help="Sample two at a time, and no more once a candidate scores at least this.")
     ] = None,
     reject_copies: Annotated[
         bool, typer.Option("--reject-copies", help="Choose a frame that shows no change only if there is no other.")
     ] = False,
 ) -> None:
-    """Predict the next frame: draw candidates, and keep the one that shows the action best.
+    """Predict the next frame: sample candidates, and keep the one that shows the action best.
 
     Example: retrodict predict examples/frame.png "push the red ball to the left" -n 8 --out next.png
     """
@@ -52,7 +50,7 @@ def predict(
         model=model,
         inverse=inverse or None,
         seed=seed,
-        sampling=Sampling(temperature, top_p, top_k, guidance),
+        sampling=sampling,
         stop_at=stop_at,
         reject_copies=reject_copies,
     )
@@ -63,7 +61,7 @@ def predict(
 @verb
 def explain(
     source: Source,
-    target: Annotated[Path, typer.Argument(metavar="TARGET", help="Picture of the scene after the action.")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="Image of the scene after the action.")],
     model: Model = "small",
 ) -> None:
     """Say which action happened between two frames.
@@ -77,21 +75,19 @@ def explain(
 
 
 @verb
+@options_of(Sampling)
 def rollout(
     source: Source,
     actions: Annotated[list[str], typer.Argument(metavar="ACTION...", help="What happens, step by step.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for one picture per step.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for one image per step.")],
+    sampling: Sampling,
     n: Many = 8,
     verifier: Check = "idm_fdm",
     model: Model = "small",
     inverse: Inverse = "",
     seed: Seed = 0,
-    temperature: Temperature = 1.0,
-    top_p: TopP = 1.0,
-    top_k: TopK = 0,
-    guidance: Guidance = None,
     reencode: Annotated[
-        bool, typer.Option("--reencode", help="Hand each frame on as a picture, not as the tokens that were drawn.")
+        bool, typer.Option("--reencode", help="Hand each frame on as an image, not as its sampled image tokens.")
     ] = False,
 ) -> None:
     """Predict several steps: each predicted frame is where the next action starts.
@@ -103,7 +99,6 @@ def rollout(
     from retrodict.api import rollout as run
     from retrodict.images import write_image
 
-    sampling = Sampling(temperature, top_p, top_k, guidance)
     steps = run(
         source,
         actions,
@@ -118,7 +113,7 @@ def rollout(
     for number, (action, step) in enumerate(zip(actions, steps, strict=True), start=1):
         path = out / f"step_{number:02d}.png"
         write_image(path, step.image)
-        again = "" if math.isnan(step.drift) else f"  (read again, {step.drift:.0%} of its tokens would differ)"
+        again = "" if math.isnan(step.drift) else f"  ({step.drift:.0%} of its tokens would differ if tokenized again)"
         typer.echo(f"{path}: {action}{again}")
 
 
@@ -126,12 +121,12 @@ def rollout(
 def rerank(
     source: Source,
     action: Annotated[str, typer.Argument(metavar="ACTION", help="What should have happened, in words.")],
-    candidates: Annotated[list[Path], typer.Argument(metavar="CANDIDATE...", help="Pictures, made by any program.")],
+    candidates: Annotated[list[Path], typer.Argument(metavar="CANDIDATE...", help="Images, made by any program.")],
     model: Model = "small",
     verifier: Check = "idm",
     inverse: Inverse = "",
 ) -> None:
-    """Sort pictures from any image editor by how well they show the action, best first.
+    """Sort images from any image editor by how well they show the action, best first.
 
     Example: retrodict rerank before.png "push the red ball to the left" a.png b.png c.png
     """

@@ -5,7 +5,7 @@ Nothing heavy is loaded before a verifier is made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -88,7 +88,7 @@ def _random(parts: Parts) -> Verifier:
     return Random(parts.seed)
 
 
-VERIFIERS: Mapping[str, VerifierKind] = {
+VERIFIERS: dict[str, VerifierKind] = {
     "idm_fdm": VerifierKind(
         "IDM + FDM",
         "adds how likely the forward model finds the candidate to `idm`",

@@ -36,7 +36,7 @@ _UNIT = 8  # pixels that one latent covers
 class DiffusersEditor:
     """An InstructPix2Pix pipeline (arXiv 2211.09800) of the `diffusers` library: the classical instruction editor.
 
-    The defaults are those of its paper. Pictures are scaled to at most `side` pixels and to whole latents; predictions
+    The defaults are those of its paper. Images are scaled to at most `side` pixels and to whole latents; predictions
     come in that size.
     """
 
@@ -60,7 +60,7 @@ class DiffusersEditor:
         self._steps, self._text, self._image, self._side = steps, text_guidance, image_guidance, side
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            # A safety checker blackens pictures: a score of that would say nothing about the editor.
+            # A safety checker blackens images: their score would say nothing about the editor.
             kind: Any = StableDiffusionInstructPix2PixPipeline
             pipeline = kind.from_pretrained(
                 str(model), safety_checker=None, requires_safety_checker=False, use_safetensors=True
@@ -86,19 +86,19 @@ class DiffusersEditor:
         if sampling.top_p < 1 or sampling.top_k or sampling.temperature not in (0, 1):
             raise SamplingError("An image editor samples no tokens: leave out temperature, top_p and top_k.")
         text = self._text if sampling.guidance is None else sampling.guidance
-        drawn = 1 if sampling.temperature == 0 else n
+        distinct = 1 if sampling.temperature == 0 else n
         rows = [
-            [Candidate(self._edit(image_of(source), action, text, [seed, place, i])) for i in range(drawn)]
-            for place, (source, action) in enumerate(zip(sources, actions, strict=True))
+            [Candidate(self._edit(image_of(source), action, text, [seed, prompt, i])) for i in range(distinct)]
+            for prompt, (source, action) in enumerate(zip(sources, actions, strict=True))
         ]
-        return [row * n for row in rows] if drawn < n else rows
+        return [row * n for row in rows] if distinct < n else rows
 
     def _edit(self, source: Image.Image, action: str, text: float, entropy: Sequence[int]) -> Image.Image:
         import numpy as np
         import torch
 
         noise = torch.Generator("cpu").manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
-        found = self._pipeline(
+        output = self._pipeline(
             action,
             image=_whole_latents(source.convert("RGB"), self._side),
             num_inference_steps=self._steps,
@@ -106,11 +106,11 @@ class DiffusersEditor:
             image_guidance_scale=self._image,
             generator=noise,
         )
-        picture: Image.Image = found.images[0]
-        return picture
+        image: Image.Image = output.images[0]
+        return image
 
 
-def _whole_latents(picture: Image.Image, side: int) -> Image.Image:
-    scale = min(1.0, side / max(picture.size))
-    width, height = (max(_UNIT, round(length * scale / _UNIT) * _UNIT) for length in picture.size)
-    return picture.resize((width, height), Image.Resampling.LANCZOS)
+def _whole_latents(image: Image.Image, side: int) -> Image.Image:
+    scale = min(1.0, side / max(image.size))
+    width, height = (max(_UNIT, round(length * scale / _UNIT) * _UNIT) for length in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)

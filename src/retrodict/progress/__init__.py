@@ -1,7 +1,7 @@
-"""How long work tells what it is doing: stages, what each is for, how far it is, how long it will take.
+"""Progress reporting for long-running work: stages, what each is for, how far it is, and the time left.
 
-Code that works calls a `Progress`. In another process it calls `EventProgress(queue.put)`, and `receive` feeds what
-arrives to the view in this one, so that stages that run side by side show in one place:
+Code calls a `Progress`. In another process it calls `EventProgress(queue.put)`, and `receive` feeds the events to the
+view in this one, so that stages that run side by side show in one place:
 
     with open_progress(title="retrodict demo") as progress:
         progress.plan([Stage("mine", "find moments where something happened", seconds=10)])
@@ -33,7 +33,7 @@ class Stage:
 
 
 class Progress(Protocol):
-    """What code that works is given."""
+    """What long-running code reports to."""
 
     def plan(self, stages: Sequence[Stage]) -> None:
         """Announce all stages in order; optional, but only planned work can be counted in the time left."""
@@ -52,7 +52,7 @@ class Progress(Protocol):
 
 
 class EventProgress:
-    """Turns calls into events: plain dictionaries that can cross a process border."""
+    """Turns calls into events: plain dictionaries that can be sent between processes."""
 
     def __init__(self, send: Callable[[Event], None]) -> None:
         self._send = send

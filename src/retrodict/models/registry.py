@@ -12,9 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from pydantic import AfterValidator
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retrodict.models.protocol import TokenFamily
@@ -207,9 +205,6 @@ def get_family(name: str) -> Family:
         hint = f"did you mean '{near[0]}'?" if near else f"this version knows {', '.join(FAMILIES)}"
         raise ValueError(f"There is no model family '{name}': {hint}")
     return FAMILIES[name]
-
-
-FamilyName = Annotated[str, AfterValidator(lambda name: get_family(name).name)]  # a field of a recipe
 
 
 def tiny_family(name: str) -> Callable[[Sequence[str]], TokenFamily]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from retrodict.models.registry import FamilyName, get_family
+from retrodict.models.registry import get_family
 from retrodict.models.small.config import ImageTokenizerConfig, ModelConfig
 from retrodict.prompts import Direction
 from retrodict.recipes import Count, NonNegative, Positive, RecipePath, Section
+
+FamilyName = Annotated[str, AfterValidator(lambda name: get_family(name).name)]
 
 
 class TrainConfig(Section):

@@ -9,18 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retrodict.cli.app import verb
-from retrodict.cli.options import Quiet, Seed
+from retrodict.cli.options import Quiet, Seed, choice
 from retrodict.errors import check_output, check_output_file
+from retrodict.evaluation.judges import JUDGES
 from retrodict.progress.view import open_progress
 
 if TYPE_CHECKING:
     from retrodict.evaluation.judge.plan import Plan
-
-
-class JudgeKind(StrEnum):
-    ENDPOINT = "endpoint"
-    LOCAL = "local"
-    EXACT = "exact"
 
 
 class JudgedFrames(StrEnum):
@@ -38,12 +33,8 @@ class Detail(StrEnum):
 def judge(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that demo, bootstrap or bench wrote.")],
     judge: Annotated[
-        JudgeKind,
-        typer.Option(
-            help="`endpoint` asks an OpenAI-compatible server, `local` a vision-language model on this machine, "
-            "`exact` reads the state of the simulated world."
-        ),
-    ] = JudgeKind.ENDPOINT,
+        str, choice(JUDGES, help="; ".join(f"`{name}` {kind.about}" for name, kind in JUDGES.items()) + ".")
+    ] = "endpoint",
     model: Annotated[
         str, typer.Option("--model", "-m", help="Name under which the endpoint serves the judge; or a local folder.")
     ] = "",
@@ -104,7 +95,7 @@ def judge(
     if (price_in is None) != (price_out is None):
         raise ValueError("Give both prices, --price-in and --price-out.")
     settings = None
-    if judge is not JudgeKind.EXACT:
+    if JUDGES[judge].asks is not None:
         settings = Settings(
             model=model,
             served=base_url,
@@ -117,7 +108,7 @@ def judge(
             repeats=repeats,
         )
     plan = Plan(
-        kind=judge.value,
+        kind=judge,
         settings=settings,
         prompt=prompt,
         name=name,

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from retrodict.evaluation.benchmarks import read_results
+from retrodict.evaluation.metrics import METRICS
 from retrodict.evaluation.pool import MEASURES, ItemResult, Scored
-from retrodict.evaluation.similarity import HIGHER_IS_BETTER
 from retrodict.evaluation.summary import item_values
 from retrodict.files import write_json
 from retrodict.stats import holm, macro_interval, paired_difference
@@ -76,7 +76,7 @@ def compare_runs(
         "a": {"run": str(a), "row": names[0]},
         "b": {"run": str(b), "row": names[1]},
         "measure": measure,
-        "higher_is_better": HIGHER_IS_BETTER.get(measure, True),
+        "higher_is_better": measure not in METRICS or METRICS[measure].higher_is_better,
         "items": {"common": len(ids), "only_a": len(first) - len(ids), "only_b": len(second) - len(ids)},
         "subsets": subsets,
         "all": paired(np.full(len(ids), True)),

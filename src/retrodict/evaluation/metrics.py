@@ -7,7 +7,9 @@ distance comes with the copy diagnostics (arXiv 2506.06006 has only the distance
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -104,6 +106,50 @@ def _changes(picture: _Pixels, start: _Pixels) -> npt.NDArray[np.bool_]:
 def _overlap(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
     union = int((a | b).sum())
     return int((a & b).sum()) / union if union else math.nan
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A predicted image beside what it should show."""
+
+    prediction: Image.Image
+    source: Image.Image
+    target: Image.Image
+    round_trip: Image.Image | None = None  # the source through the model's image tokenizer
+    protocol: str = L1_PROTOCOL
+
+    @cached_property
+    def copying(self) -> Copying:
+        return copying(self.prediction, self.source, self.target, self.round_trip)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of predicted images, from which tables, comparisons and pages derive.
+
+    `value` computes it; None where it is a similarity of embeddings (`features.py`), which a model makes in batches.
+    """
+
+    title: str
+    note: str = ""  # completes "TITLE: ..." on the page
+    higher_is_better: bool = True
+    value: Callable[[Compared], float] | None = None
+
+
+METRICS: dict[str, Metric] = {
+    "l1": Metric("L1", higher_is_better=False, value=lambda c: l1(c.prediction, c.target, c.protocol)),
+    "copy_ratio": Metric(
+        "Copy ratio", "distance from the source, in units of the target's", value=lambda c: c.copying.ratio
+    ),
+    "copy": Metric("Copies", "share that repeats the source", False, lambda c: c.copying.copy),
+    "change_iou": Metric(
+        "Change IoU", "where the image changed, against where the target did", value=lambda c: c.copying.change_iou
+    ),
+    "clip_i": Metric("CLIP-I"),
+    "clip_instruction": Metric("CLIP, instruction"),
+    "clip_t": Metric("CLIP-T", "against a caption of the target"),
+    "dino": Metric("DINO"),
+}
 
 
 def flow_magnitude(source: Image.Image, target: Image.Image) -> float:

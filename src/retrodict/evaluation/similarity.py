@@ -21,7 +21,7 @@ import numpy as np
 from retrodict.evaluation.baselines import COPY, Pictures, Predicted, Rows
 from retrodict.evaluation.benchmarks import written
 from retrodict.evaluation.features import Embedder
-from retrodict.evaluation.metrics import FLOW_METHOD, L1_PROTOCOL, copying, flow_magnitude, l1
+from retrodict.evaluation.metrics import FLOW_METHOD, L1_PROTOCOL, METRICS, Compared, flow_magnitude, l1
 from retrodict.evaluation.pool import ItemResult, reason_counts
 from retrodict.evaluation.summary import best_of_k, pool_sizes
 from retrodict.files import write_lines
@@ -29,16 +29,6 @@ from retrodict.progress import Progress
 from retrodict.stats import Values, holm, macro_interval, mean_interval, paired_difference
 from retrodict.transitions import Transition, decode_image
 
-HIGHER_IS_BETTER = {
-    "l1": False,
-    "copy_ratio": True,
-    "copy": False,
-    "change_iou": True,
-    "clip_i": True,
-    "clip_t": True,
-    "clip_instruction": True,
-    "dino": True,
-}
 Half = Literal["high", "low", ""]
 Table = dict[str, dict[str, Values]]  # metric -> row -> one value per item; NaN where there is none
 
@@ -79,7 +69,7 @@ def measure(
         "protocol": protocol,
         **_by_subset(transitions, table["l1"], "l1"),
         "metrics": others,
-        "higher_is_better": {metric: HIGHER_IS_BETTER[metric] for metric in table},
+        "higher_is_better": {metric: METRICS[metric].higher_is_better for metric in table},
         "embeddings": {e.kind: e.facts for e in embedders},
         "motion": {"method": FLOW_METHOD, **_by_motion(transitions, table["l1"], halves)},
         "k_curve": _k_curve(results, transitions, predicted.verifiers, protocol),
@@ -99,11 +89,13 @@ def _values(
     target, names = pictures.target, [name for name, picture in pictures.rows.items() if picture is not None]
     shown = [picture for picture in pictures.rows.values() if picture is not None]
     found: dict[str, dict[str, float]] = {name: {} for name in pictures.rows}
+    computed = {key: metric.value for key, metric in METRICS.items() if metric.value is not None}
     for name, picture in pictures.rows.items():
-        found[name]["l1"] = math.nan if target is None or picture is None else l1(picture, target, protocol)
-        if target is not None and picture is not None:
-            copied = copying(picture, pictures.source, target, pictures.round_trip)
-            found[name] |= {"copy_ratio": copied.ratio, "copy": copied.copy, "change_iou": copied.change_iou}
+        if target is None or picture is None:
+            found[name] = dict.fromkeys(computed, math.nan)
+        else:
+            compared = Compared(picture, pictures.source, target, pictures.round_trip, protocol)
+            found[name] = {key: value(compared) for key, value in computed.items()}
     for embedder in embedders:
         vectors = embedder.images([*([target] if target is not None else []), *shown])
         own = vectors[1:] if target is not None else vectors
@@ -228,10 +220,11 @@ def _against_copy(system: str, transitions: Sequence[Transition], rows: Mapping[
         chosen = categories == subset
         found[subset] = paired_difference(rows[COPY][chosen], rows[system][chosen], groups[chosen])
     adjusted = holm([one.p for one in found.values()])
-    return {
-        f"l1_{subset}": one.entry(f"{system}, {subset} (L1 saved)", COPY) | {"p": p, "p_unadjusted": one.p}
-        for (subset, one), p in zip(found.items(), adjusted, strict=True)
-    }
+    entries = {}
+    for (subset, one), p in zip(found.items(), adjusted, strict=True):
+        entries[f"l1_{subset}"] = one.entry(f"{system}, {subset} (L1 saved)", COPY) | {"p": p, "p_unadjusted": one.p}
+        del entries[f"l1_{subset}"]["relative"]  # to the system's own L1: no share that anybody asks for
+    return entries
 
 
 def _reason(transition: Transition, item: ItemResult) -> str:

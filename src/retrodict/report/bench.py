@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from retrodict.evaluation.metrics import METRICS
 from retrodict.report.kit.charts import Bar, Curve, on_one_scale
 from retrodict.report.kit.format import MISSING, SELECTORS, duration, finite, flat, number, percent, spoken, system_name
 from retrodict.report.kit.tables import Cell, Table, estimate
@@ -22,15 +23,6 @@ ROWS = {
     "round_trip_target": "Target through the tokenizer",
     "ground_truth": "Ground truth",
     "random_target": "Another item's target",
-}
-METRICS = {
-    "copy": ("Copies", "share that repeats the source"),
-    "copy_ratio": ("Copy ratio", "distance from the source, in units of the target's"),
-    "change_iou": ("Change IoU", "where the image changed, against where the target did"),
-    "clip_i": ("CLIP-I", ""),
-    "clip_t": ("CLIP-T", "against a caption of the target"),
-    "clip_instruction": ("CLIP, instruction", ""),
-    "dino": ("DINO", ""),
 }
 TEXT = {
     "rouge1": "ROUGE-1",
@@ -90,12 +82,12 @@ def metrics_table(run: Run) -> Table | None:
         (row_name(row), [estimate(metrics[name]["all"].get(row), "value", counts=True) for name in names])
         for row in rows
     ]
-    return Table([METRICS[name][0] for name in names], table, row_name(run.main or ""))
+    return Table([METRICS[name].title for name in names], table, row_name(run.main or ""))
 
 
 def metric_notes(run: Run) -> list[str]:
     metrics = run.get("metrics") or {}
-    return [f"{name}: {note}." for key, (name, note) in METRICS.items() if key in metrics and note]
+    return [f"{m.title}: {m.note}." for key, m in METRICS.items() if key in metrics and m.note]
 
 
 def metric_tables(run: Run) -> list[tuple[str, Table]]:
@@ -108,7 +100,7 @@ def metric_tables(run: Run) -> list[tuple[str, Table]]:
             (row_name(row), [estimate(c.get(row), "value", counts=True) for c in columns])
             for row in metrics[name]["all"]
         ]
-        tables.append((METRICS[name][0], Table([*metrics[name]["subsets"], "mean of subsets"], rows)))
+        tables.append((METRICS[name].title, Table([*metrics[name]["subsets"], "mean of subsets"], rows)))
     return tables
 
 

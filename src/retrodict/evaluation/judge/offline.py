@@ -19,6 +19,7 @@ from retrodict.evaluation.judge.chat import ChatJudge
 from retrodict.evaluation.judge.pairwise import PairJudge, pairs_of, truth_pairs
 from retrodict.evaluation.judge.plan import Plan, open_judge
 from retrodict.evaluation.judge.predictions import read_rows
+from retrodict.evaluation.judges import JUDGES
 from retrodict.transitions import Transition
 
 
@@ -59,7 +60,7 @@ def batch_in(run: Path, plan: Plan, path: Path) -> Taken:
 
 @contextmanager
 def _asked_in_words(run: Path, items: Sequence[Transition], plan: Plan) -> Iterator[ChatJudge | PairJudge]:
-    if plan.kind != "endpoint":
+    if not JUDGES[plan.kind].takes_batches:
         raise ValueError("Batch files are for judges behind an endpoint.")
     with open_judge(run, items, replace(plan, online=False)) as judge:
         assert isinstance(judge, ChatJudge | PairJudge)

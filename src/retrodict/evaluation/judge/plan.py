@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from retrodict.chat.cache import AnswerCache, open_cache
 from retrodict.chat.cost import Budget, Prices
 from retrodict.chat.prompt import DEFAULT, JudgePrompt, load_prompt
-from retrodict.chat.queue import Source
-from retrodict.chat.request import Settings, check_base_url
+from retrodict.chat.request import Settings
 from retrodict.evaluation.judge.chat import ChatJudge
 from retrodict.evaluation.judge.pairwise import PairJudge
 from retrodict.evaluation.judge.predictions import Frames
 from retrodict.evaluation.judge.protocol import Judge
+from retrodict.evaluation.judges import JUDGES
 from retrodict.transitions import Transition
 
-Kind = Literal["endpoint", "local", "exact"]
 FOLDER, CACHE = "judge", "answers.sqlite"
 
 
@@ -28,7 +26,7 @@ FOLDER, CACHE = "judge", "answers.sqlite"
 class Plan:
     """How a run is to be judged. `settings` and `prompt` are for judges that are asked in words."""
 
-    kind: Kind = "endpoint"
+    kind: str = "endpoint"  # one of `JUDGES`
     settings: Settings | None = None
     prompt: str = DEFAULT
     name: str = ""
@@ -45,6 +43,8 @@ class Plan:
     online: bool = True  # False scores from the cache alone
 
     def __post_init__(self) -> None:
+        if self.kind not in JUDGES:
+            raise ValueError(f"No judge {self.kind}: use one of {', '.join(JUDGES)}.")
         if self.max_cost is not None and self.prices is None:
             raise ValueError("--max-cost needs the prices: --price-in and --price-out, per million tokens.")
         if self.card_items < 2:
@@ -54,10 +54,9 @@ class Plan:
 @contextmanager
 def open_judge(run: Path, items: Sequence[Transition], plan: Plan) -> Iterator[Judge | PairJudge]:
     """The judge of a plan, with its cache open. Raises `ValueError` when it cannot be had."""
-    if plan.kind == "exact":
-        from retrodict.evaluation.judge.exact import ExactJudge
-
-        yield ExactJudge(items)
+    kind = JUDGES[plan.kind]
+    if kind.knows is not None:
+        yield kind.knows(items)
         return
     prompt = load_prompt(plan.prompt)
     with open_cache(plan.cache or run / FOLDER / CACHE) as cache:
@@ -68,26 +67,13 @@ def chat_judge(prompt: JudgePrompt, cache: AnswerCache, plan: Plan) -> ChatJudge
     """The judge that fits the prompt: of single predictions, or of pairs."""
     if plan.settings is None:
         raise ValueError("This judge needs --model.")
-    settings, width = plan.settings, plan.width
-    source: Callable[[], Source] | None
-    if plan.kind == "local":
-        from retrodict.evaluation.judge.local import LocalModel
-
-        local = LocalModel(settings.model)
-        settings, width = local.settings(settings), 1
-        source = local.source if plan.online else None
-    else:
-        settings = replace(settings, served=check_base_url(settings.served))
-        source = _endpoint(settings, plan) if plan.online else None
+    open_model = JUDGES[plan.kind].asks
+    assert open_model is not None
+    asked = open_model(plan, plan.settings)
+    source = asked.source if plan.online else None
     budget = None if plan.max_cost is None or plan.prices is None else Budget(plan.max_cost, plan.prices)
     judge = PairJudge if prompt.answer == "choice" else ChatJudge
-    return judge(prompt, settings, cache, plan.kind, source, width, budget)
-
-
-def _endpoint(settings: Settings, plan: Plan) -> Callable[[], Source]:
-    from retrodict.chat.endpoint import Endpoint
-
-    return lambda: Endpoint(settings, timeout=plan.timeout, attempts=plan.attempts)
+    return judge(prompt, asked.settings, cache, plan.kind, source, asked.width, budget)
 
 
 def default_name(plan: Plan) -> str:

@@ -34,7 +34,7 @@ import cv2
 import numpy as np
 
 from retrodict.video import ClipRef, MineConfig, mine, process_clip
-from retrodict.video.folder import folder_clips
+from retrodict.video.clips import folder_clips
 
 # Cuts that were found by eye, by file name; files that are not named hold none.
 KNOWN_CUTS = {

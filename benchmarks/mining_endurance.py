@@ -26,7 +26,7 @@ import av
 import numpy as np
 
 from retrodict.video import MineConfig, mine
-from retrodict.video.folder import folder_clips
+from retrodict.video.clips import folder_clips
 
 RUN = (
     "import sys; from pathlib import Path; from retrodict.video import mine, MineConfig; "

@@ -20,6 +20,7 @@ from retrodict.cli import app
 from retrodict.data import (
     PRESETS,
     Columns,
+    Item,
     UnusableError,
     image_pairs,
     labelled_clips,
@@ -32,7 +33,7 @@ from retrodict.data.ssv2 import shows_action
 from retrodict.transitions import Transition, read_rows
 from retrodict.transitions import read_transitions as read_written
 from retrodict.video import MineConfig, mine
-from retrodict.video.restore import with_pictures
+from retrodict.video.mining import with_pictures
 
 
 @pytest.fixture(scope="session")
@@ -266,33 +267,103 @@ def test_magicbrush_parquet_and_a_wrong_column(tmp_path):
         list(image_pairs(tmp_path / "train.parquet", Columns(source="source_img", target="target_img", action="text")))
 
 
-def test_import_continues_where_it_was_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr("retrodict.data.convert._ITEMS", 2)
-    out, asked = tmp_path / "out", []
+class Collection:
+    """Items whose labels, files and order a test changes; `asked` says which were read."""
 
-    def item(number, stop=False):
+    def __init__(self, out):
+        self.out, self.asked, self.labels, self.missing, self.stop = out, [], dict.fromkeys(range(7), "go"), {1}, None
+
+    def item(self, number):
         def read():
-            asked.append(number)
-            if stop:
+            self.asked.append(number)
+            if number == self.stop:
                 raise KeyboardInterrupt
-            if number == 1:
-                raise UnusableError("no_action")
-            return Transition(id=str(number), source=picture(number), target=picture(9), action="go")
+            if number in self.missing:
+                raise UnusableError("missing")
+            return Transition(id=str(number), source=picture(number), target=picture(9), action=self.labels[number])
 
-        return read
+        return Item(str(number), lambda: f"{number} {self.labels[number]} {number in self.missing}", read)
 
-    def write(stop, **source):
-        return write_transitions([item(n, stop=stop and n == 5) for n in range(7)], out, source={"a": 1} | source)
+    def write(self, **source):
+        self.asked.clear()
+        return write_transitions([self.item(n) for n in self.labels], self.out, source={"a": 1} | source)
 
+    def rows(self):
+        return {row.id: row.action for row in read_written(self.out)}
+
+
+def test_import_reads_what_is_new_or_changed_and_nothing_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr("retrodict.data.convert._ITEMS", 2)
+    data = Collection(tmp_path / "out")
+    data.stop = 5
     with pytest.raises(KeyboardInterrupt):
-        write(stop=True)
-    assert write(stop=False) == {"no_action": 1}
-    assert asked == [0, 1, 2, 3, 4, 5, 4, 5, 6]  # files that were complete are not read again
-    assert [row.id for row in read_written(out)] == ["0", "2", "3", "4", "5", "6"]
-    assert write(stop=False) == {"no_action": 1} and len(asked) == 9
+        data.write()
+    data.stop = None
+    assert (data.write(), data.asked) == ({"missing": 1}, [4, 5, 6])  # files that were complete are not read again
+    assert list(data.rows()) == ["0", "2", "3", "4", "5", "6"]
+    assert (data.write(), data.asked) == ({"missing": 1}, [])
+    data.missing = set()  # a clip arrives,
+    data.labels[3] = "corrected"  # a label is corrected,
+    del data.labels[0]  # one is gone,
+    data.labels = {8: "new", **data.labels}  # and one comes first
+    assert (data.write(), data.asked) == ({}, [8, 1, 3])
+    assert data.rows() == dict(zip("2456831", ["go"] * 4 + ["new", "corrected", "go"], strict=True))
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"] == {"kept": 7, "dropped": {}}
     with pytest.raises(ValueError, match="holds a run with a 1 and not 2"):
-        write(stop=False, a=2)
-    assert len(read_written(out)) == 6
+        data.write(a=2)
+    data.missing = set(data.labels)  # the disk is not mounted
+    with pytest.raises(ValueError, match="No transition could be read"):
+        data.write()
+    assert len(data.rows()) == 7
+
+
+def test_of_several_items_with_one_id_the_first_counts(tmp_path):
+    data = Collection(tmp_path / "out")
+    for _ in range(2):
+        dropped = write_transitions([data.item(n) for n in (0, 2, 0)], data.out, source={})
+        assert dropped == {"repeated_id": 1} and list(data.rows()) == ["0", "2"]
+
+
+def test_whole_paths_and_rows_that_lead_elsewhere(tmp_path):
+    """A path outside costs its own row only, and `--pictures` takes whole paths that lie in it."""
+    pictures, out = tmp_path / "pictures", tmp_path / "out"
+    pictures.mkdir()
+    (pictures / "a.png").write_bytes(picture(1))
+    paths = [str(pictures / "a.png"), "../pictures/a.png", "/etc/passwd", "a.png"]
+    (tmp_path / "lists").mkdir()
+    rows = "".join(json.dumps({"input": p, "output": p, "instruction": "go"}) + "\n" for p in paths)
+    (tmp_path / "lists" / "pairs.jsonl").write_text(rows)
+    command = ["import", "pairs", str(tmp_path / "lists" / "pairs.jsonl"), "--out", str(out)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2 and "1 missing_picture, 3 outside_folder" in result.output
+    assert "--pictures" in result.output and not out.exists()
+    result = CliRunner().invoke(app, [*command, "--pictures", str(pictures)])
+    assert result.output.endswith("3 kept; dropped: 1 outside folder\n")
+
+
+def test_a_bad_or_repeated_row_of_a_list_is_counted(shared_data, tmp_path):
+    clip = "AAAAAAAAAAA_000001_000011.mkv"
+    place(shared_data / "clips" / "asl_eat.mkv", tmp_path / "v" / clip)
+    row = "label,youtube_id,time_start,time_end\neating,AAAAAAAAAAA,1,11\n"
+    (tmp_path / "k.csv").write_text(row + "eating,AAAAAAAAAAA,1,11\n,,,\neating,BBBBBBBBBBB,1,11\n")
+    arguments = ["mine", tmp_path / "v", "--layout", "kinetics700", "--annotations", tmp_path / "k.csv"]
+
+    def run():
+        result = CliRunner().invoke(app, [*map(str, arguments), "--out", str(tmp_path / "pairs"), "--quiet"])
+        return result.output.strip().partition(": ")[2]
+
+    assert run() == "2 pairs from 4 clips; dropped: 1 repeated, 1 missing, 1 bad row"
+    place(shared_data / "clips" / "asl_eat.mkv", tmp_path / "v" / "later" / "BBBBBBBBBBB_000001_000011.mkv")
+    assert run() == "4 pairs from 4 clips; dropped: 1 repeated, 1 bad row"
+    (tmp_path / "k.csv").write_text(row + "sleeping,BBBBBBBBBBB,1,11\n")
+    assert run().startswith("4 pairs from")
+    assert Counter(r.category for r in read_rows(tmp_path / "pairs")) == {"eating": 2, "sleeping": 2}
+    header = "narration_id,participant_id,video_id,start_timestamp,stop_timestamp,narration,verb\n"
+    times = "a,P01,P01_01,00:00:00.00,00:00:01.00,eat,eat\n"
+    place(shared_data / "clips" / "asl_eat.mkv", tmp_path / "epic" / "P01_01.mkv")
+    (tmp_path / "epic" / "EPIC_100_train.csv").write_text(header + times + times + times.replace("00:00:00.00", "1.5"))
+    result = CliRunner().invoke(app, ["import", "epic100", str(tmp_path / "epic"), "--out", str(tmp_path / "labelled")])
+    assert result.output.endswith("1 kept; dropped: 1 bad row, 1 repeated id\n")
 
 
 def test_import_on_the_command_line(tmp_path):

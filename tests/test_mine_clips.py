@@ -13,7 +13,7 @@ from PIL import Image
 
 from retrodict.video import ClipRef, MineConfig, process_clip
 from retrodict.video.decode import luma, open_video
-from retrodict.video.frame_buffer import Held
+from retrodict.video.frame_buffer import FrameBuffer
 from retrodict.video.motion import sharpness
 
 CUTS = {"bikes_cuts.mp4": [30, 76, 137, 187, 242], "dog_snow_5fps.mp4": [25], "sintel_trailer_10s.mp4": [214]}
@@ -154,7 +154,7 @@ def test_a_gap_in_seconds_means_seconds(shared_data):
     assert len(times) == 24 and min(b - a for a, b in pairwise(times)) >= 0.8 - 1e-9
 
 
-def test_frames_let_go_are_decoded_again(shared_data, monkeypatch):
+def test_frames_evict_are_decoded_again(shared_data, monkeypatch):
     path = shared_data / "clips" / "kinetics_cleaning_pool_32f.mp4"
     plenty = mined(path, min_gap=3)
     monkeypatch.setattr("retrodict.video.frame_buffer._BYTES", 500_000)
@@ -219,8 +219,8 @@ def test_what_is_held_is_bounded_and_holds_the_picks(tmp_path, monkeypatch):
         original(held, track)
         most = max(most, len(held._frames))
 
-    original = Held._let_go
-    monkeypatch.setattr(Held, "_let_go", let_go)
+    original = FrameBuffer._evict
+    monkeypatch.setattr(FrameBuffer, "_evict", let_go)
     monkeypatch.setattr(
         "retrodict.video.clip_miner.decode_some", lambda ref, wanted, tick: iter(wanted)
     )  # nothing is decoded again

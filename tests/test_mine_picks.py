@@ -11,17 +11,16 @@ from hypothesis import strategies as st
 
 from retrodict.video.config import MineConfig
 from retrodict.video.cuts import find_cuts, find_fades, shots
-from retrodict.video.picks import exact, paper
-from retrodict.video.snap import Lane, snap
+from retrodict.video.keyframes import Timeline, exact, paper, snap
 
 
-def lane(motion, sharpness, seconds=None, end=None):
+def timeline(motion, sharpness, seconds=None, end=None):
     frames = np.arange(len(motion), dtype=float)
     seconds = frames / 10 if seconds is None else np.asarray(seconds)
     end = seconds[-1] if end is None else end
     shot = np.zeros(len(motion), np.int64)
     motion = np.asarray(motion, float)
-    return Lane(seconds * 10, seconds, motion, motion, np.asarray(sharpness, float), shot, end)
+    return Timeline(seconds * 10, seconds, motion, motion, np.asarray(sharpness, float), shot, end)
 
 
 def worth(picks, motion, shot):
@@ -60,23 +59,23 @@ def test_snap_takes_the_clearly_sharper_frame_and_keeps_the_gap():
     steady = [5.0] * 30
     sharp = [100.0] * 30
     sharp[12] = 150
-    assert snap([10, 20], lane(steady, sharp), gap=8, reach=0.3) == [12, 20]
-    assert snap([10, 19], lane(steady, sharp), gap=8, reach=0.3) == [10, 19]  # 12 is too close to 19
+    assert snap([10, 20], timeline(steady, sharp), gap=8, reach=0.3) == [12, 20]
+    assert snap([10, 19], timeline(steady, sharp), gap=8, reach=0.3) == [10, 19]  # 12 is too close to 19
     sharp[12] = 101  # as good as a tie
-    assert snap([10, 20], lane(steady, sharp), gap=8, reach=0.3) == [10, 20]
+    assert snap([10, 20], timeline(steady, sharp), gap=8, reach=0.3) == [10, 20]
 
 
 def test_snap_goes_to_where_an_action_ends_and_never_back_into_it():
     # Frames 3 to 6 move, ever faster, and uncover something sharp on the way; then all is still.
     motion = [0, 0, 0, 4, 6, 8, 9, 0.1, 0.1, 0.1, 0.1, 0.1]
     sharp = [100, 100, 100, 180, 180, 180, 100, 100, 100, 100, 100, 100]
-    assert snap([6], lane(motion, sharp), gap=8, reach=0.3) == [6]
-    assert snap([4], lane(motion, sharp), gap=8, reach=0.3) == [6]
+    assert snap([6], timeline(motion, sharp), gap=8, reach=0.3) == [6]
+    assert snap([4], timeline(motion, sharp), gap=8, reach=0.3) == [6]
     sharp[8] = 150  # the picture becomes sharp a little after it came to rest
-    assert snap([5], lane(motion, sharp), gap=8, reach=0.3) == [8]
+    assert snap([5], timeline(motion, sharp), gap=8, reach=0.3) == [8]
     # The same where the still frames were duplicates, and are gone.
     pause = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.5, 1.6, 1.7]
-    assert snap([3], lane([0, 0, 2, 4, 6, 8, 3, 4, 5], [100] * 9, pause), gap=8, reach=0.3) == [5]
+    assert snap([3], timeline([0, 0, 2, 4, 6, 8, 3, 4, 5], [100] * 9, pause), gap=8, reach=0.3) == [5]
 
 
 def test_cuts_and_fades():

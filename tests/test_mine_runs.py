@@ -22,8 +22,7 @@ import retrodict
 from retrodict.progress import EventProgress
 from retrodict.transitions import read_rows
 from retrodict.video import ClipRef, MineConfig, mine
-from retrodict.video.restore import with_pictures
-from retrodict.video.tally import tally
+from retrodict.video.mining import tally, with_pictures
 
 CONFIG = MineConfig(min_gap=4, frames_per_clip=4)
 
@@ -258,13 +257,58 @@ def test_progress_tells_speed_pairs_and_failures(videos, tmp_path):
     assert events[-1]["note"] == "1.0 clips/s · 1 video-s/s · 69 pairs · 3 clips without"
 
 
-def test_another_file_of_a_name_that_is_done_is_refused(videos, tmp_path):
-    folder = tmp_path / "in"
-    shutil.copytree(videos, folder)
-    mine(folder, tmp_path / "out", CONFIG, executor_name="serial")
-    shutil.copy(folder / "clip03.mp4", folder / "clip00.mp4")
-    with pytest.raises(ValueError, match=r"clip00.mp4 is not the file .* or delete pairs-0000000"):
-        mine(folder, tmp_path / "out", CONFIG, executor_name="serial")
+def ledger(out):
+    return {clip["clip"]: clip for clip in map(json.loads, (out / "clips.jsonl").read_text().splitlines())}
+
+
+def test_what_changed_or_arrived_is_mined_anew_and_nothing_else(videos, tmp_path):
+    folder, out, seen = tmp_path / "in", tmp_path / "out", []
+    shutil.copytree(videos / "run", folder)
+    whole = (folder / "clip04.mp4").read_bytes()
+    (folder / "clip04.mp4").write_bytes(whole[: len(whole) // 2])  # half downloaded
+
+    def again(**options):
+        seen.clear()
+        run = mine(folder, out, CONFIG, executor_name="serial", progress=seen.append, shard_clips=3, **options)
+        assert run.pairs == len(rows := read_rows(out)) == len({row.id for row in rows})
+        return run, [clip["clip"] for clip in seen]
+
+    first, _ = again()
+    assert first.dropped == {"unreadable": 2} and ledger(out)["clip04.mp4"]["reason"] == "unreadable"
+    assert again()[1] == []
+    (folder / "clip04.mp4").write_bytes(whole)
+    run, mined = again()
+    assert mined == ["clip04.mp4"] and run.pairs == first.pairs + 3 and run.dropped == {"unreadable": 1}
+    (folder / "clip07.mp4").touch()  # another time, the same bytes
+    assert again()[1] == []
+    shutil.copy(folder / "clip10.mp4", folder / "clip07.mp4")
+    run, mined = again()
+    assert mined == ["clip07.mp4"] and ledger(out)["clip07.mp4"]["sha256"] == ledger(out)["clip10.mp4"]["sha256"]
+    (folder / "clip07.mp4").unlink()  # what was made of it stays
+    assert again()[0].pairs == run.pairs
+    assert again(retry_failed=True)[1] == ["notes.mp4"]
+
+
+def test_folders_that_are_hidden_or_closed_stop_nothing(videos, tmp_path, monkeypatch):
+    for name in (".ipynb_checkpoints", "@eaDir", "ok", "lost+found"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        shutil.copy(videos / "clip00.mp4", tmp_path / "in" / name)
+    real = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    result = mine(tmp_path / "in", tmp_path / "out", CONFIG, executor_name="serial")
+    assert (result.clips, result.dropped) == (2, {"unreadable": 1})
+    assert ledger(tmp_path / "out")["lost+found"]["detail"] == "the folder cannot be opened"
+
+
+def test_mining_where_the_system_does_not_count_usable_cores(videos, tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert mine(videos / "clip00.mp4", tmp_path / "out", CONFIG).pairs == 3
 
 
 def test_any_file_name_and_linked_folders_are_mined(videos, tmp_path):

@@ -48,7 +48,7 @@ def videos(context: Context, progress: Progress) -> str:
 def mine(context: Context, progress: Progress) -> str:
     from retrodict.video import MineConfig
     from retrodict.video import mine as run
-    from retrodict.video.tally import tally
+    from retrodict.video.mining import tally
 
     settings = context.settings
     config = MineConfig(frames_per_clip=settings.frames_per_clip, min_gap=settings.min_gap)

@@ -30,7 +30,7 @@ def run_bootstrap(recipe: BootstrapRecipe, out: Path, progress: Progress) -> Non
     another recipe.
     """
     from retrodict.bootstrap.pipeline_results import write_results
-    from retrodict.video.folder import folder_clips
+    from retrodict.video.clips import folder_clips
 
     began = time.monotonic()
     if not recipe.data.videos:

@@ -79,7 +79,7 @@ def hold_out(context: Context, progress: Progress) -> str:
 
 def mine(context: Context, progress: Progress) -> str:
     from retrodict.video import mine as run
-    from retrodict.video.tally import tally
+    from retrodict.video.mining import tally
 
     result = run(context.recipe.data.videos, context.dir("pairs"), context.recipe.mine, progress=tally(progress))
     if not result.pairs:

@@ -78,6 +78,9 @@ def mine(
     retries: Annotated[
         int, typer.Option(min=0, help="How often a clip that crashed or hung its worker is tried again.")
     ] = 2,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Mine again what hung, crashed or could not be read before.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Find frame pairs in videos between which something happened.
@@ -87,7 +90,7 @@ def mine(
     check_output(out)
 
     from retrodict.report.mining import mine as run
-    from retrodict.video.tally import tally
+    from retrodict.video.mining import tally
 
     with open_progress(quiet, "retrodict mine") as progress:
         progress.stage("mine", "find the moments between which something happens")
@@ -100,6 +103,7 @@ def mine(
             shard_clips=shard_clips,
             timeout=timeout,
             retries=retries,
+            retry_failed=retry_failed,
             progress=tally(progress),
         )
         progress.done(f"{result.pairs:,} pairs")

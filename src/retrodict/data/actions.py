@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import deque
 from dataclasses import dataclass
 
 import av
 
-from retrodict.data.items import UnusableError
+from retrodict.data.items import UnusableError, state
 from retrodict.transitions import Transition
 from retrodict.video.clip_miner import file_sha256
 from retrodict.video.clips import ClipError, ClipRef
@@ -27,6 +29,8 @@ class LabelledClip:
 
 def transition_of(clip: LabelledClip) -> Transition:
     """First and last frame of a labelled clip. Raises `UnusableError` when it has no action or cannot be read."""
+    if clip.ref.unusable:
+        raise UnusableError(clip.ref.unusable)
     if not clip.action.strip():
         raise UnusableError("no_action")
     try:
@@ -35,6 +39,12 @@ def transition_of(clip: LabelledClip) -> Transition:
         raise UnusableError(error.reason) from error
     except (av.FFmpegError, OSError) as error:
         raise UnusableError("unreadable") from error
+
+
+def clip_key(clip: LabelledClip) -> str:
+    """What its transition is made of: all that is said of it, and its file."""
+    said = json.dumps([clip.action, clip.ref.name, clip.ref.asked(), state(clip.ref.path)])
+    return hashlib.sha256(said.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _transition(clip: LabelledClip) -> Transition:

@@ -6,9 +6,8 @@ import csv
 import re
 from pathlib import Path
 
-from retrodict.data.files import annotation, folder, inside, read_csv, shown_name, video_index
-from retrodict.video.clips import ClipRef
-from retrodict.video.folder import folder_clips
+from retrodict.data.files import annotation, bad_row, folder, inside, read_csv, shown_name, video_index
+from retrodict.video.clips import ClipRef, folder_clips
 
 _UCF_NAME = re.compile(r"v_(?P<name>.+)_g(?P<group>\d+)_c\d+$")
 _KINETICS_COLUMNS = ("youtube_id", "time_start", "time_end")
@@ -39,27 +38,28 @@ def kinetics700(root: Path, annotations: Path | None = None) -> list[ClipRef]:
 
     A clip of the CSV file that is not there is yielded all the same, and so shows among the dropped as `missing`.
     """
-    files = video_index(root)
     if annotations is None:
-        return [_kinetics_clip(path, root, path.parent.name if path.parent != root else "") for path in files.values()]
+        return [_kinetics_clip(ref.path, ref.name, ref.category, {}) for ref in folder_clips(folder(root))]
+    files = video_index(root)
     clips = []
     table = annotation(annotations, root, ["*.csv"])
-    for number, row in enumerate(read_csv(table, _KINETICS_COLUMNS), 2):
+    for line, row in enumerate(read_csv(table, _KINETICS_COLUMNS), 2):
         try:
             start, stop = (int(float(row[key])) for key in _KINETICS_COLUMNS[1:])
-        except ValueError as error:
-            raise ValueError(f"{table}, line {number}: {error}.") from None
-        stem = f"{row['youtube_id']}_{start:06d}_{stop:06d}"
-        path = files.get(stem) or inside(root, f"{stem}.mp4")
-        clips.append(_kinetics_clip(path, root, row.get("label", "")))
+            stem = f"{row['youtube_id']}_{start:06d}_{stop:06d}"
+            path = files.get(stem) or inside(root, f"{stem}.mp4")
+        except ValueError:  # its times, or its name
+            clips.append(bad_row(table, line))
+            continue
+        # By its name alone, as it may arrive in any folder.
+        clips.append(_kinetics_clip(path, f"{stem}.mp4", row.get("label", ""), {"file": shown_name(path, root)}))
     return clips
 
 
-def _kinetics_clip(path: Path, root: Path, label: str) -> ClipRef:
+def _kinetics_clip(path: Path, name: str, label: str, meta: dict[str, str]) -> ClipRef:
     match = _KINETICS_NAME.match(path.stem)
-    return ClipRef(
-        path=path, name=shown_name(path, root), category=label.replace("_", " "), group=match["id"] if match else ""
-    )
+    group = match["id"] if match else ""
+    return ClipRef(path=path, name=name, category=label.replace("_", " "), group=group, meta=meta)
 
 
 def moments(root: Path, annotations: Path | None = None) -> list[ClipRef]:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from retrodict.data.items import Item, transitions
+from retrodict.data.items import Item, UnusableError
 from retrodict.files import write_json
 from retrodict.progress import Progress, QuietProgress
 from retrodict.run_folder import RECORD, check
-from retrodict.transitions import write_manifest, write_rows
+from retrodict.transitions import FramePair, Transition, file_rows, read_notes, write_manifest, write_rows
 
 _ITEMS = 500  # per file: what a killed run repeats
-_SOURCE, _DROPPED = b"retrodict.source", b"retrodict.dropped"
+_LEDGER = b"retrodict.items"  # key and reason of every item of the file; no reason: it gave a row
 
 
 def write_transitions(
@@ -33,7 +31,7 @@ def write_transitions(
 ) -> Counter[str]:
     """Read labelled items and write their transitions to `out`; return how many were dropped, by reason.
 
-    The same call again continues: what an earlier one wrote is not read again.
+    The same call again reads what is new or has changed, be it a label or a file, and takes out what is gone.
 
     Args:
         items: of `labelled_clips` or `image_pairs`.
@@ -46,52 +44,107 @@ def write_transitions(
         ValueError: `out` holds something else, or not one item gave a transition.
     """
     progress = progress or QuietProgress()
-    origin = json.dumps(dict(source), sort_keys=True).encode()
     record = check(out, "import", source, apart=inputs)
-    remaining, read = iter(items), 0
-    kept, dropped, files = 0, Counter[str](), list[Path]()
-    try:
-        for number in count():
-            part = list(islice(remaining, _ITEMS))
-            if not part:
-                break
-            files.append(out / f"transitions-{number:05d}.parquet")
-            if not files[-1].is_file():
-                write_json(out / RECORD, record)
-                _write(files[-1], _told(part, read, total, progress), origin)
-            read += len(part)
-            footer = pq.read_metadata(files[-1])
-            kept += footer.num_rows
-            dropped.update(json.loads(footer.metadata[_DROPPED]))
-            progress.advance(read, total, f"{kept:,} transitions")
-    finally:
-        if not kept:
-            _clean(out, [*files, out / RECORD])
-    if not kept:
-        reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items()))
-        hint = " Paths of pictures start from the file's folder, unless --pictures names another."
-        raise ValueError(
-            f"No transition could be read ({reasons or 'no rows'}); nothing was written to {out}."
-            + hint * bool(dropped["missing_picture"])
-        )
+    held = {key: reason for file in _files(out) for key, reason in _ledger(file)}
+    kept, dropped = 0, Counter[str]()
+    seen: set[str] = set()
+    ids: set[str] = set()
+    new: list[tuple[str, Item]] = []
+
+    def take(reasons: Iterable[str]) -> None:
+        nonlocal kept
+        for reason in reasons:
+            kept += not reason
+            dropped.update([reason] if reason else [])
+
+    def flush() -> None:
+        write_json(out / RECORD, record)
+        take(_write(out, new))
+        new.clear()
+
+    for number, item in enumerate(items):
+        progress.advance(number, total, f"{kept:,} transitions")
+        if item.id in ids:
+            dropped["repeated_id"] += 1
+            continue
+        ids.add(item.id)
+        key = item.key()
+        seen.add(key)
+        if key in held:
+            take([held[key]])
+            continue
+        new.append((key, item))
+        if len(new) == _ITEMS:
+            flush()
+    if new:
+        flush()
+    if not kept:  # a disk may be gone: what an earlier call wrote stays
+        _clean(out)
+        raise ValueError(_nothing(out, dropped))
+    _forget(out, held.keys() - seen)
     write_manifest(out, kind="transitions", config=dict(source), kept=kept, dropped=dropped)
     return dropped
 
 
-def _clean(out: Path, files: Iterable[Path]) -> None:
-    for file in files:
-        file.unlink(missing_ok=True)
-    with suppress(OSError):  # not there, or not empty
-        out.rmdir()
+def _files(out: Path) -> list[Path]:
+    return sorted(out.glob("transitions-*.parquet"))
 
 
-def _write(file: Path, items: Iterable[Item], origin: bytes) -> None:
-    dropped: Counter[str] = Counter()
-    rows = list(transitions(items, dropped))
-    write_rows(file, rows, notes={_SOURCE: origin, _DROPPED: json.dumps(dropped, sort_keys=True).encode()})
+def _ledger(file: Path) -> list[tuple[str, str]]:
+    return [(key, reason) for key, reason in json.loads(read_notes(file)[_LEDGER])]
 
 
-def _told(items: Iterable[Item], read: int, total: int, progress: Progress) -> Iterator[Item]:
-    for done, item in enumerate(items, read):
-        progress.advance(done, total)
-        yield item
+def _write(out: Path, items: Iterable[tuple[str, Item]]) -> list[str]:
+    """Write a file of new items; return their reasons."""
+    ledger: list[tuple[str, str]] = []
+    notes: dict[bytes, bytes] = {}
+
+    def rows() -> Iterator[Transition]:
+        for key, item in items:
+            reason = ""
+            try:
+                yield item.read()
+            except UnusableError as error:
+                reason = error.reason
+            ledger.append((key, reason))
+        notes[_LEDGER] = json.dumps(ledger).encode()
+
+    taken = {file.name for file in _files(out)}
+    name = next(name for number in count() if (name := f"transitions-{number:05d}.parquet") not in taken)
+    write_rows(out / name, rows(), notes=notes)
+    return [reason for _, reason in ledger]
+
+
+def _forget(out: Path, keys: Collection[str]) -> None:
+    """Take out the rows of items that are gone, or are something else now."""
+    for file in _files(out) if keys else ():
+        ledger = _ledger(file)
+        kept = [(key, reason) for key, reason in ledger if key not in keys]
+        if not kept:
+            file.unlink()
+        elif len(kept) < len(ledger):
+            write_rows(file, _rows_of(file, ledger, keys), notes={_LEDGER: json.dumps(kept).encode()})
+
+
+def _rows_of(file: Path, ledger: Iterable[tuple[str, str]], without: Collection[str]) -> Iterator[FramePair]:
+    rows = file_rows(file)
+    for key, reason in ledger:
+        if not reason and (row := next(rows)) and key not in without:
+            yield row
+
+
+def _nothing(out: Path, dropped: Mapping[str, int]) -> str:
+    reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items()))
+    hint = " Paths of pictures start from the file's folder, unless --pictures names another that holds them all."
+    astray = any(dropped.get(reason) for reason in ("missing_picture", "outside_folder"))
+    return f"No transition could be read ({reasons or 'no rows'}); nothing was written to {out}." + hint * astray
+
+
+def _clean(out: Path) -> None:
+    for file in _files(out):
+        if all(reason for _, reason in _ledger(file)):
+            file.unlink()
+    if not _files(out):
+        (out / RECORD).unlink(missing_ok=True)
+        with suppress(OSError):  # not there, or not empty
+            out.rmdir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from retrodict.data.actions import LabelledClip
-from retrodict.data.files import annotation, inside, read_csv, shown_name, video_index
+from retrodict.data.files import annotation, bad_row, inside, read_csv, shown_name, video_index
 from retrodict.video.clips import ClipRef
 
 _COLUMNS = ("narration_id", "participant_id", "video_id", "start_timestamp", "stop_timestamp", "narration", "verb")
@@ -18,7 +18,13 @@ def epic100(root: Path, annotations: Path | None = None) -> list[LabelledClip]:
     """
     table = annotation(annotations, root, ["EPIC_100_train.csv", "EPIC_100_validation*.csv", "EPIC_100*.csv"])
     videos = video_index(root)
-    return [_segment(row, root, videos) for row in read_csv(table, _COLUMNS)]
+    clips = []
+    for line, row in enumerate(read_csv(table, _COLUMNS), 2):
+        try:
+            clips.append(_segment(row, root, videos))
+        except ValueError:  # its times, or its name
+            clips.append(LabelledClip(bad_row(table, line), row["narration"]))
+    return clips
 
 
 def _segment(row: dict[str, str], root: Path, videos: dict[str, Path]) -> LabelledClip:

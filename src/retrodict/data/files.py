@@ -9,19 +9,31 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from retrodict.video.clips import readable
-from retrodict.video.folder import SUFFIXES
+from retrodict.video.clips import SUFFIXES, ClipRef, readable
 
 
 def inside(root: Path, name: str) -> Path:
-    """`root / name`. Raises `ValueError` when that would leave `root`: manifests come from strangers."""
-    relative = PurePosixPath(name.replace("\\", "/"))
-    if not name or relative.is_absolute() or ".." in relative.parts or "\0" in name or relative.parts[0].endswith(":"):
-        raise ValueError(f"A manifest names {name!r}, which is not a path inside {root}: correct or remove that entry.")
-    path = root / relative
+    """`root / name`, or `name` where it is the whole path of something in `root`.
+
+    Raises `ValueError` when it would leave `root`: lists come from strangers.
+    """
+    base = Path(os.path.normpath(root.absolute()))
+    named = PurePosixPath(name.replace("\\", "/"))
+    path = Path(os.path.normpath(base / named))
+    if not name or "\0" in name or named.parts[0].endswith(":") or path == base or not path.is_relative_to(base):
+        raise ValueError(
+            f"A list names {name!r}, which is not a path inside {root}: correct that entry, or name a folder that "
+            "holds it."
+        )
+    path = root / path.relative_to(base)
     if path.exists() and not path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"A manifest names {name!r}, which links to a place outside {root}: copy the file there.")
+        raise ValueError(f"A list names {name!r}, which links to a place outside {root}: copy the file there.")
     return path
+
+
+def bad_row(table: Path, line: int) -> ClipRef:
+    """Stands for a row of a list that cannot be read, so that it is counted."""
+    return ClipRef(path=table, name=f"{table.name}:{line}", unusable="bad_row")
 
 
 def folder(root: Path) -> Path:

@@ -5,10 +5,12 @@ Covers AURORA's JSON and Parquet, MagicBrush, Action-Genome-Edit and Kubric-Edit
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +21,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from retrodict.data.files import inside, read_json
-from retrodict.data.items import Item, UnusableError
+from retrodict.data.items import Item, UnusableError, state
 from retrodict.transitions import Transition
 
 
@@ -60,21 +62,35 @@ def image_pairs(file: Path, columns: Columns = AURORA, *, root: Path | None = No
         root: folder that picture paths start from; by default that of `file`.
 
     Raises:
-        ValueError: the file cannot be read, or lacks a column in every row; when a row is called: it names a picture
-            outside `root`.
+        ValueError: the file cannot be read, or lacks a column in every row.
     """
     root = root or (file if file.is_dir() else file.parent)
     for number, row in enumerate(_checked(_rows(file), columns, file)):
-        yield partial(_transition, row, number, file, columns, root)
+        named = columns.id and row.get(columns.id) is not None
+        identity = f"{file.stem}/{row[columns.id] if named else number}"
+        read = partial(_transition, row, number, identity, file, columns, root)
+        yield Item(identity, partial(_key, row, number, identity, columns, root), read)
 
 
-def _transition(row: dict[str, Any], number: int, file: Path, columns: Columns, root: Path) -> Transition:
+def _key(row: dict[str, Any], number: int, identity: str, columns: Columns, root: Path) -> str:
+    """What the transition is made of: the row, and the files that it names."""
+    digest = hashlib.sha256(f"{number} {identity}".encode())
+    for name, value in sorted(row.items()):
+        digest.update(f"\0{name}\0{value!r}".encode(errors="surrogateescape"))
+    for name in (columns.source, columns.target):
+        if path := _path(row.get(name)):
+            with suppress(ValueError):  # a path that leads elsewhere is never read
+                digest.update(f"\0{state(inside(root, path))}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _transition(
+    row: dict[str, Any], number: int, identity: str, file: Path, columns: Columns, root: Path
+) -> Transition:
     action = str(row.get(columns.action) or "").strip()
     if not action:
         raise UnusableError("no_action")
     source, target = (_picture(row.get(name), root) for name in (columns.source, columns.target))
-    name = str(row[columns.id]) if columns.id and row.get(columns.id) is not None else str(number)
-    identity = f"{file.stem}/{name}"
     path = _path(row.get(columns.source))
     found = re.search(columns.group_pattern, path) if columns.group_pattern else None
     group = str(row.get(columns.group) or "") if columns.group else (found[1] if found else path)
@@ -109,6 +125,10 @@ def _picture(value: Any, root: Path) -> bytes:
             data = inside(root, path).read_bytes()
         except FileNotFoundError:
             raise UnusableError("missing_picture") from None
+        except OSError:
+            raise UnusableError("unreadable_picture") from None
+        except ValueError:
+            raise UnusableError("outside_folder") from None
     else:
         raise UnusableError("no_picture")
     try:

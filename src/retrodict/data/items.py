@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 from retrodict.transitions import Transition
 
-Item = Callable[[], Transition]  # decodes pictures only when called; raises `UnusableError`
+
+@dataclass(frozen=True)
+class Item:
+    """One labelled thing of a collection.
+
+    Attributes:
+        id: of its transition; of several with one id the first counts.
+        key: changes when anything that it is made of does, such as its label or its files; decodes nothing.
+        read: decodes it; raises `UnusableError`.
+    """
+
+    id: str
+    key: Callable[[], str]
+    read: Callable[[], Transition]
 
 
 class UnusableError(Exception):
@@ -22,6 +37,15 @@ def transitions(items: Iterable[Item], dropped: Counter[str]) -> Iterator[Transi
     """What the items give, as it is asked for; those that give none are counted in `dropped` by reason."""
     for item in items:
         try:
-            yield item()
+            yield item.read()
         except UnusableError as error:
             dropped[error.reason] += 1
+
+
+def state(path: Path) -> str:
+    """Size and time of change of a file; empty where there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ""
+    return f"{stat.st_size} {stat.st_mtime_ns}"

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from retrodict.data.actions import LabelledClip, transition_of
+from retrodict.data.actions import LabelledClip, clip_key, transition_of
 from retrodict.data.classes import kinetics700, moments, ucf101
 from retrodict.data.epic import epic100
 from retrodict.data.items import Item, UnusableError
 from retrodict.data.lerobot import lerobot
 from retrodict.data.ssv2 import shows_action, ssv2
 from retrodict.transitions import Transition
-from retrodict.video.clips import ClipRef
-from retrodict.video.folder import folder_clips
+from retrodict.video.clips import ClipRef, folder_clips
 
 
 def _folder(root: Path, annotations: Path | None) -> list[ClipRef]:
@@ -49,8 +50,19 @@ def read_clips(layout: str, root: Path, annotations: Path | None = None) -> list
         ValueError: the layout is not known, or the folder or its annotations do not have that layout.
     """
     if layout in UNLABELLED:
-        return UNLABELLED[layout](root, annotations)
-    return [clip.ref for clip in _labelled(layout)(root, annotations)]
+        return _unique(UNLABELLED[layout](root, annotations))
+    return _unique([clip.ref for clip in _labelled(layout)(root, annotations)])
+
+
+def _unique(refs: Sequence[ClipRef]) -> list[ClipRef]:
+    """The clips, where all but the first of a name are unusable."""
+    times: Counter[str] = Counter()
+    unique = []
+    for ref in refs:
+        times[ref.name] += 1
+        again = times[ref.name] > 1
+        unique.append(replace(ref, name=f"{ref.name} ({times[ref.name]})", unusable="repeated") if again else ref)
+    return unique
 
 
 def labelled_clips(layout: str, root: Path, annotations: Path | None = None) -> list[Item]:
@@ -61,9 +73,12 @@ def labelled_clips(layout: str, root: Path, annotations: Path | None = None) -> 
     Errors are those of `read_clips`.
     """
     clips = _labelled(layout)(root, annotations)
-    if layout == "ssv2":
-        return [partial(transition_of, clip) if shows_action(clip.action) else _excluded for clip in clips]
-    return [partial(transition_of, clip) for clip in clips]
+    return [_item(clip, excluded=layout == "ssv2" and not shows_action(clip.action)) for clip in clips]
+
+
+def _item(clip: LabelledClip, excluded: bool) -> Item:
+    read = _excluded if excluded else partial(transition_of, clip)
+    return Item(clip.ref.name, partial(clip_key, clip), read)
 
 
 def _excluded() -> Transition:

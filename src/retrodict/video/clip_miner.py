@@ -18,15 +18,14 @@ import numpy as np
 from retrodict.video.clips import ClipError, ClipRef, ClipResult, Keyframe
 from retrodict.video.config import MineConfig
 from retrodict.video.decode import Decoded, Gray, luma, open_video, to_jpeg
-from retrodict.video.frame_buffer import Held, Picture
+from retrodict.video.frame_buffer import FrameBuffer, Picture
+from retrodict.video.keyframes import Timeline, lay_out, select
 from retrodict.video.motion import Meter, Track, pyramid
-from retrodict.video.selection import lay_out, select
-from retrodict.video.snap import Lane
 
 Tick = Callable[[], None]
 
 # No pair is made of frames that show nothing of the same, be it a slow dissolve, a wipe or a whirl of the camera that
-# lies between them: where so much changed of their contrast, and their likeness is below. Of dissolves drawn between
+# lies between them: where so much changed of their contrast, and their similarity is below. Of dissolves drawn between
 # real shots (benchmarks/mining.py) 29 of 109 pairs lay across one without this, 5 of 81 do with it.
 _CHANGED = 0.5
 _UNLIKE = 0.3
@@ -48,13 +47,17 @@ def process_clip(ref: ClipRef, config: MineConfig, tick: Tick = lambda: None) ->
 
 
 def _mine(ref: ClipRef, config: MineConfig, tick: Tick) -> ClipResult:
+    if ref.unusable:
+        raise ClipError(ref.unusable, f"{ref.name} of {ref.path.name}")
+    if ref.path.is_dir():
+        raise ClipError("unreadable", "the folder cannot be opened")
     if not ref.path.is_file():
         raise ClipError("missing", f"{ref.path.name} is not a file")
     if not ref.path.stat().st_size:
         raise ClipError("empty", "the file has no bytes")
     decoded = 0
     with open_video(ref.path) as video:
-        held = Held(config)
+        held = FrameBuffer(config)
         meter = Meter(config, video.fps)
         for item in video.decode(ref.start, ref.stop):
             tick()
@@ -81,17 +84,17 @@ def _mine(ref: ClipRef, config: MineConfig, tick: Tick) -> ClipResult:
     return _pick(known, meter, held, config, tick)
 
 
-def _pick(known: ClipResult, meter: Meter, held: Held, config: MineConfig, tick: Tick) -> ClipResult:
+def _pick(known: ClipResult, meter: Meter, held: FrameBuffer, config: MineConfig, tick: Tick) -> ClipResult:
     track = meter.track
     gap, in_seconds = config.gap()
     span = known.duration if in_seconds else known.frames
     if span <= gap:
         return _without_pairs(known, "too_short", f"{known.frames} frames, {known.duration:.2f} s")
-    lane = lay_out(track, config)
-    shot = lane.shot
-    if len(track) < 2 or not (lane.motion >= config.min_motion).any():
+    timeline = lay_out(track, config)
+    shot = timeline.shot
+    if len(track) < 2 or not (timeline.motion >= config.min_motion).any():
         return _without_pairs(known, "static", f"{known.duplicates} of {known.frames} frames repeat the one before")
-    picks = select(lane, config)
+    picks = select(timeline, config)
     near = [(a, a + 1) for a, (i, j) in enumerate(pairwise(picks)) if shot[i] == shot[j]]
     first = np.unique(shot, return_index=True)
     cut_frames = tuple(track.index[i] for number, i in zip(*first, strict=True) if number >= 0 and i > 0)
@@ -108,7 +111,7 @@ def _pick(known: ClipResult, meter: Meter, held: Held, config: MineConfig, tick:
             known, "unlike", f"of {len(picks)} frames that fit, no two neighbours have anything in common"
         )
     used = sorted({i for pair in pairs for i in pair})
-    frames = tuple(_keyframe(track, lane, picks[i], pictures[picks[i]].jpeg) for i in used)
+    frames = tuple(_keyframe(track, timeline, picks[i], pictures[picks[i]].jpeg) for i in used)
     renumber = {old: new for new, old in enumerate(used)}
     return replace(known, keyframes=frames, pairs=tuple((renumber[a], renumber[b]) for a, b in pairs))
 
@@ -118,7 +121,7 @@ def _same_scene(meter: Meter, source: Gray, target: Gray) -> bool:
 
 
 def _pictures(
-    ref: ClipRef, meter: Meter, places: set[int], held: Held, config: MineConfig, tick: Tick
+    ref: ClipRef, meter: Meter, places: set[int], held: FrameBuffer, config: MineConfig, tick: Tick
 ) -> dict[int, Picture]:
     """What is kept of frames, by their place in the track."""
     found = held.pictures(places)
@@ -129,14 +132,14 @@ def _pictures(
     return found
 
 
-def _keyframe(track: Track, lane: Lane, place: int, image: bytes | None) -> Keyframe:
+def _keyframe(track: Track, timeline: Timeline, place: int, image: bytes | None) -> Keyframe:
     return Keyframe(
         index=track.index[place],
         seconds=track.seconds[place],
         pts=None if track.pts[place] < 0 else track.pts[place],
-        motion=float(lane.motion[place]),
+        motion=float(timeline.motion[place]),
         sharpness=track.sharpness[place],
-        shot=int(lane.shot[place]),
+        shot=int(timeline.shot[place]),
         image=image,
     )
 

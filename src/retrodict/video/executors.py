@@ -1,15 +1,26 @@
-"""Where clips are mined: in this process, in worker processes, or on a Ray cluster. The output is the same."""
+"""Where clips are mined: in this process, in worker processes that outlive a clip, or on a Ray cluster. The output is
+the same, and a clip may crash or hang its worker without harm to the run."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
-from typing import Literal, Protocol
+import contextlib
+import os
+import pickle
+import queue
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from importlib import import_module
+from typing import Any, Literal, Protocol
 
 from retrodict.video.clip_miner import process_clip
 from retrodict.video.clips import ClipRef, ClipResult
 from retrodict.video.config import MineConfig
-from retrodict.video.pool import Pool
+from retrodict.video.worker import HEADER, TICK, send
 
+_CHUNK = 1 << 20
 ExecutorName = Literal["serial", "processes", "ray"]
 
 
@@ -30,14 +41,237 @@ class Serial:
             yield process_clip(ref, self._config)
 
 
-def executor(name: str, config: MineConfig, *, workers: int, timeout: float, retries: int) -> Executor:
-    """The executor of that name. Raises `ValueError` when there is none, or its extra is not installed."""
+def executor(name: str, config: MineConfig, *, workers: int | None, timeout: float, retries: int) -> Executor:
+    """The executor of that name, by default with a worker per usable core.
+
+    Raises `ValueError` when there is none, or its extra is not installed.
+    """
     if name == "serial":
         return Serial(config)
     if name == "processes":
-        return Pool(config, workers=workers, timeout=timeout, retries=retries)
+        return Pool(config, workers=workers or _cores(), timeout=timeout, retries=retries)
     if name == "ray":
-        from retrodict.video.on_ray import OnRay
-
-        return OnRay(config, timeout=timeout, retries=retries)
+        return OnRay(config, timeout=timeout, retries=retries, workers=workers)
     raise ValueError(f"executor is {name!r}: choose one of serial, processes, ray.")
+
+
+def _cores() -> int:
+    """Those that this process may use; all where the system does not say."""
+    usable = getattr(os, "sched_getaffinity", None)
+    return len(usable(0)) if usable else os.cpu_count() or 1
+
+
+class WorkerLostError(Exception):
+    """The worker ended or was silent for too long; the message says which."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class Worker:
+    """One worker process, started at the first clip and again after each loss."""
+
+    def __init__(self, config: MineConfig, timeout: float) -> None:
+        self._config, self._timeout = config, timeout
+        self._process: subprocess.Popen[bytes] | None = None
+        self._buffer = bytearray()
+        self._closed = False
+        self._lock = threading.Lock()  # `close` is called from another thread than `run`
+
+    def run(self, ref: ClipRef) -> ClipResult:
+        """Mine one clip. Raises `WorkerLostError` when the process dies, or shows no progress for `timeout` seconds."""
+        process = self._process or self._start()
+        assert process.stdin is not None
+        try:
+            send(process.stdin, ref)  # type: ignore[arg-type]
+            while (answer := self._answer(process)) == TICK:
+                pass
+        except BrokenPipeError:
+            raise self._lost(process) from None
+        assert isinstance(answer, ClipResult)
+        return answer
+
+    def close(self) -> None:
+        """End the process for good, even amid a clip, and from another thread; `run` then raises `WorkerLostError`."""
+        with self._lock:
+            self._closed = True
+            if self._process is not None:
+                self._process.kill()  # it holds nothing: a result is either received whole or not at all
+
+    def stop(self) -> None:
+        with self._lock:
+            process, self._process = self._process, None
+            if process is not None:
+                process.kill()
+                process.wait()
+                for pipe in (process.stdin, process.stdout):
+                    _close(pipe)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        }
+        command = [sys.executable, "-P", "-m", "retrodict.video.worker"]
+        with self._lock:
+            if self._closed:
+                raise WorkerLostError("closed", "the run was stopped")
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+            self._process = process
+        self._buffer.clear()
+        assert process.stdin is not None
+        send(process.stdin, self._config)  # type: ignore[arg-type]
+        return process
+
+    def _answer(self, process: subprocess.Popen[bytes]) -> Any:
+        length = HEADER.unpack(self._read(process, HEADER.size))[0]
+        return pickle.loads(self._read(process, length))
+
+    def _read(self, process: subprocess.Popen[bytes], length: int) -> bytes:
+        """Exactly `length` bytes, or `WorkerLostError`, also when the worker stops half-way through an answer."""
+        assert process.stdout is not None
+        descriptor = process.stdout.fileno()
+        while len(self._buffer) < length:
+            ready, _, _ = select.select([descriptor], [], [], self._timeout)
+            if not ready:
+                self.stop()
+                raise WorkerLostError("hung", f"no progress for {self._timeout:g} s")
+            data = os.read(descriptor, _CHUNK)
+            if not data:
+                raise self._lost(process)
+            self._buffer += data
+        taken = bytes(self._buffer[:length])
+        del self._buffer[:length]
+        return taken
+
+    def _lost(self, process: subprocess.Popen[bytes]) -> WorkerLostError:
+        code = process.wait()
+        self.stop()
+        return WorkerLostError(
+            "crashed", f"worker ended by signal {-code}" if code < 0 else f"worker exited with {code}"
+        )
+
+
+class Pool:
+    """Mines clips in `workers` processes; results come in the order of the clips.
+
+    A clip that crashes its worker, or lets it hang, is tried `retries` times more and then given up with that reason.
+    """
+
+    def __init__(self, config: MineConfig, *, workers: int, timeout: float, retries: int) -> None:
+        self._config, self._workers, self._timeout, self._retries = config, workers, timeout, retries
+
+    def map(self, refs: Iterable[ClipRef]) -> Generator[ClipResult, None, None]:
+        tasks: queue.SimpleQueue[tuple[int, ClipRef] | None] = queue.SimpleQueue()
+        results: queue.SimpleQueue[tuple[int, ClipResult | BaseException]] = queue.SimpleQueue()
+        workers = [Worker(self._config, self._timeout) for _ in range(self._workers)]
+        stopped = threading.Event()
+        threads = [
+            threading.Thread(target=self._serve, args=(worker, tasks, results, stopped), daemon=True)
+            for worker in workers
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield from _in_order(enumerate(refs), tasks, results, ahead=4 * self._workers)
+        finally:
+            stopped.set()
+            for _ in threads:
+                tasks.put(None)
+            for worker in workers:
+                worker.close()
+            for thread in threads:
+                thread.join()
+
+    def _serve(self, worker: Worker, tasks: Any, results: Any, stopped: threading.Event) -> None:
+        while (task := tasks.get()) is not None and not stopped.is_set():
+            number, ref = task
+            try:
+                results.put((number, self._persist(worker, ref, stopped)))
+            except BaseException as error:  # handed to the caller, who raises it
+                results.put((number, error))
+        worker.stop()
+
+    def _persist(self, worker: Worker, ref: ClipRef, stopped: threading.Event) -> ClipResult:
+        last = WorkerLostError("closed", "the run was stopped")
+        for _ in range(self._retries + 1):
+            if stopped.is_set():
+                break
+            try:
+                return worker.run(ref)
+            except WorkerLostError as lost:
+                last = lost
+        return ClipResult(ref=ref, reason=last.reason, detail=f"{last}; tried {self._retries + 1} times")
+
+
+def _in_order(refs: Iterator[tuple[int, ClipRef]], tasks: Any, results: Any, ahead: int) -> Iterator[ClipResult]:
+    """Feed tasks, at most `ahead` of what was handed out, and hand out results in order."""
+    waiting: dict[int, ClipResult] = {}
+    fed = given = 0
+    exhausted = False
+    while True:
+        while not exhausted and fed - given < ahead:
+            task = next(refs, None)
+            exhausted = task is None
+            if task is not None:
+                tasks.put(task)
+                fed += 1
+        if given == fed:
+            return
+        while given not in waiting:
+            number, result = results.get()
+            if isinstance(result, BaseException):
+                raise result
+            waiting[number] = result
+        yield waiting.pop(given)
+        given += 1
+
+
+def _close(pipe: Any) -> None:
+    with contextlib.suppress(BrokenPipeError):  # unsent bytes for a process that is gone
+        pipe.close()
+
+
+class _Miner:
+    """Lives in a Ray actor and keeps one killable worker process: a clip that crashes a codec costs no Ray actor."""
+
+    def __init__(self, config: MineConfig, timeout: float, retries: int) -> None:
+        self._pool = Pool(config, workers=1, timeout=timeout, retries=retries)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        refs = [pickle.loads(data) for data in batch["clip"]]
+        return {"result": [pickle.dumps(result) for result in self._pool.map(refs)]}
+
+
+class OnRay:
+    """On a Ray cluster (extra `retrodict[ray]`), by default with an actor per core of it. Files must have the same path
+    on every node."""
+
+    def __init__(self, config: MineConfig, *, timeout: float, retries: int, workers: int | None = None) -> None:
+        try:
+            ray: Any = import_module("ray")
+            import_module("ray.data")
+        except ImportError:
+            raise ValueError("The executor 'ray' needs Ray: pip install 'retrodict[ray]'.") from None
+        self._ray = ray
+        self._config, self._timeout, self._retries, self._workers = config, timeout, retries, workers
+
+    def map(self, refs: Iterable[ClipRef]) -> Generator[ClipResult, None, None]:
+        rows = [{"clip": pickle.dumps(ref)} for ref in refs]
+        if not rows:
+            return
+        if not self._ray.is_initialized():  # a cluster that RAY_ADDRESS names, else this machine
+            self._ray.init(log_to_driver=False)
+        data = self._ray.data
+        data.DataContext.get_current().execution_options.preserve_order = True
+        workers = self._workers or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        mined = data.from_items(rows, override_num_blocks=min(len(rows), 4 * workers)).map_batches(
+            _Miner,
+            fn_constructor_args=(self._config, self._timeout, self._retries),
+            batch_size=16,
+            concurrency=workers,
+        )
+        for row in mined.iter_rows():
+            yield pickle.loads(row["result"])

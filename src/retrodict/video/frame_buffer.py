@@ -9,9 +9,8 @@ import numpy as np
 
 from retrodict.video.config import MineConfig, seconds
 from retrodict.video.decode import Gray, size_in_bytes, to_jpeg
+from retrodict.video.keyframes import SETTLE, lay_out, likely
 from retrodict.video.motion import Track
-from retrodict.video.selection import lay_out, likely
-from retrodict.video.snap import SETTLE
 
 _BYTES = 96 << 20
 _GROWTH = 1.05  # of the track, before what is likely is worked out anew: that takes time with the track's length
@@ -25,7 +24,7 @@ class Picture:
     jpeg: bytes | None
 
 
-class Held:
+class FrameBuffer:
     """Frames by their place in the track, up to a fixed number of bytes.
 
     All are held until the bytes are used up; then those that no pick is likely to be of are let go. A guess: what is
@@ -48,19 +47,19 @@ class Held:
         if self._bytes > _BYTES:
             if len(track) >= _GROWTH * self._length:
                 self._judge(track)
-            self._let_go(track)
+            self._evict(track)
 
     def _size(self, place: int) -> int:
         small, frame = self._frames[place]
         return small.nbytes + (size_in_bytes(frame) if frame is not None else 0)
 
     def _judge(self, track: Track) -> None:
-        lane = lay_out(track, self._config)
-        self._likely = likely(lane, self._config)
-        self._judged = int(np.searchsorted(lane.seconds, lane.seconds[-1] - self._settling))
+        timeline = lay_out(track, self._config)
+        self._likely = likely(timeline, self._config)
+        self._judged = int(np.searchsorted(timeline.seconds, timeline.seconds[-1] - self._settling))
         self._length = len(track)
 
-    def _let_go(self, track: Track) -> None:
+    def _evict(self, track: Track) -> None:
         """Drop what is unlikely, then what moved least, until a third of the bytes is free."""
 
         def worth(place: int) -> tuple[bool, bool, float]:

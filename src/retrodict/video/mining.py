@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
+from filelock import FileLock, Timeout
+
 from retrodict.files import write_atomic
+from retrodict.progress import Progress as ProgressView
 from retrodict.run_folder import claim
-from retrodict.transitions import write_manifest
-from retrodict.video.clips import ClipRef, ClipResult
+from retrodict.transitions import FramePair, write_manifest
+from retrodict.video.clip_miner import decode_some, file_sha256
+from retrodict.video.clips import ClipError, ClipRef, ClipResult, folder_clips
 from retrodict.video.config import ALGORITHM, MineConfig
+from retrodict.video.decode import to_jpeg
 from retrodict.video.executors import ExecutorName, executor
-from retrodict.video.folder import folder_clips
-from retrodict.video.shards import plan, read_ledgers, record, remove_leftovers, shard_of, size, take, write_shard
+from retrodict.video.shards import forget, is_done, plan, read_ledgers, record, remove_leftovers, take, write_shard
 
 CLIPS, PAGE = "clips.jsonl", "index.html"  # the page is written by retrodict.report.mining
 _LOCK = ".lock"
@@ -55,11 +58,13 @@ def mine(
     shard_clips: int = 128,
     timeout: float = 60.0,
     retries: int = 2,
+    retry_failed: bool = False,
     progress: Progress | None = None,
 ) -> MineResult:
     """Mine frame pairs out of video into Parquet shards, a manifest and a ledger `clips.jsonl`.
 
-    The same call again resumes: clips that are done are not touched. The output is the same to the byte whichever
+    The same call again resumes: clips that are done are not touched, and those whose file or whose place in the
+    layout's list has changed or arrived are mined anew. The output is the same to the byte whichever
     executor and however many workers made it, and however often it was interrupted.
 
     Args:
@@ -69,6 +74,8 @@ def mine(
         shard_clips: clips per Parquet file: what is lost when a run is killed, and the unit that resumes.
         timeout: seconds without a decoded frame after which a clip's worker is killed.
         retries: how often a clip that crashed or hung its worker is tried again.
+        retry_failed: whether to mine again what an earlier run could not read, though its file is the same: clips that
+            crashed, hung, or were locked.
 
     Raises:
         ValueError: a path does not exist or holds no video, or `out` belongs to something else.
@@ -77,8 +84,7 @@ def mine(
     config = config or MineConfig()
     refs, out = _clips(videos), Path(out)
     begun = time.monotonic()
-    workers = workers or len(os.sched_getaffinity(0))
-    if workers < 1 or shard_clips < 1 or retries < 0 or not 0 < timeout <= _DAY:
+    if (workers is not None and workers < 1) or shard_clips < 1 or retries < 0 or not 0 < timeout <= _DAY:
         raise ValueError(
             "workers and shard_clips must be at least 1, retries at least 0, timeout above 0 and a day at most."
         )
@@ -86,8 +92,10 @@ def mine(
     settings = {"algorithm": ALGORITHM, **config.to_dict()}
     claim(out, "mine", settings, apart={ref.path.parent: ref.path for ref in refs}.values())
     with _held(out):
-        done = read_ledgers(out, config.digest())
-        _check_unchanged(out, refs, done)
+        done = read_ledgers(out)
+        again = {ref.name for ref in refs if ref.name in done and not is_done(ref, done[ref.name], retry_failed)}
+        forget(out, again)
+        done = {name: clip for name, clip in done.items() if name not in again}
         resumed = len(done)
         shards = plan(refs, set(done), shard_clips)
         with closing(engine.map(ref for shard in shards for ref in shard.refs)) as mined:
@@ -112,26 +120,19 @@ def _clips(videos: str | Path | Sequence[str | Path] | Iterable[ClipRef]) -> lis
     return refs
 
 
-def _check_unchanged(out: Path, refs: Sequence[ClipRef], done: Mapping[str, dict[str, Any]]) -> None:
-    """A clip is known by its name, so another file of that name would go without notice."""
-    for ref in refs:
-        if ref.name in done and (now := size(ref)) is not None and now != done[ref.name]["bytes"]:
-            raise ValueError(
-                f"{ref.path} is not the file that {out} holds pairs of (its size differs): give another output "
-                f"directory, or delete {shard_of(out, ref.name).name} there to mine its clips again."
-            )
-
-
 @contextmanager
 def _held(out: Path) -> Iterator[None]:
-    """Nobody else writes to the folder meanwhile. The kernel lets go of the lock however the run ends."""
-    with (out / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"Another run is writing to {out}: wait for it, or give another directory.") from None
+    """Nobody else writes to the folder meanwhile. The system releases the lock however the run ends."""
+    lock = FileLock(out / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"Another run is writing to {out}: wait for it, or give another directory.") from None
+    try:
         remove_leftovers(out)
         yield
+    finally:
+        lock.release()
 
 
 def _watched(results: Iterator[ClipResult], progress: Progress | None, done: int, total: int) -> Iterator[ClipResult]:
@@ -172,3 +173,53 @@ def _publish(out: Path, config: MineConfig, clips: list[dict[str, Any]], result:
         config_sha256=config.digest(),
         clips={"mined": result.clips, "with_pairs": sum(1 for clip in clips if clip["pairs"])},
     )
+
+
+def tally(progress: ProgressView, now: Callable[[], float] = time.monotonic) -> Callable[[dict[str, Any]], None]:
+    """What to pass to `mine` as `progress`, to show each finished clip in `progress` (retrodict.progress)."""
+    began = now()
+    clips = pairs = failed = 0
+    video = 0.0
+
+    def finished(clip: dict[str, Any]) -> None:
+        nonlocal clips, pairs, failed, video
+        clips += 1
+        pairs += clip["pairs"]
+        failed += bool(clip["reason"])
+        video += clip["duration"]
+        elapsed = max(now() - began, 1e-3)
+        speed = f"{clips / elapsed:.1f} clips/s · {video / elapsed:.0f} video-s/s"
+        progress.advance(clip["done"], clip["total"], f"{speed} · {pairs:,} pairs · {failed} clips without")
+
+    return finished
+
+
+def with_pictures(rows: Iterable[FramePair], root: Path, quality: int = 95) -> Iterator[FramePair]:
+    """The rows with their pictures, in order; each run of rows of one clip decodes that clip once.
+
+    Args:
+        rows: pairs mined from `root` with `frames=False`.
+        root: the folder that was mined.
+
+    Raises:
+        ValueError: a video is missing, or is not the file that was mined.
+    """
+    for clip, group in groupby(rows, key=lambda row: row.clip):
+        pairs = list(group)
+        segment = pairs[0].provenance.get("segment") or [0.0, None]
+        name = PurePosixPath(pairs[0].provenance.get("file", clip))
+        if name.is_absolute() or ".." in name.parts:
+            raise ValueError(f"The pairs name {name}, which is not a path inside {root}.")
+        path = root / name
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: give the folder that was mined.")
+        if file_sha256(path) != pairs[0].clip_sha256:
+            raise ValueError(f"{path} has changed since it was mined: mine it again.")
+        wanted = {frame for pair in pairs for frame in (pair.frame_source, pair.frame_target)}
+        ref = ClipRef(path=path, name=clip, start=segment[0], stop=segment[1])
+        try:
+            images = {item.index: to_jpeg(item.frame, quality) for item in decode_some(ref, wanted)}
+        except ClipError as error:
+            raise ValueError(f"{path}: {error}.") from None
+        for pair in pairs:
+            yield replace(pair, source=images[pair.frame_source], target=images[pair.frame_target])

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.video.config import MineConfig
-from retrodict.video.cuts import BLANK, FLASH, between_bars, likeness, may_have_bars
+from retrodict.video.cuts import BLANK, FLASH, DissolveFinder, between_bars, may_have_bars, similarity
 from retrodict.video.decode import Gray
-from retrodict.video.dissolves import DissolveFinder
 
 Floats = NDArray[np.float64]
 
@@ -27,7 +26,7 @@ class Track:
     """Numbers of every frame of a clip, in order: about 45 bytes a frame, the only memory that grows with a clip.
 
     `motion` is the mean length of the flow from the last frame that was not a duplicate, in frame widths (long sides)
-    per second; `likeness` compares with that same frame: 1 the same scene, 0 nothing in common.
+    per second; `similarity` compares with that same frame: 1 the same scene, 0 nothing in common.
     """
 
     index: array[int] = field(default_factory=lambda: array("q"))
@@ -35,7 +34,7 @@ class Track:
     pts: array[int] = field(default_factory=lambda: array("q"))
     motion: array[float] = field(default_factory=lambda: array("f"))
     sharpness: array[float] = field(default_factory=lambda: array("f"))
-    likeness: array[float] = field(default_factory=lambda: array("f"))
+    similarity: array[float] = field(default_factory=lambda: array("f"))
     contrast: array[float] = field(default_factory=lambda: array("f"))  # standard deviation, grey levels
     change: array[float] = field(default_factory=lambda: array("f"))  # mean absolute difference, grey levels
     end: float = 0.0  # seconds of the last frame, a duplicate or not
@@ -107,14 +106,14 @@ class Meter:
         return self._last
 
     def alike(self, before: Gray, after: Gray, changed: float = _SUSPECT) -> float:
-        """The likeness of two small planes of the clip; 1 where less than `changed` of the contrast did change."""
+        """The similarity of two small planes of the clip; 1 where less than `changed` of the contrast did change."""
         box = between_bars(before, after)
         first, second = before[box], after[box]
         change = cv2.norm(first, second, cv2.NORM_L1) / first.size
         contrast = max(float(cv2.meanStdDev(plane)[1][0, 0]) for plane in (first, second))
         if change <= changed * (contrast + 1):
             return 1.0
-        return likeness(before, after, self._dis.calc(before, after, None))
+        return similarity(before, after, self._dis.calc(before, after, None))
 
     def finish(self) -> Track:
         """The track, once no frame is left."""
@@ -128,7 +127,7 @@ class Meter:
         track.index.append(index)
         track.seconds.append(seconds)
         track.pts.append(-1 if pts is None else pts)
-        columns = track.motion, track.sharpness, track.likeness, track.contrast, track.change
+        columns = track.motion, track.sharpness, track.similarity, track.contrast, track.change
         for column, number in zip(columns, numbers, strict=True):
             column.append(number)
 

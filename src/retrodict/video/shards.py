@@ -9,24 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from retrodict.files import write_atomic
-from retrodict.transitions import FramePair, schema, to_table
+from retrodict.transitions import FramePair, file_rows, read_notes, row_files, write_rows
 from retrodict.versions import versions
+from retrodict.video.clip_miner import file_sha256
 from retrodict.video.clips import ClipRef, ClipResult, readable
 from retrodict.video.config import MineConfig
 
 _CLIPS, _CONFIG = b"retrodict.clips", b"retrodict.config"
-_ROWS = 100  # per row group
-_IMAGES = ("source", "target")
+_FAILED = frozenset({"hung", "crashed", "unreadable", "undecodable", "missing", "empty", "changed"})
 
 
 @dataclass(frozen=True)
@@ -53,59 +50,30 @@ def write_shard(out: Path, shard: Shard, results: Iterable[ClipResult], config: 
     """Write a shard's results, given in the order of its clips, and return its ledger: one record per clip."""
     digest = config.digest()
     ledger: list[dict[str, Any]] = []
+    notes: dict[bytes, bytes] = {}
 
-    def write(temporary: Path) -> None:
-        with pq.ParquetWriter(temporary, schema(FramePair), compression=_compression()) as writer:
-            rows: list[FramePair] = []
-            for ref, result in zip(shard.refs, results, strict=True):
-                assert result.ref.name == ref.name
-                made = pairs_of(result, config, digest)
-                ledger.append(record(result, len(made)))
-                rows += made
-                while len(rows) >= _ROWS:
-                    writer.write_table(to_table(rows[:_ROWS], FramePair))
-                    rows = rows[_ROWS:]
-            if rows:
-                writer.write_table(to_table(rows, FramePair))
-            writer.add_key_value_metadata({_CLIPS: json.dumps(ledger).encode(), _CONFIG: digest.encode()})
+    def rows() -> Iterator[FramePair]:
+        for ref, result in zip(shard.refs, results, strict=True):
+            assert result.ref.name == ref.name
+            made = pairs_of(result, config, digest)
+            ledger.append(record(result, len(made)))
+            yield from made
+        notes.update({_CLIPS: json.dumps(ledger).encode(), _CONFIG: digest.encode()})
 
-    write_atomic(out / shard.file_name(digest), write)
+    write_rows(out / shard.file_name(digest), rows(), FramePair, notes)
     _sync(out)
     return ledger
 
 
-def read_ledgers(out: Path, digest: str) -> dict[str, dict[str, Any]]:
-    """Records of the clips that are done, by name. Raises `ValueError` when they were mined with other settings."""
-    done: dict[str, dict[str, Any]] = {}
-    for file in sorted(out.glob("*.parquet")):
-        footer = _footer(file)
-        if footer.get(_CONFIG) != digest.encode():
-            raise ValueError(
-                f"{out} holds {file.name}, which was not mined with these settings: give another output directory, or "
-                "the settings it was begun with."
-            )
-        for clip in json.loads(footer[_CLIPS]):
-            done[clip["clip"]] = clip
-    return done
-
-
-def shard_of(out: Path, clip: str) -> Path:
-    """The file that a clip's pairs and record are in."""
-    for file in sorted(out.glob("*.parquet")):
-        if any(record["clip"] == clip for record in json.loads(_footer(file)[_CLIPS])):
-            return file
-    raise KeyError(clip)
-
-
-def _footer(file: Path) -> dict[bytes, bytes]:
-    try:
-        return dict(pq.read_metadata(file).metadata or {})
-    except pa.ArrowException as error:
-        raise ValueError(f"{file} is not a readable Parquet file ({error}): delete it and mine again.") from error
+def read_ledgers(out: Path) -> dict[str, dict[str, Any]]:
+    """Records of the clips that were mined, by name."""
+    files = sorted(out.glob("*.parquet"))
+    return {clip["clip"]: clip for file in files for clip in json.loads(read_notes(file)[_CLIPS])}
 
 
 def record(result: ClipResult, pairs: int) -> dict[str, Any]:
     """What the ledger keeps of a clip: everything but its frames."""
+    stat = _stat(result.ref)
     return {
         "clip": result.ref.name,
         "class": result.ref.category,
@@ -113,7 +81,9 @@ def record(result: ClipResult, pairs: int) -> dict[str, Any]:
         "reason": result.reason,
         "detail": readable(result.detail),
         "sha256": result.sha256,
-        "bytes": size(result.ref),
+        "bytes": stat and stat.st_size,
+        "modified": stat and stat.st_mtime_ns,
+        "asked": result.ref.asked(),
         "frames": result.frames,
         "duplicates": result.duplicates,
         "corrupt_packets": result.corrupt_packets,
@@ -125,10 +95,35 @@ def record(result: ClipResult, pairs: int) -> dict[str, Any]:
     }
 
 
-def size(ref: ClipRef) -> int | None:
-    """Bytes of the clip's file; None where there is none."""
+def is_done(ref: ClipRef, held: Mapping[str, Any], retry_failed: bool) -> bool:
+    """Whether the ledger's record of a clip holds for the clip as it is asked for now, and for its file as it is.
+
+    A file that is gone leaves what was made of it. Where only its time has changed, its bytes decide.
+    """
+    if held["asked"] != ref.asked() or (retry_failed and held["reason"] in _FAILED):
+        return False
+    stat = _stat(ref)
+    if stat is None or (stat.st_size, stat.st_mtime_ns) == (held["bytes"], held["modified"]):
+        return True
+    return bool(held["sha256"]) and stat.st_size == held["bytes"] and file_sha256(ref.path) == held["sha256"]
+
+
+def forget(out: Path, clips: Collection[str]) -> None:
+    """Take clips out of the shards that hold them, whose other clips stay."""
+    for file in row_files(out) if clips else ():
+        notes = read_notes(file)
+        ledger = json.loads(notes[_CLIPS])
+        kept = [clip for clip in ledger if clip["clip"] not in clips]
+        if not kept:
+            file.unlink()
+        elif len(kept) < len(ledger):
+            rows = (row for row in file_rows(file) if row.clip not in clips)
+            write_rows(file, rows, FramePair, {_CLIPS: json.dumps(kept).encode(), _CONFIG: notes[_CONFIG]})
+
+
+def _stat(ref: ClipRef) -> os.stat_result | None:
     try:
-        return ref.path.stat().st_size
+        return ref.path.stat()
     except OSError:
         return None
 
@@ -185,20 +180,14 @@ def remove_leftovers(out: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _compression() -> dict[str, str]:
-    # JPEG bytes are compressed already; leaving them alone keeps reading fast.
-    names = [field.name for field in schema(FramePair)]
-    plain = {name: "zstd" for name in names if name not in _IMAGES}
-    return plain | {f"{name}.bytes": "none" for name in _IMAGES} | {f"{name}.path": "none" for name in _IMAGES}
-
-
 def _sync(directory: Path) -> None:
-    """Make a rename survive a power cut."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    """Make a rename survive a power cut, where the system can."""
+    with suppress(PermissionError):  # Windows opens no folders
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def take(results: Iterator[ClipResult], shard: Shard) -> Iterator[ClipResult]:

@@ -1,0 +1,94 @@
+"""Peak memory of `annotate` and `select` by number of pairs: it should not grow with them.
+
+    python benchmarks/memory.py --pairs 10000 100000
+
+Makes folders of pairs of small images, and runs each command in a process of its own, with an inverse model that says
+one of a few sentences. Prints the peak resident memory of each, and its ratio to that of the first number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from retrodict.models.protocol import Explanation, LogProb, Pair
+from retrodict.transitions import FramePair, encode_png, write_rows
+
+FILE, SIDE, CLASSES = 640, 64, 20  # pairs of a file, pixels
+
+
+class Stub:
+    """An inverse model whose labels are hashes of the target."""
+
+    def explain(self, pairs: Sequence[Pair]) -> list[Explanation]:
+        sums = [int(np.asarray(target).sum()) for _, target in pairs]
+        return [Explanation(f"do {n % 7}", LogProb(-float(n % 1000), 3), "stub") for n in sums]
+
+
+def make(folder: Path, count: int) -> None:
+    rng = np.random.default_rng(0)
+
+    def rows(start: int) -> Iterator[FramePair]:
+        for number in range(start, min(start + FILE, count)):
+            frames = rng.integers(0, 256, (2, SIDE // 8, SIDE // 8, 3), np.uint8)
+            images = [encode_png(Image.fromarray(f).resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for f in frames]
+            yield FramePair(
+                id=f"clip{number:07d}.mp4@0-20",
+                category=f"class {random.Random(number).randrange(CLASSES)}",
+                source=images[0],
+                target=images[1],
+            )
+
+    for start in range(0, count, FILE):
+        write_rows(folder / f"pairs-{start:07d}.parquet", rows(start), FramePair)
+
+
+def run(stage: str, given: str, out: str, top_k: str) -> None:
+    """One command, in this process; prints its peak in kilobytes."""
+    if stage == "annotate":
+        from retrodict.bootstrap import annotate
+
+        annotate.load = lambda name, role: Stub()  # type: ignore[assignment]
+        annotate.annotate_dir(Path(given), model="stub", out=Path(out))
+    else:
+        from retrodict.bootstrap.select import select_dir
+
+        select_dir(Path(given), top_k=int(top_k), out=Path(out))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--stage", nargs=4, metavar=("STAGE", "IN", "OUT", "TOP_K"))
+    options = parser.parse_args()
+    if options.stage:
+        run(*options.stage)
+        return
+    first: dict[str, int] = {}
+    for count in options.pairs:
+        with tempfile.TemporaryDirectory() as folder:
+            pairs, labelled, chosen = (Path(folder, name) for name in ("pairs", "labelled", "chosen"))
+            make(pairs, count)
+            size = sum(file.stat().st_size for file in pairs.iterdir()) / 1e6
+            print(f"{count:,} pairs, {size:,.0f} MB on disk")
+            for stage, given, out in (("annotate", pairs, labelled), ("select", labelled, chosen)):
+                command = [sys.executable, __file__, "--stage", stage, str(given), str(out), str(count * 6 // 10)]
+                began = time.monotonic()
+                peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+                ratio = peak / first.setdefault(stage, peak)
+                print(f"  {stage}: peak {peak / 1024:,.0f} MiB, {ratio:.2f}x, {time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from retrodict.evaluation.judge.plan import Plan
     from retrodict.evaluation.judge.protocol import Judge
     from retrodict.transitions import Transition
+
+_ROOM = "retrodict.evaluation.judge"  # loaded by name, as its modules read this table
 
 
 @dataclass(frozen=True)
@@ -50,16 +53,13 @@ def _endpoint(plan: Plan, settings: Settings) -> Asked:
 
 
 def _local(plan: Plan, settings: Settings) -> Asked:
-    from retrodict.evaluation.judge.local import LocalModel
-
-    model = LocalModel(settings.model)
+    model = import_module(f"{_ROOM}.local").LocalModel(settings.model)
     return Asked(model.settings(settings), model.source, 1)
 
 
 def _exact(items: Sequence[Transition]) -> Judge:
-    from retrodict.evaluation.judge.exact import ExactJudge
-
-    return ExactJudge(items)
+    judge: Judge = import_module(f"{_ROOM}.exact").ExactJudge(items)
+    return judge
 
 
 JUDGES: dict[str, JudgeKind] = {

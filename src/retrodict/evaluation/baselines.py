@@ -1,4 +1,4 @@
-"""The rows of a table of predictions: the system beside pictures whose worth is known.
+"""The rows of a table of predictions: the system beside images whose worth is known.
 
 `copy`, the image tokenizer's round trips of source and of target (a token model's honest copy and its ceiling),
 `ground_truth`, and `random_target` (the target of another item of the subset) say how far a metric can be trusted.
@@ -42,8 +42,8 @@ class Predicted:
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
-    """All pictures of one item. `rows` has one for each row's name; None where there is none."""
+class Images:
+    """All images of one item. `rows` has one for each row's name; None where there is none."""
 
     source: Image.Image
     target: Image.Image | None
@@ -52,7 +52,7 @@ class Pictures:
 
 
 class Rows:
-    """Makes the pictures of one item at a time, as native ones are large."""
+    """Makes the images of one item at a time, as native ones are large."""
 
     def __init__(self, predicted: Predicted) -> None:
         self._predicted = predicted
@@ -66,13 +66,13 @@ class Rows:
         own = () if system == COPY else (system, *([self.verified] if self.verified else []))
         self.names = (COPY, *trips, GROUND_TRUTH, RANDOM_TARGET, *own)
 
-    def pictures(self, i: int) -> Pictures:
+    def images(self, i: int) -> Images:
         items = self._predicted.items
         transition, item, stranger = items[i], self._predicted.results[i], self._strangers[i]
         source = transition.source_image
         target = transition.target_image if transition.target is not None else None
         make: dict[str, Callable[[], Image.Image | None]] = {
-            self._predicted.system: lambda: _picture(item.greedy),
+            self._predicted.system: lambda: _image(item.greedy),
             self.verified: lambda: self._verified(item),
             COPY: lambda: source,  # after the system's own, which may be Copy
             ROUND_TRIP_SOURCE: lambda: self._round_trip(source),
@@ -81,16 +81,16 @@ class Rows:
             RANDOM_TARGET: lambda: None if stranger is None else items[stranger].target_image,
         }
         rows = {name: make[name]() for name in self.names}
-        return Pictures(source, target, rows.get(ROUND_TRIP_SOURCE), rows)
+        return Images(source, target, rows.get(ROUND_TRIP_SOURCE), rows)
 
     def _verified(self, item: ItemResult) -> Image.Image | None:
         best = chosen(item, self._verifier)
-        return None if best is None else _picture(item.pool[best])
+        return None if best is None else _image(item.pool[best])
 
-    def _round_trip(self, picture: Image.Image | None) -> Image.Image | None:
-        if self._model is None or picture is None:
+    def _round_trip(self, image: Image.Image | None) -> Image.Image | None:
+        if self._model is None or image is None:
             return None
-        return self._model.family.decode(self._model.codes([picture]))[0]
+        return self._model.family.decode(self._model.codes([image]))[0]
 
 
 def other_targets(transitions: Sequence[Transition]) -> list[int | None]:
@@ -110,5 +110,5 @@ def other_targets(transitions: Sequence[Transition]) -> list[int | None]:
     return found
 
 
-def _picture(frame: Scored) -> Image.Image | None:
+def _image(frame: Scored) -> Image.Image | None:
     return decode_image(frame.image, "prediction") if frame.image else None

@@ -1,4 +1,4 @@
-"""Distances between a predicted and a true picture, and whether a prediction merely repeats its source.
+"""Distances between a predicted and a true image, and whether a prediction merely repeats its source.
 
 A low distance does not mean a good prediction: copying the source scores well wherever little changes. So every
 distance comes with the copy diagnostics (arXiv 2506.06006 has only the distance).
@@ -45,11 +45,11 @@ def l1(prediction: Image.Image, target: Image.Image, protocol: str = L1_PROTOCOL
 
 
 def _pixels(
-    picture: Image.Image, size: tuple[int, int], resampling: Image.Resampling = Image.Resampling.LANCZOS
+    image: Image.Image, size: tuple[int, int], resampling: Image.Resampling = Image.Resampling.LANCZOS
 ) -> _Pixels:
-    if picture.size != size:
-        picture = picture.resize(size, resampling)
-    return np.asarray(picture.convert("RGB"), dtype=np.float32)
+    if image.size != size:
+        image = image.resize(size, resampling)
+    return np.asarray(image.convert("RGB"), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def copying(
 ) -> Copying:
     """Copy diagnostics of one prediction, all at the target's size.
 
-    `round_trip` is the source through the image tokenizer of the model that predicted: for such a model this picture
+    `round_trip` is the source through the image tokenizer of the model that predicted: for such a model this image
     is the copy, so the distance is taken to the nearer of the two. It is a copy if the ratio is below `COPY_RATIO` and,
     with a round trip, the prediction is no farther from it than the source is.
     """
@@ -96,9 +96,9 @@ def _distance(a: _Pixels, b: _Pixels) -> float:
     return float(np.abs(a - b).mean(dtype=np.float64) / 255)
 
 
-def _changes(picture: _Pixels, start: _Pixels) -> npt.NDArray[np.bool_]:
+def _changes(image: _Pixels, start: _Pixels) -> npt.NDArray[np.bool_]:
     """Which cells of a `CHANGE_CELLS` x `CHANGE_CELLS` grid differ; noise averages out within a cell."""
-    difference = np.abs(picture - start).mean(2)
+    difference = np.abs(image - start).mean(2)
     cells = cv2.resize(difference, (CHANGE_CELLS, CHANGE_CELLS), interpolation=cv2.INTER_AREA)
     return np.asarray(cells > CHANGED * 255)
 

@@ -33,7 +33,7 @@ class Scored:
     `copy` is 1 when the frame shows the source unchanged. `verifiers` holds one score per verifier, by name.
     """
 
-    image: bytes = b""  # PNG; empty when there is no picture
+    image: bytes = b""  # PNG; empty when there is no image
     es: float = math.nan  # editing success
     me: float = math.nan  # minimal editing
     score: float = math.nan  # min(es, me)
@@ -77,7 +77,7 @@ def chosen(item: ItemResult, verifier: str) -> int | None:
 
 
 def score_frame(image: Image.Image, transition: Transition, scorer: Scorer) -> Scored:
-    """One picture as a scored frame; a `ValueError` of the scorer becomes the reason why it has no score."""
+    """One image as a scored frame; a `ValueError` of the scorer becomes the reason why it has no score."""
     try:
         found = scorer(image, transition)
     except ValueError as error:
@@ -86,7 +86,7 @@ def score_frame(image: Image.Image, transition: Transition, scorer: Scorer) -> S
 
 
 def score_images(images: Sequence[Image.Image], transitions: Sequence[Transition], scorer: Scorer) -> list[ItemResult]:
-    """Given pictures as greedy predictions without a pool: ground truth, a tokenizer round trip, other programs."""
+    """Given images as greedy predictions without a pool: ground truth, a tokenizer round trip, other programs."""
     rows = zip(images, transitions, strict=True)
     return [item_result(transition, score_frame(image, transition, scorer)) for image, transition in rows]
 

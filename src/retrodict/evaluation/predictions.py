@@ -1,4 +1,4 @@
-"""Predictions on disk: Parquet with pictures for people and `datasets`, JSON lines with every number for scripts."""
+"""Predictions on disk: Parquet with images for people and `datasets`, JSON lines with every number for scripts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def read_predictions(path: Path) -> list[ItemResult]:
 
 
 def write_items(path: Path, items: Sequence[ItemResult]) -> None:
-    """Write one JSON object per line and item, without pictures.
+    """Write one JSON object per line and item, without images.
 
     An object is `{"id", "class", "group", "action", "greedy": F, "pool": [F, ...]}`, where F is `{"es", "me",
     "score", "copy", "verifiers": {name: score}}` and, where there is no score, `"reason"`. A number that does not exist

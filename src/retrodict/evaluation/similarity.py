@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from retrodict.evaluation.baselines import COPY, Pictures, Predicted, Rows
+from retrodict.evaluation.baselines import COPY, Images, Predicted, Rows
 from retrodict.evaluation.benchmarks import written
 from retrodict.evaluation.features import Embedder
 from retrodict.evaluation.metrics import FLOW_METHOD, L1_PROTOCOL, METRICS, Compared, flow_magnitude, l1
@@ -51,8 +51,8 @@ def measure(
     words = _captions(transitions) | dict(captions or {})
     table: Table = {}
     for i, transition in enumerate(transitions):
-        pictures = rows.pictures(i)
-        for name, found in _values(pictures, transition, protocol, embedders, words.get(transition.id)).items():
+        images = rows.images(i)
+        for name, found in _values(images, transition, protocol, embedders, words.get(transition.id)).items():
             for metric, value in found.items():
                 column = table.setdefault(metric, {}).setdefault(name, np.full(len(transitions), np.nan))
                 column[i] = value
@@ -79,22 +79,22 @@ def measure(
 
 
 def _values(
-    pictures: Pictures,
+    images: Images,
     transition: Transition,
     protocol: str,
     embedders: Sequence[Embedder],
     caption: str | None,
 ) -> dict[str, dict[str, float]]:
     """metric -> value for each row."""
-    target, names = pictures.target, [name for name, picture in pictures.rows.items() if picture is not None]
-    shown = [picture for picture in pictures.rows.values() if picture is not None]
-    found: dict[str, dict[str, float]] = {name: {} for name in pictures.rows}
+    target, names = images.target, [name for name, image in images.rows.items() if image is not None]
+    shown = [image for image in images.rows.values() if image is not None]
+    found: dict[str, dict[str, float]] = {name: {} for name in images.rows}
     computed = {key: metric.value for key, metric in METRICS.items() if metric.value is not None}
-    for name, picture in pictures.rows.items():
-        if target is None or picture is None:
+    for name, image in images.rows.items():
+        if target is None or image is None:
             found[name] = dict.fromkeys(computed, math.nan)
         else:
-            compared = Compared(picture, pictures.source, target, pictures.round_trip, protocol)
+            compared = Compared(image, images.source, target, images.round_trip, protocol)
             found[name] = {key: value(compared) for key, value in computed.items()}
     for embedder in embedders:
         vectors = embedder.images([*([target] if target is not None else []), *shown])

@@ -138,7 +138,7 @@ def random_texts(truths: Sequence[str], subsets: Sequence[str], seed: int) -> li
 
 
 def floors(truths: Sequence[str], subsets: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
-    """What two predictors reach that never look at a picture: one sentence per subset, and another item's action.
+    """What two predictors reach that never look at a image: one sentence per subset, and another item's action.
 
     The random one is the mean over `FLOOR_SEEDS` draws, without an interval.
     """

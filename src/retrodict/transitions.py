@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from retrodict.files import write_atomic, write_json
-from retrodict.images import html_row, read_image
+from retrodict.images import encode_png, html_row, read_image  # noqa: F401 (PNG is what rows hold)
 
 ActionSource = Literal["human", "template", "idm"]
 

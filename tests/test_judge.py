@@ -16,10 +16,8 @@ from typer.testing import CliRunner
 
 from retrodict.chat.cache import open_cache
 from retrodict.chat.cost import Prices
-from retrodict.chat.images import picture_tokens
 from retrodict.chat.parsing import Failure, Reply, read_body
-from retrodict.chat.prompt import load_prompt, names
-from retrodict.chat.request import build, check_base_url
+from retrodict.chat.request import build, check_base_url, image_tokens
 from retrodict.cli import app
 from retrodict.evaluation.bench import score_images, write_predictions
 from retrodict.evaluation.judge import Plan, Question, Settings, Verdict, batch_in, batch_out, dry_run, judge_run
@@ -32,13 +30,14 @@ from retrodict.evaluation.judge.results import estimate
 from retrodict.evaluation.pool import exact_scorer
 from retrodict.files import write_json
 from retrodict.images import encode_png
+from retrodict.prompts.chat import chat_prompts, load_chat_prompt
 from retrodict.report import write_report
 from retrodict.transitions import Transition, write_rows
 from retrodict.worlds import get_world, tabletop
 
 SCORER = exact_scorer(get_world("tabletop"))
 
-PROMPT = load_prompt("paper_fig10_v1")
+PROMPT = load_chat_prompt("paper_fig10_v1")
 PICTURES = {"source": encode_png(Image.new("RGB", (8, 8))), "prediction": encode_png(Image.new("RGB", (8, 8), "red"))}
 
 
@@ -96,26 +95,26 @@ def test_no_body_breaks_the_reader(body: Any) -> None:
 
 
 def test_prompts_are_files_with_a_hash_and_an_origin(tmp_path: Path) -> None:
-    assert names() == ["explain_v1", "pairwise_v1", "paper_fig10_v1", "viescore_style_v1"]
-    for name in names():
-        prompt = load_prompt(name)
+    assert chat_prompts() == ["explain_v1", "pairwise_v1", "paper_fig10_v1", "viescore_style_v1"]
+    for name in chat_prompts():
+        prompt = load_chat_prompt(name)
         assert prompt.id == name
         assert prompt.origin
         assert len(prompt.sha256) == 64
     assert "not the authors" in PROMPT.origin
     parts = PROMPT.parts("say {source} and {0}")
-    assert [value for kind, value in parts if kind == "picture"] == ["source", "prediction"]
+    assert [value for kind, value in parts if kind == "image"] == ["source", "prediction"]
     assert parts[-1][1].endswith("Editing instruction: say {source} and {0}")
-    for text, message in (("id: x", "no judge prompt"), ("[", "no judge prompt")):
+    for text, message in (("id: x", "no chat prompt"), ("[", "no chat prompt")):
         (tmp_path / "p.yaml").write_text(text)
         with pytest.raises(ValueError, match=message):
-            load_prompt(str(tmp_path / "p.yaml"))
+            load_chat_prompt(str(tmp_path / "p.yaml"))
     own = "id: x\norigin: mine\nanswer: scores\nscores: [a, b]\nuser: '{source} {prediction}'"
     (tmp_path / "p.yaml").write_text(own)
     with pytest.raises(ValueError, match=r"lacks \{instruction\}"):
-        load_prompt(str(tmp_path / "p.yaml"))
-    with pytest.raises(ValueError, match="no judge prompt"):
-        load_prompt("paper")
+        load_chat_prompt(str(tmp_path / "p.yaml"))
+    with pytest.raises(ValueError, match="no chat prompt"):
+        load_chat_prompt("paper")
 
 
 def test_an_empty_instruction_is_refused_up_front() -> None:
@@ -138,8 +137,8 @@ def test_a_picture_is_known_by_its_pixels() -> None:
         again = build("2", PROMPT, Settings("m"), " do it", {**PICTURES, "source": buffer.getvalue()}).key
         assert (again == key) is same
     # What OpenAI's own examples say of the tile rule.
-    assert [picture_tokens(s, "high") for s in ((1024, 1024), (2048, 4096), (512, 512))] == [765, 1105, 255]
-    assert picture_tokens((4096, 8192), "low") == 85
+    assert [image_tokens(s, "high") for s in ((1024, 1024), (2048, 4096), (512, 512))] == [765, 1105, 255]
+    assert image_tokens((4096, 8192), "low") == 85
 
 
 def test_means_bounds_and_repeats_by_hand() -> None:
@@ -271,7 +270,7 @@ def test_what_the_command_is_told_is_checked_before_anything_is_sent(run: Path, 
         (("--model", "x", "--price-in", "1"), "both prices"),
         (("--model", "x", "--max-cost", "1"), "--max-cost needs the prices"),
         (("--model", "x", "--temperature", "hot"), "--temperature"),
-        (("--model", "x", "--prompt", "nonsense"), "no judge prompt"),
+        (("--model", "x", "--prompt", "nonsense"), "no chat prompt"),
         (("--model", "x", "--base-url", "ftp://x"), "--base-url"),
         (("--judge", "local", "--model", str(tmp_path)), "no safetensors"),
         (("--judge", "exact", "--batch-out", str(tmp_path / "b.jsonl")), "behind an endpoint"),
@@ -364,6 +363,6 @@ def test_without_a_source_nothing_is_asked(tmp_path: Path) -> None:
     with open_cache(tmp_path / "a.sqlite") as cache:
         judge = ChatJudge(PROMPT, settings(repeats=2), cache)
         found = judge.score([Question("1", PICTURES["source"], "do it", PICTURES["prediction"])])
-        assert (found[0].reason, found[0].repeats, judge.facts["prompt_sha256"]) == ("unsent", 2, PROMPT.sha256)
+        assert (found[0].reason, found[0].repeats, judge.metadata["prompt_sha256"]) == ("unsent", 2, PROMPT.sha256)
         with pytest.raises(ValueError, match="asks for a choice"):
-            ChatJudge(load_prompt("pairwise_v1"), settings(), cache)
+            ChatJudge(load_chat_prompt("pairwise_v1"), settings(), cache)

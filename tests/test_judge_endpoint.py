@@ -28,7 +28,6 @@ from retrodict.chat.cache import open_cache
 from retrodict.chat.cost import Budget, Prices
 from retrodict.chat.endpoint import Endpoint
 from retrodict.chat.explainer import ChatExplainer
-from retrodict.chat.prompt import load_prompt
 from retrodict.chat.request import Settings
 from retrodict.cli import app
 from retrodict.evaluation.bench import score_images, write_predictions
@@ -38,6 +37,7 @@ from retrodict.evaluation.pool import exact_scorer
 from retrodict.files import write_json
 from retrodict.images import encode_png
 from retrodict.loading import load
+from retrodict.prompts.chat import load_chat_prompt
 from retrodict.report import write_report
 from retrodict.transitions import read_transitions, write_rows
 from retrodict.worlds import get_world, tabletop
@@ -46,7 +46,7 @@ SCORER = exact_scorer(get_world("tabletop"))
 
 KEY = "sk-never-to-be-written-down"
 GOOD = '{"score": [8, 9], "reasoning": "fine"}'
-PROMPT = load_prompt("paper_fig10_v1")
+PROMPT = load_chat_prompt("paper_fig10_v1")
 
 
 @dataclass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,9 +47,6 @@ class AnswerCache:
         row = (key, *(json.dumps(part, ensure_ascii=False) for part in (request, body, how)))
         self._connection.execute("INSERT OR REPLACE INTO answers (key, request, body, how) VALUES (?, ?, ?, ?)", row)
 
-    def forget(self, keys: Iterable[str]) -> None:
-        self._connection.executemany("DELETE FROM answers WHERE key = ?", ((key,) for key in keys))
-
     def __len__(self) -> int:
         return int(self._connection.execute("SELECT count(*) FROM answers").fetchone()[0])
 
@@ -83,7 +80,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("COMMIT")
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
-            raise ValueError(f"{path} is in use by another judge: wait for it, or name another --cache.") from None
+            raise ValueError(f"{path} is in use by another run: wait for it, or name another --cache.") from None
         raise ValueError(f"{path} cannot be opened: {error}") from None
     except sqlite3.DatabaseError as error:
         raise ValueError(f"{path} is no cache of answers: {error}") from None

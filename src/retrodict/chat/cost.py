@@ -1,4 +1,4 @@
-"""What judging costs: estimated before, bounded while it goes, added up afterwards. Prices are the user's to give."""
+"""What asking costs: estimated before, bounded while it goes, added up afterwards. Prices are the user's to give."""
 
 from __future__ import annotations
 
@@ -66,5 +66,5 @@ def estimate(requests: Sequence[Request], prices: Prices | None) -> dict[str, An
         "prompt_tokens": prompt,
         "completion_tokens_at_most": completion,
         "cost_at_most": None if prices is None else prices.of(prompt, completion),
-        "note": "estimated: text at 4 characters a token, pictures by the tile rule published for gpt-4o",
+        "note": "estimated: text at 4 characters a token, images by the tile rule published for gpt-4o",
     }

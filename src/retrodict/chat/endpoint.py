@@ -64,7 +64,7 @@ class Endpoint:
         try:
             from openai import AsyncOpenAI
         except ImportError:
-            raise ImportError("A judge behind an endpoint needs: pip install 'retrodict[judge]'") from None
+            raise ImportError("A model behind an endpoint needs: pip install 'retrodict[judge]'") from None
         self._key = next((value for name in KEYS if (value := os.environ.get(name))), "")
         base = check_base_url(settings.served)
         self._client = AsyncOpenAI(api_key=self._key or "none", base_url=base, max_retries=0, timeout=timeout)
@@ -152,12 +152,12 @@ class Endpoint:
                 f"connection: {cause}" if str(cause) else "connection broke", "connection", paid=sent
             ) from None
         try:
-            found = json.loads(text)
+            answer = json.loads(text)
         except ValueError:
-            found = None
-        if not isinstance(found, dict):
+            answer = None
+        if not isinstance(answer, dict):
             raise LostError("the body is not JSON, or was cut off", "broken body", paid=True)
-        return 200, found
+        return 200, answer
 
     def _status(self, error: APIStatusError) -> tuple[int, dict[str, Any]]:
         status, inner = error.status_code, error.body
@@ -187,10 +187,10 @@ def _simpler(error: Mapping[str, Any], schema: bool, tokens_as: str) -> tuple[bo
 def _remedy(status: int, detail: str, has_key: bool) -> str:
     if status in (401, 403):
         what = "check the key" if has_key else "set the key in RETRODICT_JUDGE_KEY"
-        return f"The judge's endpoint refuses us ({detail}): {what}."
+        return f"The endpoint refuses us ({detail}): {what}."
     if status == 404:
-        return f"The judge's endpoint does not know this model or address ({detail}): check --model and --base-url."
-    return f"The judge's endpoint refuses to go on ({detail}): check the account."
+        return f"The endpoint does not know this model or address ({detail}): check --model and --base-url."
+    return f"The endpoint refuses to go on ({detail}): check the account."
 
 
 def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:

@@ -1,7 +1,7 @@
 """A vision-language model behind a chat endpoint as an inverse model: it explains frame pairs in words.
 
 Endpoints do not say how likely they find a given text, so it cannot score: it annotates, and verifies nothing. What it
-answers is kept and read as a judge's answers are (`evaluation.judging`): paid once, and never guessed.
+answers is kept: paid once, and never guessed.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from retrodict.chat.cache import open_cache
 from retrodict.chat.client import Chat
 from retrodict.chat.endpoint import Endpoint
 from retrodict.chat.parsing import Failure, read_action
-from retrodict.chat.prompt import load_prompt
 from retrodict.chat.request import OPENAI, Request, Settings, build, check_base_url
 from retrodict.images import encode_png
 from retrodict.models.protocol import Explanation, LogProb, Pair, image_of
+from retrodict.prompts.chat import load_chat_prompt
 
 PREFIX = "chat:"
 PROMPT = "explain_v1"
@@ -32,7 +32,7 @@ class ChatExplainer:
     def __init__(self, name: str, cache: Path | None = None, *, timeout: float = 120.0, attempts: int = 8) -> None:
         model, _, url = name.removeprefix(PREFIX).partition("@")
         self._settings = Settings(model, check_base_url(url or OPENAI))
-        self._prompt = load_prompt(PROMPT)
+        self._prompt = load_chat_prompt(PROMPT)
         self._cache = cache or _user_cache()
         self._timeout, self._attempts = timeout, attempts
 
@@ -45,14 +45,15 @@ class ChatExplainer:
         with open_cache(self._cache) as cache:
             chat = Chat(self._prompt, self._settings, cache, source=self._source)
             chat.fetch(requests)
-            found = [read_action(chat.reply(request)) for request in requests]
-        lost = [f for f in found if isinstance(f, Failure) and f.reason in WAITING]
+            actions = [read_action(chat.reply(request)) for request in requests]
+        lost = [f for f in actions if isinstance(f, Failure) and f.reason in WAITING]
         if lost:
             raise ValueError(
-                f"{len(lost)} of {len(found)} pairs got no answer ({lost[0].detail}): the same command asks only those."
+                f"{len(lost)} of {len(actions)} pairs got no answer ({lost[0].detail}): "
+                "the same command asks only those."
             )
         nothing = LogProb(math.nan, 0)
-        return [Explanation("" if isinstance(f, Failure) else f, nothing, self._prompt.id) for f in found]
+        return [Explanation("" if isinstance(f, Failure) else f, nothing, self._prompt.id) for f in actions]
 
     def score(self, pairs: Sequence[Pair], actions: Sequence[str]) -> list[LogProb]:
         raise ValueError("A chat endpoint does not say how likely an action is: it explains and cannot verify.")

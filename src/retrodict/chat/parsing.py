@@ -22,7 +22,7 @@ Reason = Literal[
     "parse",  # the answer is not the object that was asked for
     "range",  # a score lies outside 0 to 10
     "transport",  # no answer arrived
-    "missing",  # there is no picture to judge
+    "missing",  # there is no image to ask about
     "unsent",  # not asked: the budget, the endpoint or a batch has not let it through yet
 ]
 PARSER = "strict-1"  # changes whenever the same answer would be read differently
@@ -70,7 +70,7 @@ def read_body(body: Mapping[str, Any]) -> Reply:
     choice = choices[0]
     usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
     assert isinstance(usage, dict)
-    facts: dict[str, Any] = {
+    counts: dict[str, Any] = {
         "model": str(body.get("model") or ""),
         "prompt_tokens": _count(usage.get("prompt_tokens")),
         "completion_tokens": _count(usage.get("completion_tokens")),
@@ -79,10 +79,10 @@ def read_body(body: Mapping[str, Any]) -> Reply:
     message = choice.get("message") if isinstance(choice.get("message"), dict) else {}
     assert isinstance(message, dict)
     if choice.get("finish_reason") == "content_filter":
-        return Reply(reason="filtered", detail="content filter on the answer", **facts)
+        return Reply(reason="filtered", detail="content filter on the answer", **counts)
     if message.get("refusal"):
-        return Reply(reason="refused", detail=shorten(str(message["refusal"])), **facts)
-    return Reply(text=_text(message.get("content")), **facts)
+        return Reply(reason="refused", detail=shorten(str(message["refusal"])), **counts)
+    return Reply(text=_text(message.get("content")), **counts)
 
 
 def is_filtered(error: Any) -> bool:
@@ -111,11 +111,11 @@ def _text(content: Any) -> str:
 
 def read_action(reply: Reply) -> str | Failure:
     """The words of an action; a failure where there are none."""
-    found = read_answer(reply, "action")
-    if isinstance(found, Failure):
-        return found
-    words = " ".join(found.split()) if isinstance(found, str) else ""
-    return words or Failure("parse", f"no words: {shorten(json.dumps(found, default=str))}")
+    action = read_answer(reply, "action")
+    if isinstance(action, Failure):
+        return action
+    words = " ".join(action.split()) if isinstance(action, str) else ""
+    return words or Failure("parse", f"no words: {shorten(json.dumps(action, default=str))}")
 
 
 def read_answer(reply: Reply, key: str) -> Any | Failure:
@@ -125,9 +125,9 @@ def read_answer(reply: Reply, key: str) -> Any | Failure:
     text = _THINKING.sub("", reply.text, count=1).strip()
     if not text:
         return Failure("parse", "cut off before the answer" if reply.cut_off else "empty answer")
-    found = _only_object(text)
-    if found is not None and key in found:
-        return Failure("parse", f"{key} is given twice") if found[key] is _TWICE else found[key]
+    answer = _only_object(text)
+    if answer is not None and key in answer:
+        return Failure("parse", f"{key} is given twice") if answer[key] is _TWICE else answer[key]
     if _DECLINED.search(text[:200]) and "{" not in text:
         return Failure("refused", shorten(text))
     return Failure("parse", f"cut off: {shorten(text)}" if reply.cut_off else f"no {key}: {shorten(text)}")
@@ -141,10 +141,10 @@ _TWICE = _Twice()
 
 
 def _pairs(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, value in pairs:
-        found[name] = _TWICE if name in found else value
-    return found
+        values[name] = _TWICE if name in values else value
+    return values
 
 
 def _no_constant(name: str) -> Any:

@@ -1,11 +1,13 @@
-"""What a judge is sent, and the key under which its answer is kept.
+"""What a chat model is sent, and the key under which its answer is kept.
 
-The key is a hash of everything that can change an answer: the prompt file's hash, pictures as sent, instruction,
+The key is a hash of everything that can change an answer: the prompt file's hash, images as sent, instruction,
 model and where it is served, sampling settings, and which repeat it is.
 """
 
 from __future__ import annotations
 
+import base64
+import functools
 import hashlib
 import json
 import math
@@ -14,10 +16,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from retrodict.chat.images import ENCODING, data_url, fingerprint, picture_tokens
-from retrodict.chat.prompt import JudgePrompt
+from PIL import Image
+
+from retrodict.images import encode_png
+from retrodict.prompts.chat import ChatPrompt
+from retrodict.transitions import decode_image
 
 Schema = Literal["auto", "off"]
+ENCODING = "png-rgb-lanczos"  # of images; changes whenever the same pixels would be sent differently
+
 OPENAI = "https://api.openai.com/v1"
 _PER_MESSAGE = 12  # tokens that chat templates add around a message, roughly
 
@@ -38,9 +45,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not self.model.strip():
-            raise ValueError("A judge needs --model: the name under which the endpoint serves it.")
+            raise ValueError("A chat model needs --model: the name under which the endpoint serves it.")
         if self.repeats < 1 or self.max_tokens < 1 or self.max_side < 16:
-            raise ValueError("A judge needs at least 1 repeat, 1 token and pictures of 16 pixels.")
+            raise ValueError("A chat model needs at least 1 repeat, 1 token and images of 16 pixels.")
 
 
 def check_base_url(url: str) -> str:
@@ -58,13 +65,13 @@ def check_base_url(url: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One call. `pictures` are encoded bytes by the names of the prompt's slots; `item` says whose it is."""
+    """One call. `images` are encoded bytes by the names of the prompt's slots; `item` says whose it is."""
 
     item: str
-    prompt: JudgePrompt
+    prompt: ChatPrompt
     settings: Settings
     instruction: str
-    pictures: Mapping[str, bytes]
+    images: Mapping[str, bytes]
     repeat: int
     key: str
     prompt_tokens: int  # estimated
@@ -80,7 +87,7 @@ class Request:
             if kind == "text":
                 content.append({"type": "text", "text": value})
             else:
-                url = data_url(self.pictures[value], self.settings.max_side)
+                url = data_url(self.images[value], self.settings.max_side)
                 content.append({"type": "image_url", "image_url": {"url": url, "detail": self.settings.detail}})
         system = [{"role": "system", "content": self.prompt.system}] if self.prompt.system else []
         return [*system, {"role": "user", "content": content}]
@@ -99,12 +106,12 @@ class Request:
 
 
 def build(
-    item: str, prompt: JudgePrompt, settings: Settings, instruction: str, pictures: Mapping[str, bytes], repeat: int = 0
+    item: str, prompt: ChatPrompt, settings: Settings, instruction: str, images: Mapping[str, bytes], repeat: int = 0
 ) -> Request:
-    """A request with its key. Only pictures that the prompt shows count."""
+    """A request with its key. Only images that the prompt shows count."""
     if "{instruction}" in prompt.user and not instruction.strip():
-        raise ValueError(f"Item {item} has no instruction: a judge's score without one would mean nothing.")
-    shown = {name: pictures[name] for kind, name in prompt.parts(instruction) if kind == "picture"}
+        raise ValueError(f"Item {item} has no instruction: an answer without one would mean nothing.")
+    shown = {name: images[name] for kind, name in prompt.parts(instruction) if kind == "image"}
     request = Request(item, prompt, settings, instruction.strip(), shown, repeat, "", 0)
     canonical = json.dumps(_identity(request), sort_keys=True, ensure_ascii=True)
     return replace(request, key=hashlib.sha256(canonical.encode()).hexdigest(), prompt_tokens=_estimate(request))
@@ -112,7 +119,7 @@ def build(
 
 def _identity(request: Request) -> dict[str, Any]:
     s = request.settings
-    prints = {name: fingerprint(data, s.max_side)[0] for name, data in request.pictures.items()}
+    prints = {name: fingerprint(data, s.max_side)[0] for name, data in request.images.items()}
     return {
         "prompt": request.prompt.id,
         "prompt_sha256": request.prompt.sha256,
@@ -131,9 +138,46 @@ def _identity(request: Request) -> dict[str, Any]:
 
 
 def _estimate(request: Request) -> int:
-    """Prompt tokens: four characters of text are about one; pictures by `picture_tokens`."""
+    """Prompt tokens: four characters of text are about one; images by `image_tokens`."""
     text = sum(len(value) for kind, value in request.prompt.parts(request.instruction) if kind == "text")
     s = request.settings
-    pictures = (fingerprint(data, s.max_side)[1] for data in request.pictures.values())
+    sizes = (fingerprint(data, s.max_side)[1] for data in request.images.values())
     words = math.ceil((text + len(request.prompt.system)) / 4)
-    return words + _PER_MESSAGE + sum(picture_tokens(size, s.detail) for size in pictures)
+    return words + _PER_MESSAGE + sum(image_tokens(size, s.detail) for size in sizes)
+
+
+def shrink(data: bytes, max_side: int) -> Image.Image:
+    """The decoded image, made smaller (LANCZOS) where its longer side exceeds `max_side` pixels."""
+    image = decode_image(data, "image")
+    longest = max(image.size)
+    if longest <= max_side:
+        return image
+    width, height = (max(1, round(side * max_side / longest)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+@functools.lru_cache(maxsize=256)
+def fingerprint(data: bytes, max_side: int) -> tuple[str, tuple[int, int]]:
+    """SHA-256 over encoding, size and pixels as sent (PNG is lossless, so its own bytes may differ), and the size."""
+    image = shrink(data, max_side)
+    digest = hashlib.sha256(f"{ENCODING} {image.width}x{image.height} ".encode())
+    digest.update(image.tobytes())
+    return digest.hexdigest(), image.size
+
+
+def data_url(data: bytes, max_side: int) -> str:
+    return "data:image/png;base64," + base64.b64encode(encode_png(shrink(data, max_side))).decode()
+
+
+def image_tokens(size: tuple[int, int], detail: str) -> int:
+    """Tokens of an image by the tile rule that OpenAI publishes for gpt-4o; an estimate for any other model.
+
+    Low detail costs 85. Otherwise the image is fitted into 2048 x 2048, then its shorter side to at most 768, and
+    each 512-pixel tile costs 170 on top of the 85.
+    """
+    if detail == "low":
+        return 85
+    fit = min(1.0, 2048 / max(size))
+    width, height = size[0] * fit, size[1] * fit
+    scale = min(1.0, 768 / min(width, height))
+    return 85 + 170 * math.ceil(width * scale / 512) * math.ceil(height * scale / 512)

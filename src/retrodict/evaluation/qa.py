@@ -25,13 +25,13 @@ from retrodict.files import made_once, write_json, write_lines
 from retrodict.models.protocol import LogProb
 from retrodict.models.vlm import GREEDY, VisionLanguageModel, message
 from retrodict.progress import Progress
+from retrodict.prompts import QUESTIONS
 from retrodict.run_folder import claim
 from retrodict.stats import share
 from retrodict.transitions import decode_image
 from retrodict.versions import versions
 
 PROMPT = "qa-options-1"
-_PROMPTS = {"qa-options-1": "{question}\nOptions: {options}.\nAnswer with one of the options, word for word."}
 WAYS = ("likelihood_mean", "likelihood_sum", "generation", "blind_mean")
 
 
@@ -131,7 +131,7 @@ def _ask_once(file: Path, model: Answerer, questions: Sequence[Question]) -> lis
 
 def _ask(model: Answerer, question: Question) -> Answered:
     options = ", ".join(question.options)
-    text = _PROMPTS[PROMPT].format(question=question.text.strip(), options=options)
+    text = QUESTIONS[PROMPT].format(question=question.text.strip(), options=options)
     try:
         image = decode_image(question.image, f"image of {question.id}")
         seen = model.score(image, text, question.options)

@@ -24,7 +24,7 @@ class ExactJudge:
         self._world, self._rows = world, {t.id: t for t in transitions}
 
     @property
-    def facts(self) -> Mapping[str, Any]:
+    def metadata(self) -> Mapping[str, Any]:
         return {"kind": "exact", "model": f"{self._world.name} state", "prompt": None}
 
     def score(self, questions: Sequence[Question], progress: Progress | None = None) -> list[Verdict]:

@@ -16,8 +16,7 @@ from typing import Any
 from PIL import Image
 
 from retrodict.chat.endpoint import Outcome
-from retrodict.chat.images import shrink
-from retrodict.chat.request import Request, Settings
+from retrodict.chat.request import Request, Settings, shrink
 from retrodict.models.hub import model_folder
 from retrodict.models.vlm import Message, VisionLanguageModel, message
 
@@ -78,7 +77,7 @@ class LocalSource:
 
 def _messages(request: Request) -> list[Message]:
     def image(slot: str) -> Image.Image:
-        return shrink(request.pictures[slot], request.settings.max_side)
+        return shrink(request.images[slot], request.settings.max_side)
 
     parts = [value if kind == "text" else image(value) for kind, value in request.prompt.parts(request.instruction)]
     system = request.prompt.system

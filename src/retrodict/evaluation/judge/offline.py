@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from retrodict.chat.batch import Taken, read_batch, write_batch
+from retrodict.chat.client import missing
 from retrodict.chat.cost import estimate
-from retrodict.chat.queue import missing
 from retrodict.chat.request import Request
 from retrodict.evaluation.benchmarks import items_of_run
 from retrodict.evaluation.judge.card import card_questions

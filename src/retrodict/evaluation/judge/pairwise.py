@@ -14,9 +14,8 @@ from itertools import combinations
 from typing import Any
 
 from retrodict.chat.client import Chat
-from retrodict.chat.images import fingerprint
 from retrodict.chat.parsing import Failure
-from retrodict.chat.request import Request, build
+from retrodict.chat.request import Request, build, fingerprint
 from retrodict.evaluation.judge.card import COPY, TRUTH, card_items
 from retrodict.evaluation.judge.parsing import read_choice
 from retrodict.evaluation.judge.predictions import Row

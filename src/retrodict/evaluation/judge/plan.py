@@ -10,13 +10,13 @@ from pathlib import Path
 
 from retrodict.chat.cache import AnswerCache, open_cache
 from retrodict.chat.cost import Budget, Prices
-from retrodict.chat.prompt import DEFAULT, JudgePrompt, load_prompt
 from retrodict.chat.request import Settings
 from retrodict.evaluation.judge.chat import ChatJudge
 from retrodict.evaluation.judge.pairwise import PairJudge
 from retrodict.evaluation.judge.predictions import Frames
 from retrodict.evaluation.judge.protocol import Judge
 from retrodict.evaluation.judges import JUDGES
+from retrodict.prompts.chat import DEFAULT, ChatPrompt, load_chat_prompt
 from retrodict.transitions import Transition
 
 FOLDER, CACHE = "judge", "answers.sqlite"
@@ -58,12 +58,12 @@ def open_judge(run: Path, items: Sequence[Transition], plan: Plan) -> Iterator[J
     if kind.knows is not None:
         yield kind.knows(items)
         return
-    prompt = load_prompt(plan.prompt)
+    prompt = load_chat_prompt(plan.prompt)
     with open_cache(plan.cache or run / FOLDER / CACHE) as cache:
         yield chat_judge(prompt, cache, plan)
 
 
-def chat_judge(prompt: JudgePrompt, cache: AnswerCache, plan: Plan) -> ChatJudge | PairJudge:
+def chat_judge(prompt: ChatPrompt, cache: AnswerCache, plan: Plan) -> ChatJudge | PairJudge:
     """The judge that fits the prompt: of single predictions, or of pairs."""
     if plan.settings is None:
         raise ValueError("This judge needs --model.")

@@ -84,7 +84,7 @@ class Judge(Protocol):
     """Scores predicted frames."""
 
     @property
-    def facts(self) -> Mapping[str, Any]:
+    def metadata(self) -> Mapping[str, Any]:
         """Everything that a number of this judge depends on, for `results`: kind, model, prompt and its hash."""
         ...
 

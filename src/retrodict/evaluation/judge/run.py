@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retrodict.chat.client import Chat
-from retrodict.chat.provenance import usage
+from retrodict.chat.client import Chat, usage
 from retrodict.evaluation.benchmarks import items_of_run
 from retrodict.evaluation.judge.card import make_card
 from retrodict.evaluation.judge.pairwise import PairJudge, make_pair_card, tournament
@@ -47,7 +46,7 @@ def judge_run(run: Path, plan: Plan, progress: Progress | None = None) -> dict[s
         facts = {
             "kind": "pairwise" if isinstance(judge, PairJudge) else "judge",
             "name": name,
-            "judge": dict(judge.facts),
+            "judge": dict(judge.metadata),
         }
         measured = {**facts, **measured, "card": card, "forced": not card["trusted"], "usage": _usage(judge, plan)}
     return _finish(run, name, measured, lines, began)
@@ -79,7 +78,7 @@ def _card(
         card = make_pair_card(judge, items, plan.card_items, progress)
     else:
         card = make_card(judge, items, plan.card_items, progress)
-    write_json(run / FOLDER / f"{name}.card.json", {"judge": dict(judge.facts), **card})
+    write_json(run / FOLDER / f"{name}.card.json", {"judge": dict(judge.metadata), **card})
     progress.done("trusted" if card["trusted"] else "not trusted")
     if not card["trusted"] and not plan.force:
         lost = {row: entry["unscored"] for row, entry in card["rows"].items() if entry["unscored"]}

@@ -1,7 +1,9 @@
 """Every prompt, by id. The id is stored with every score, so that no number is compared across prompts by mistake.
 
-A prompt is a tuple of parts: literal text, or a `Slot` that a transition fills. The completion (what training
-supervises and generation produces) is the last slot, followed by the end-of-sequence token.
+What a model is given in its own tokens or chat template stands here: a tuple of parts, literal text or a `Slot` that a
+transition fills. The completion (what training supervises and generation produces) is the last slot, followed by the
+end-of-sequence token. What judges and endpoints are asked is a YAML file in this folder, of the form that
+`prompts.chat` reads: users bring files of their own, and a file's hash is stored with its id.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ _EXPLAIN = (
 )
 _TURN = "<reserved08706>"  # Chameleon's end of a turn
 
-# The chat formats of the authors, around pictures as their families write them. In Janus's forward prompt the source is
+# The chat formats of the authors, around images as their families write them. In Janus's forward prompt the source is
 # there twice: the first copy is read, the second written.
 _EMU3, _EMU3_ANSWER = "You are a helpful assistant. USER: ", " ASSISTANT: "
 _JANUS, _JANUS_ANSWER = "<|User|>: ", "\n\n<|Assistant|>: "
@@ -74,3 +76,6 @@ PROMPTS = {
         ),
     )
 }
+
+# Questions in words about one image; the answer is one of the options.
+QUESTIONS = {"qa-options-1": "{question}\nOptions: {options}.\nAnswer with one of the options, word for word."}

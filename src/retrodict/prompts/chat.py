@@ -1,4 +1,4 @@
-"""Prompts of judges: versioned files, whose hash is part of every number that they lead to."""
+"""Prompts of chat models: versioned YAML files, whose hash is part of every number that they lead to."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any, Literal
 
 import yaml
 
-FOLDER = Path(__file__).parent / "prompts"
+FOLDER = Path(__file__).parent
 DEFAULT = "paper_fig10_v1"
 _SLOT = re.compile(r"\{(source|prediction|target|first|second|instruction)\}")
 
 Answer = Literal["scores", "choice", "action"]
-Part = tuple[Literal["text", "picture"], str]  # text, or the name of a picture
+Part = tuple[Literal["text", "image"], str]  # text, or the name of an image
 
 
 @dataclass(frozen=True)
-class JudgePrompt:
-    """`user` holds the slots {instruction} and the pictures' names; `sha256` is that of the file's bytes."""
+class ChatPrompt:
+    """`user` holds the slots {instruction} and the images' names; `sha256` is that of the file's bytes."""
 
     id: str
     sha256: str
@@ -31,12 +31,12 @@ class JudgePrompt:
     user: str
 
     def parts(self, instruction: str) -> list[Part]:
-        """Text and pictures in the order in which they are shown; no slot inside the instruction is filled."""
+        """Text and images in the order in which they are shown; no slot inside the instruction is filled."""
         parts: list[Part] = []
         text = ""
         for i, piece in enumerate(_SLOT.split(self.user)):
             if i % 2 and piece != "instruction":
-                parts += [("text", text.strip()), ("picture", piece)]
+                parts += [("text", text.strip()), ("image", piece)]
                 text = ""
             else:
                 text += instruction.strip() if i % 2 else piece
@@ -61,34 +61,35 @@ class JudgePrompt:
         }
 
 
-def names() -> list[str]:
+def chat_prompts() -> list[str]:
+    """Ids of the shipped prompts."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def load_prompt(name: str) -> JudgePrompt:
+def load_chat_prompt(name: str) -> ChatPrompt:
     """A shipped prompt by id, or a file of the same form. Raises `ValueError` for anything else."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not path.is_file():
-        raise ValueError(f'There is no judge prompt "{name}": use one of {", ".join(names())}, or a .yaml file.')
+        raise ValueError(f'There is no chat prompt "{name}": use one of {", ".join(chat_prompts())}, or a .yaml file.')
     raw = path.read_bytes()
     try:
-        found = yaml.safe_load(raw)
-        prompt = JudgePrompt(
-            id=str(found["id"]),
+        fields = yaml.safe_load(raw)
+        prompt = ChatPrompt(
+            id=str(fields["id"]),
             sha256=hashlib.sha256(raw).hexdigest(),
-            origin=str(found["origin"]).strip(),
-            answer=found["answer"],
-            scores=tuple(found["scores"]),
-            system=str(found.get("system") or ""),
-            user=str(found["user"]),
+            origin=str(fields["origin"]).strip(),
+            answer=fields["answer"],
+            scores=tuple(fields["scores"]),
+            system=str(fields.get("system") or ""),
+            user=str(fields["user"]),
         )
     except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no judge prompt (see {FOLDER / DEFAULT}.yaml for the form): {error!r}") from None
+        raise ValueError(f"{path} is no chat prompt (see {FOLDER / DEFAULT}.yaml for the form): {error!r}") from None
     _check(prompt, path)
     return prompt
 
 
-def _check(prompt: JudgePrompt, path: Path) -> None:
+def _check(prompt: ChatPrompt, path: Path) -> None:
     wanted = {"scores": {"instruction", "prediction"}, "choice": {"instruction", "first", "second"}}
     wanted["action"] = {"source", "target"}
     if prompt.answer not in wanted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -25,10 +26,10 @@ ROOT = Path(__file__).parents[1]
 
 
 def fenced(section: str) -> list[str]:
-    """The Python blocks of a section of docs/extend.md."""
+    """The code blocks of a section of docs/extend.md."""
     text = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
     body = text.split(f"\n## {section}\n")[1].split("\n## ")[0]
-    return re.findall(r"```python\n(.*?)```", body, flags=re.S)
+    return re.findall(r"```\w+\n(.*?)```", body, flags=re.S)
 
 
 @pytest.fixture
@@ -113,3 +114,97 @@ def test_a_judge(run: Path) -> None:
         measured = judge_run(run, Plan(kind="lenient", force=True))
     assert measured["rows"]["copy"]["score"] == 10
     assert json.loads((run / "judge" / "lenient.json").read_text())["forced"]
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder on the path of every Python that `python` starts: the page's module and its record are part of them."""
+    folder = tmp_path_factory.mktemp("toy")
+    module, record = fenced("A model family")
+    (folder / "models").mkdir()
+    (folder / "models" / "toy.py").write_text(module)
+    (folder / "sitecustomize.py").write_text(
+        "import retrodict.models\n"
+        "from retrodict.models.registry import FAMILIES, Checkpoint, Family, Part, Size\n"
+        f"retrodict.models.__path__.append({str(folder / 'models')!r})\n"
+        f"FAMILIES['toy'] = {record}"
+    )
+    return folder
+
+
+def python(toy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    paths = [str(toy), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=toy, env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
+
+
+USE = """
+import json, torch
+from pathlib import Path
+from PIL import Image
+import retrodict
+from retrodict.models.registry import card_of, tiny_family
+from retrodict.worlds import get_world
+
+torch.manual_seed(0)
+made = tiny_family("toy")(get_world("tabletop").vocabulary())
+made.save(Path("base"))
+red = Image.new("RGB", (96, 96), "red")
+prediction = retrodict.predict(red, "push the red ball", n=2, model="base", verifier="idm")
+explanation = retrodict.explain(red, prediction.image, model="base")
+print(json.dumps({
+    "card": card_of(Path("base")), "size": prediction.image.size, "scores": list(prediction.scores),
+    "logprob": explanation.logprob.sum, "prompt": explanation.prompt,
+}))
+"""
+
+
+def test_a_family_is_a_module_and_a_record(toy: Path) -> None:
+    used = python(toy, "-c", USE)
+    assert used.returncode == 0, used.stderr
+    said: dict[str, Any] = json.loads(used.stdout)
+    assert said["card"] == {"family": "toy"}, "a published folder is known by its config.json"
+    assert said["size"] == [96, 96]
+    assert np.isfinite([*said["scores"], said["logprob"]]).all()
+    assert said["prompt"] == "plain-inverse-1"
+    (toy / "recipe.yaml").write_text(
+        "direction: forward\nfamily: toy\ninit: nowhere\nlora: {}\ndata: {train: [{path: none, expected: 1000}]}\n"
+    )
+    cost = python(toy, "-m", "retrodict", "train", "recipe.yaml", "--dry-run")
+    assert cost.returncode == 0, cost.stderr
+    # 16 x (2 x 2048^2 + 2 x 2048 x 512 + 3 x 2048 x 8192), and two tables of 136448 x 2048
+    assert "weights      1.53 billion" in cost.stdout
+    assert "retrodict download toy --out nowhere" in cost.stdout
+
+
+def test_a_family_goes_through_the_demo(toy: Path) -> None:
+    done = python(toy, "-m", "retrodict", "demo", "--family", "toy", "--out", "demo", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((toy / "demo" / "results.json").read_text())["family"] == "toy"
+
+
+def test_a_prompt_is_a_line_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from retrodict.dynamics.sequences import build
+    from retrodict.models.tiny import tiny_liquid
+    from retrodict.prompts import PROMPTS, Prompt, Slot
+    from retrodict.prompts.chat import load_chat_prompt
+
+    line, file = fenced("A prompt")
+    prompt: Prompt = eval(line, {"Prompt": Prompt, "Slot": Slot})
+    monkeypatch.setitem(PROMPTS, prompt.id, prompt)
+    family = tiny_liquid(["push it"])
+    codes_L = np.arange(family.spec.tokens) % family.spec.codebook
+    sequence = build(family, "inverse", source_L=codes_L, target_L=codes_L, action="push it", prompt=prompt.id)
+    assert sequence.prompt == "toy-inverse-1"
+    start, stop = sequence.segments.completion or (0, 0)
+    assert family.text(sequence.ids_T[start : stop - 1].tolist()) == "push it"
+    assert "What happened?" in family.text(sequence.ids_T[:start].tolist())
+
+    (tmp_path / "my.yaml").write_text(file)
+    chat = load_chat_prompt(str(tmp_path / "my.yaml"))
+    assert (chat.id, [value for kind, value in chat.parts("open it") if kind == "image"]) == (
+        "strict_v1",
+        ["source", "prediction"],
+    )

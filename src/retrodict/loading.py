@@ -90,15 +90,15 @@ def load(name: str | Path, role: Direction) -> Any:
     Raises:
         ValueError: There is no such model, it is damaged, or it has the other role.
     """
-    name = place = str(name)
+    name = location = str(name)
     kind = next((kind for kind in _BY_NAME if kind.owns(name)), None)
     if kind is None:
-        place = str(resolve(name))
-        kind = _VLM if _is_vlm(Path(place)) else _UNIFIED
+        location = str(resolve(name))
+        kind = _VLM if _is_vlm(Path(location)) else _UNIFIED
     if role not in kind.roles:
         other = {"forward": "explains and verifies", "inverse": "predicts (verifiers for it: random, none)"}[role]
         raise ValueError(f"{name} is {kind.title}: it only {other}.")
-    return kind.load(place, role)
+    return kind.load(location, role)
 
 
 class _Kind(NamedTuple):
@@ -175,7 +175,7 @@ def _shared_family(folder: Path) -> TokenFamily:
 
 
 def _file_state(folder: Path) -> tuple[Any, ...]:
-    """A model folder's place and the sizes and times of its files, and of its base's."""
+    """A model folder's path and the sizes and times of its files, and of its base's."""
     stats = [(str(path), path.stat()) for path in sorted(folder.resolve().rglob("*")) if path.is_file()]
     card = card_of(folder)
     base = _file_state(_base_folder(folder, card)) if "base" in card else ()

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from retrodict.chat.queue import Source
+    from retrodict.chat.client import Source
     from retrodict.chat.request import Settings
     from retrodict.evaluation.judge.plan import Plan
     from retrodict.evaluation.judge.protocol import Judge

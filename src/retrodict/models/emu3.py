@@ -1,6 +1,6 @@
 """Emu3 (Wang et al. 2024, arXiv 2409.18869) behind the adapter protocol, on the classes of `transformers`.
 
-One vocabulary: `<|visual token 000000|>` and on are the image codes. A picture says its size in words, and every row of
+One vocabulary: `<|visual token 000000|>` and on are the image tokens. An image says its size in words, and every row of
 codes ends with an end-of-line token, which is never sampled. The image tokenizer stays in float32 and is no part of
 `module`, so that no cast, wrapper or optimizer reaches it.
 """
@@ -26,7 +26,7 @@ from retrodict.prompts import PROMPTS, Direction
 BOS, EOS, PAD = "<|extra_203|>", "<|extra_204|>", "<|endoftext|>"
 BOI, IMAGE, EOI = "<|image start|>", "<|image token|>", "<|image end|>"
 END_OF_LINE, END_OF_FRAME = "<|extra_200|>", "<|extra_201|>"
-VISUAL = "<|visual token {:06d}|>"  # an image code
+VISUAL = "<|visual token {:06d}|>"  # an image token
 PLACEHOLDER = "<image>"  # the library's, for codes that it puts in
 
 # What the authors steer away from (`image_generation.py` of their repository); the prompt ends the sentence.
@@ -37,7 +37,7 @@ NEGATIVE = (
 
 
 class Emu3Family(HFFamily):
-    """`TokenFamily` of Emu3. Pictures are squares of `pixels.size`: 512 gives 64 x 64 codes, and two of those fit into
+    """`TokenFamily` of Emu3. Images are squares of `pixels.size`: 512 gives 64 x 64 codes, and two of those fit into
     the 9,216 positions that the model has."""
 
     name = "emu3"
@@ -53,7 +53,7 @@ class Emu3Family(HFFamily):
         self.words = TextTokenizer(words.content, range(first, first + images.codebook))
         self.bos, self.eos, self.pad = token_ids(vocabulary, (BOS, EOS, PAD), "Emu3")
         if self.eos >= first:
-            raise ValueError("In this vocabulary the end token comes after the image codes: no known Emu3 has that.")
+            raise ValueError("In this vocabulary the end token comes after the image tokens: no known Emu3 has that.")
         names = (BOI, IMAGE, EOI, END_OF_LINE, END_OF_FRAME)
         boi, image, eoi, end_of_line, end_of_frame = token_ids(vocabulary, names, "Emu3")
         self.spec = ImageSpec(
@@ -90,7 +90,7 @@ class Emu3Family(HFFamily):
 
 
 def first_code_id(vocabulary: Mapping[str, int], codebook: int) -> int:
-    """Id of image code 0. Raises `ValueError` unless the ids of all codes follow it in order."""
+    """Id of image token 0. Raises `ValueError` unless the ids of all codes follow it in order."""
     ids = [vocabulary.get(VISUAL.format(code), -1) for code in range(codebook)]
     if ids[0] < 0 or ids != list(range(ids[0], ids[0] + codebook)):
         raise ValueError(f"The vocabulary does not hold {codebook:,} visual tokens with consecutive ids: no Emu3's.")
@@ -98,7 +98,7 @@ def first_code_id(vocabulary: Mapping[str, int], codebook: int) -> int:
 
 
 class Emu3Images:
-    """Emu3's image tokenizer: the library's, in float32, on square pictures."""
+    """Emu3's image tokenizer: the library's, in float32, on square images."""
 
     def __init__(self, vq: Any, config: Mapping[str, Any]) -> None:
         self.vq = vq
@@ -121,7 +121,7 @@ class Emu3Images:
         codes, features = [np.zeros((0, tokens), np.int64)], [np.zeros((0, tokens, width), np.float32)]
         for start in range(0, len(images), batch):
             pixels_N3HW = self.pixels(images[start : start + batch]).to(self.vq.device)
-            frames = self.vq.config.temporal_downsample_factor  # a picture is a still film of so many frames
+            frames = self.vq.config.temporal_downsample_factor  # an image is a still film of so many frames
             with exact_float32(self.vq.device):
                 latents_NFDHW = self.vq.encoder(pixels_N3HW[:, None].expand(-1, frames, -1, -1, -1))
                 features_NFDHW = self.vq.quant_conv(latents_NFDHW.transpose(1, 2)).transpose(1, 2)

@@ -184,7 +184,7 @@ def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def fingerprint(kind: str, module: nn.Module, pixels: Pixels) -> str:
-    """Names an image tokenizer: two with the same name give the same codes to the same image."""
+    """Names an image tokenizer: two with the same name give the same tokens to the same image."""
     digest = hashlib.sha256(repr(pixels).encode())
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode())

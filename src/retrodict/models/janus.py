@@ -1,14 +1,14 @@
 """Janus and Janus-Pro (Chen et al. 2025, arXiv 2501.17811) behind the adapter protocol, on classes of `transformers`.
 
-Janus reads pictures through one encoder (SigLIP on pixels) and writes them through another (image codes with their own
-embeddings and head). Here both are told by codes, so that one builder of sequences, one cache of tokens and one
+Janus reads images through one encoder (SigLIP on pixels) and writes them through another (image tokens with their own
+embeddings and head). Here both are given as image tokens, so that one builder of sequences, one cache of tokens and one
 sampler serve it as they serve the others:
 
-- image codes have ids beyond the text vocabulary, which exist in sequences only;
-- `features` marks pictures that are read (`read`); their codes are decoded to pixels, and those go through SigLIP;
-- all other codes are embedded as the generation side embeds them.
+- image tokens have ids beyond the text vocabulary, which exist in sequences only;
+- `features` marks images that are read (`read`); their tokens are decoded to pixels, and those go through SigLIP;
+- all other image tokens are embedded as the generation side embeds them.
 
-So frames and candidates reach the inverse direction alike, as decoded pictures: it cannot tell a prediction by its
+So frames and candidates reach the inverse direction alike, as decoded images: it cannot tell a prediction by its
 texture, and what it is trained on is what it scores. The price is that it does not see what the codes lose. In the
 forward direction the source is given both ways, read and then written, as Janus-4o does (arXiv 2506.18095).
 """
@@ -37,11 +37,11 @@ BOS, EOS, PAD = (
     "<\uff5c\u2581pad\u2581\uff5c>",
 )
 BOI, EOI = "<begin_of_image>", "<end_of_image>"
-PLACEHOLDER = "<image_placeholder>"  # the library's, for a token of a picture that is read
+PLACEHOLDER = "<image_placeholder>"  # the library's, for a token of an image that is read
 
 
 class JanusFamily(HFFamily):
-    """`TokenFamily` of Janus. Only the language model is trained: both sides of pictures stay as published."""
+    """`TokenFamily` of Janus. Only the language model is trained: both sides of images stay as published."""
 
     name = "janus"
     prompts: Mapping[Direction, str] = {"forward": "janus-forward-1", "inverse": "janus-inverse-1"}
@@ -61,19 +61,19 @@ class JanusFamily(HFFamily):
         seen = module.config.vision_config.num_image_tokens
         if seen != self.spec.tokens:
             raise ValueError(
-                f"This Janus reads pictures as {seen} tokens but writes {self.spec.tokens}: no known layout."
+                f"This Janus reads images as {seen} tokens but writes {self.spec.tokens}: no known layout."
             )
         self.tokenizer = images.fingerprint
 
     def features(self, sequence: TokenSequence) -> Mapping[str, IntArray]:
-        """`read`: 1 where a picture is read. In the forward direction that is the first copy of the source."""
+        """`read`: 1 where an image is read. In the forward direction that is the first copy of the source."""
         read_T = (sequence.ids_T >= self.spec.first_id).astype(np.int64)
         if sequence.direction == "forward":
             read_T[sequence.segments.source[0] :] = 0
         return {"read": read_T}
 
     def guidance(self, sequence: TokenSequence, scale: float | None) -> Sequence[Branch]:
-        """The same prompt with its words padded out, as the authors do; pictures stay. Their scale is 5."""
+        """The same prompt with its words padded out, as the authors do; images stay. Their scale is 5."""
         if scale is None:
             return [Branch(1.0, sequence)]
         assert sequence.segments.completion is not None
@@ -95,7 +95,7 @@ class JanusFamily(HFFamily):
         )
         is_code_BT = ids_BT >= first
         embeds_BTD = torch.where(is_code_BT[..., None], written_BTD.to(text_BTD.dtype), text_BTD)
-        if ids_BT.shape[1] == 1:  # a step of decoding: a picture that is read is never one token long
+        if ids_BT.shape[1] == 1:  # a step of decoding: an image that is read is never one token long
             return embeds_BTD
         is_read_BT = read_BT.bool() & is_code_BT
         codes_P = ids_BT[is_read_BT] - first
@@ -106,7 +106,7 @@ class JanusFamily(HFFamily):
 
     @torch.no_grad()
     def _read(self, codes_NL: Tensor) -> Tensor:
-        """Embeddings [N, L, D] of pictures as the understanding side sees them. Equal pictures are looked at once."""
+        """Embeddings [N, L, D] of images as the understanding side sees them. Equal images are looked at once."""
         unique_UL, place_N = codes_NL.unique(dim=0, return_inverse=True)
         pixels_U3HW = self.images.pixels(self.decode(unique_UL.cpu().numpy()))
         vision = self.module.model.vision_model

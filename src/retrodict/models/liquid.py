@@ -1,4 +1,4 @@
-"""Liquid (arXiv 2412.04332) behind the adapter protocol: a Gemma whose vocabulary was extended by image codes."""
+"""Liquid (arXiv 2412.04332) behind the adapter protocol: a Gemma whose vocabulary was extended by image tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ACTIVATION = "gelu_pytorch_tanh"
 
 
 class LiquidFamily(HFFamily):
-    """`TokenFamily` of Liquid. The id of an image code is the number of text tokens plus the code; head and embeddings
+    """`TokenFamily` of Liquid. The id of an image token is the number of text tokens plus the code; head and embeddings
     are one matrix."""
 
     name = "liquid"
@@ -35,7 +35,7 @@ class LiquidFamily(HFFamily):
         first = len(words)
         if config.vocab_size != first + codes:
             raise ValueError(
-                f"This is no Liquid: {first} text tokens and {codes} image codes make {first + codes}, "
+                f"This is no Liquid: {first} text tokens and {codes} image tokens make {first + codes}, "
                 f"but the model has {config.vocab_size} embeddings."
             )
         if config.hidden_act != ACTIVATION:
@@ -50,7 +50,7 @@ class LiquidFamily(HFFamily):
         self.tokenizer = images.fingerprint()
 
     def guidance(self, sequence: TokenSequence, scale: float | None) -> Sequence[Branch]:
-        """u + scale (c - u), where u keeps the source and has `<unconditional>` in place of the words. For pictures
+        """u + scale (c - u), where u keeps the source and has `<unconditional>` in place of the words. For images
         from text alone the authors' scale is 7."""
         if scale is None:
             return [Branch(1.0, sequence)]

@@ -25,7 +25,7 @@ from retrodict.models.protocol import Codes, IntArray
 class VQGANConfig:
     """Sizes, by the names of `ddconfig` in a published yaml; the defaults are those of the released tokenizer."""
 
-    size: int = 512  # pixels a side of the pictures that are tokenized
+    size: int = 512  # pixels a side of the images that are tokenized
     resolution: int = 512  # what `attn_resolutions` count from
     ch: int = 128
     ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
@@ -71,7 +71,7 @@ class _ResnetBlock(nn.Module):
 
 
 class _AttnBlock(nn.Module):
-    """Attention of one head over all places of the grid."""
+    """Attention of one head over all positions of the grid."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -83,8 +83,8 @@ class _AttnBlock(nn.Module):
         q_NDL, k_NDL, v_NDL = (part(h).flatten(2) for part in (self.q, self.k, self.v))
         weights_NLL = (torch.bmm(q_NDL.transpose(1, 2), k_NDL) * x_NDHW.shape[1] ** -0.5).softmax(-1)
         out_NDHW = torch.bmm(v_NDL, weights_NLL.transpose(1, 2)).unflatten(2, x_NDHW.shape[2:])
-        found: Tensor = self.proj_out(out_NDHW)
-        return x_NDHW + found
+        residual: Tensor = self.proj_out(out_NDHW)
+        return x_NDHW + residual
 
 
 class _Downsample(nn.Module):
@@ -198,7 +198,7 @@ class _Quantizer(nn.Module):
 
 
 class VQGAN(nn.Module):
-    """Pictures to codes and back. Pixels are in [-1, 1], shape [N, 3, height, width]; any multiple of the stride."""
+    """Images to tokens and back. Pixels are in [-1, 1], shape [N, 3, height, width]; any multiple of the stride."""
 
     def __init__(self, config: VQGANConfig) -> None:
         super().__init__()
@@ -228,7 +228,7 @@ class VQGAN(nn.Module):
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Image.Image], batch: int = 8) -> Codes:
-        """Tokenize pictures of any size: they are cropped to a square of `config.size` pixels by `square_pixels`."""
+        """Tokenize images of any size: they are cropped to a square of `config.size` pixels by `square_pixels`."""
         tokens, width = self.config.grid[0] * self.config.grid[1], self.config.embed_dim
         codes = [np.zeros((0, tokens), dtype=np.int64)]
         features = [np.zeros((0, tokens, width), dtype=np.float32)]
@@ -252,7 +252,7 @@ class VQGAN(nn.Module):
         return images
 
     def fingerprint(self) -> str:
-        """Names this tokenizer: two with the same name give the same codes to the same picture."""
+        """Names this tokenizer: two with the same name give the same tokens to the same image."""
         digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
         for name, value in sorted(self.state_dict().items()):
             digest.update(name.encode())
@@ -261,7 +261,7 @@ class VQGAN(nn.Module):
 
 
 def square_pixels(image: Image.Image, size: int) -> Tensor:
-    """[3, size, size] in [-1, 1], as Chameleon's authors prepare pictures: transparency on white, the shorter side
+    """[3, size, size] in [-1, 1], as Chameleon's authors prepare images: transparency on white, the shorter side
     resized to `size` (Lanczos, the other side rounded), the middle cropped."""
     image = _on_white(image)
     scale = size / min(image.size)
@@ -284,6 +284,6 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def to_images(pixels_N3HW: Tensor) -> list[Image.Image]:
-    """Pictures of pixels in [-1, 1], truncated to whole numbers as the authors do (not rounded)."""
+    """Images of pixels in [-1, 1], truncated to whole numbers as the authors do (not rounded)."""
     values = ((pixels_N3HW.clamp(-1, 1) + 1) / 2 * 255).to(torch.uint8)
     return [Image.fromarray(value) for value in values.permute(0, 2, 3, 1).cpu().numpy()]

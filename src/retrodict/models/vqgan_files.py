@@ -19,7 +19,7 @@ from retrodict.models.registry import read_json
 from retrodict.models.vqgan import VQGAN, VQGANConfig
 
 FOLDERS = (".", "tokenizer", "chameleon", "vqgan")  # where publishers put `vqgan.ckpt` and `vqgan.yaml`
-OWN = "image_tokenizer"  # where we put a tokenizer beside weights that have no place for it
+OWN = "image_tokenizer"  # where we put a tokenizer beside weights that cannot hold it
 PREFIX = "model.vqmodel."  # of the tokenizer's tensors in a Chameleon checkpoint of transformers
 _PARTS = ("encoder.", "decoder.", "quantize.embedding.", "quant_conv.", "post_quant_conv.")
 _UNUSUAL = {
@@ -65,12 +65,12 @@ def load_vqgan(folder: Path) -> VQGAN:
 
 def _load_ckpt(file: Path) -> VQGAN:
     try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        content = torch.load(file, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
             f"{file} is damaged, or holds more than tensors, which is not opened: {str(error).splitlines()[0]}"
         ) from error
-    state = found.get("state_dict", found)
+    state = content.get("state_dict", content)
     yaml_file = file.with_suffix(".yaml")
     config = _from_yaml(yaml_file) if yaml_file.is_file() else VQGANConfig()
     return _build(config, state, file)
@@ -138,7 +138,7 @@ def hf_config(config: VQGANConfig) -> dict[str, Any]:
 def _build(config: VQGANConfig, state: Mapping[str, Tensor], where: Path) -> VQGAN:
     """Float32, in evaluation mode. Tensors of training (losses, discriminators) are left out; others must fit."""
     if config.size % config.stride:
-        raise ValueError(f"{where}: pictures of {config.size} pixels do not divide into tokens of {config.stride}.")
+        raise ValueError(f"{where}: images of {config.size} pixels do not divide into tokens of {config.stride}.")
     with torch.device("meta"):
         vqgan = VQGAN(config)
     mine = {name: value.float() for name, value in state.items() if name.startswith(_PARTS)}
@@ -147,7 +147,7 @@ def _build(config: VQGANConfig, state: Mapping[str, Tensor], where: Path) -> VQG
     if missing and all(name.startswith("decoder.") for name in missing) and len(missing) > len(wanted) // 4:
         raise ValueError(
             f"{where} holds an image tokenizer without its decoder (as facebook/chameleon-7b does), so it cannot write "
-            "pictures: name the folder of the authors' vqgan.ckpt with --image-tokenizer."
+            "images: name the folder of the authors' vqgan.ckpt with --image-tokenizer."
         )
     problems = [f"no {name}" for name in missing] + [f"an unknown {name}" for name in sorted(mine.keys() - wanted)]
     problems += [

@@ -18,8 +18,8 @@ def fetch(name: str, out: Path | None) -> tuple[list[str], list[str]]:
     """
     if name.endswith((".yaml", ".yml")):
         return _for_recipe(load_recipe(Path(name), TrainRecipe), out)
-    if name in FAMILIES and (published := FAMILIES[name].checkpoints):
-        return _weights(published[0].parts, out or Path("models") / name)
+    if name in FAMILIES and FAMILIES[name].checkpoints:
+        return _published(name, out or Path("models") / name)
     if is_hub_id(name):
         return _weights((Part(name),), out)
     known = [family.name for family in FAMILIES.values() if family.checkpoints]
@@ -52,11 +52,17 @@ def _for_recipe(recipe: TrainRecipe, out: Path | None) -> tuple[list[str], list[
     if recipe.init is not None and is_hub_id(recipe.init):
         fetched, missing = _weights((Part(recipe.init),), out)
     elif missing_weights(recipe):
-        if published := get_family(recipe.family).checkpoints:
-            fetched, missing = _weights(published[0].parts, out or Path(str(recipe.init)))
+        if get_family(recipe.family).checkpoints:
+            fetched, missing = _published(recipe.family, out or Path(str(recipe.init)))
         else:
             missing = missing_weights(recipe)
     return fetched, missing + missing_data(recipe)
+
+
+def _published(family: str, out: Path) -> tuple[list[str], list[str]]:
+    checkpoint = get_family(family).checkpoints[0]
+    fetched, missing = _weights(checkpoint.parts, out)
+    return [*fetched, *([f"licence: {checkpoint.licence}"] if fetched else [])], missing
 
 
 def _weights(parts: tuple[Part, ...], out: Path | None) -> tuple[list[str], list[str]]:

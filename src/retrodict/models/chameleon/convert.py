@@ -141,10 +141,10 @@ def _shard_files(folder: Path) -> list[Path]:
 def _read(file: Path) -> State:
     try:
         # Mapped, 14 GB need no memory; files of old versions of torch cannot be.
-        found: State = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
+        state: State = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
     except (UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(f"{file} is damaged, or holds more than tensors: {str(error).splitlines()[0]}") from error
-    return found
+    return state
 
 
 def _converted(shards: list[State], layers: int, heads: int, kv_heads: int) -> Iterator[tuple[str, Tensor]]:
@@ -180,17 +180,17 @@ def _converted(shards: list[State], layers: int, heads: int, kv_heads: int) -> I
 
 def _split(shard: State, heads: int, kv_heads: int) -> State:
     """Checkpoints may hold queries, keys and values in one tensor, and the two inner projections in another."""
-    found = dict(shard)
+    state = dict(shard)
     for name in shard:
         if name.endswith("attention.wqkv.weight"):
             rows = len(shard[name]) // (heads + 2 * kv_heads)  # of one head in this shard's share
             parts = shard[name].split([heads * rows, kv_heads * rows, kv_heads * rows])
-            found |= {name.replace("wqkv", new): part for new, part in zip(("wq", "wk", "wv"), parts, strict=True)}
+            state |= {name.replace("wqkv", new): part for new, part in zip(("wq", "wk", "wv"), parts, strict=True)}
         elif name.endswith("feed_forward.w13.weight"):
-            found |= {
+            state |= {
                 name.replace("w13", new): part for new, part in zip(("w1", "w3"), shard[name].chunk(2), strict=True)
             }
-    return found
+    return state
 
 
 def halves(rows_OD: Tensor, heads: int) -> Tensor:

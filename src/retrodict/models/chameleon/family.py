@@ -23,7 +23,7 @@ from retrodict.models.vqgan import VQGAN
 from retrodict.models.vqgan_files import find_vqgan
 from retrodict.prompts import Direction
 
-IMAGE_GUIDANCE = 1.2  # the authors' strength of the source picture
+IMAGE_GUIDANCE = 1.2  # the authors' strength of the source image
 
 
 class ChameleonFamily(HFFamily):
@@ -49,7 +49,7 @@ class ChameleonFamily(HFFamily):
         self.tokenizer = images.fingerprint()
 
     def guidance(self, sequence: TokenSequence, scale: float | None) -> Sequence[Branch]:
-        """The authors' three branches: u + 1.2 (i - u) + scale (f - i), of the full prompt f, its pictures alone i, and
+        """The authors' three branches: u + 1.2 (i - u) + scale (f - i), of the full prompt f, its images alone i, and
         nothing u. Their scale is 3."""
         if scale is None:
             return [Branch(1.0, sequence)]
@@ -60,11 +60,11 @@ class ChameleonFamily(HFFamily):
         is_code_T = (prefix_T >= first) & (prefix_T < first + self.spec.codebook)
         kept_T = is_code_T | np.isin(prefix_T, [self.bos, boi, eoi])
         start = int(kept_T[: sequence.segments.source[0]].sum())
-        pictures = sequence.with_prefix(prefix_T[kept_T].tolist(), (start, start + len(self.spec.schedule)))
+        images = sequence.with_prefix(prefix_T[kept_T].tolist(), (start, start + len(self.spec.schedule)))
         nothing = sequence.with_prefix([self.bos, boi], (0, 0))
         return [
             Branch(scale, sequence),
-            Branch(IMAGE_GUIDANCE - scale, pictures),
+            Branch(IMAGE_GUIDANCE - scale, images),
             Branch(1 - IMAGE_GUIDANCE, nothing),
         ]
 
@@ -72,7 +72,7 @@ class ChameleonFamily(HFFamily):
         return self.module.model(input_ids=ids_BT, **inputs)
 
     def text_logits(self, hidden: Tensor) -> Tensor:
-        """Places are ids, so those of image codes, which lie among the text's, are there with logit minus infinity."""
+        """Logits are indexed by id, so image tokens, whose ids lie among the text's, are there with minus infinity."""
         head_VD, first = self.module.lm_head.weight, self.spec.first_id
         none = hidden.new_full((*hidden.shape[:-1], self.spec.codebook), -torch.inf)
         return torch.cat(

@@ -38,7 +38,7 @@ class Vocabulary:
 
     @classmethod
     def read(cls, ids: Mapping[str, int]) -> Vocabulary:
-        """From a map of token to id. Raises `ValueError` when a token is missing or the image codes are not in order.
+        """From a map of token to id. Raises `ValueError` when a token is missing or the image tokens are not in order.
 
         A code's name is `IMGIMG`, its decimal digits as A to J, and `Z`. Codes must have consecutive ids in their own
         order: then an id is a code plus a constant, which all published checkpoints satisfy.
@@ -57,7 +57,7 @@ class Vocabulary:
         first = codes.get(0, -1)
         if any(codes.get(code) != first + code for code in range(len(codes))):
             raise ValueError(
-                "The image codes of this vocabulary are not in order: code k must have the id of code 0 plus k, "
+                "The image tokens of this vocabulary are not in order: code k must have the id of code 0 plus k, "
                 "as in all published checkpoints."
             )
         special = {field: ids[name] for field, name in names.items()}
@@ -71,7 +71,7 @@ def code_name(code: int) -> str:
 class ChameleonForConditionalGeneration(transformers.ChameleonForConditionalGeneration):
     """The library's class without its image encoder, which would follow the model's dtype (ours is a `VQGAN`).
 
-    Its `forward` must not be called: it sets the logits of image codes to the lowest number. The backbone is `.model`.
+    Its `forward` must not be called: it sets the logits of image tokens to the lowest number. The backbone is `.model`.
     The name is the library's, so that a checkpoint that we save names a class that others have.
     """
 

@@ -1,4 +1,4 @@
-"""The small family behind the adapter protocol: a Liquid in miniature (one vocabulary of words and image codes)."""
+"""The small family behind the adapter protocol: a Liquid in miniature (one vocabulary of words and image tokens)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SmallFamily:
     def new(
         cls, images: ImageTokenizer, words: Words, *, hidden: int = 128, layers: int = 4, heads: int = 4, **kwargs: Any
     ) -> SmallFamily:
-        """A model with random weights (drawn from torch's global generator)."""
+        """A model with random weights (from torch's global generator)."""
         config = SmallConfig(
             text_vocabulary=len(words),
             image_codes=images.config.codes,
@@ -86,13 +86,14 @@ class SmallFamily:
         return self.words.decode(ids)
 
     def features(self, sequence: TokenSequence) -> Mapping[str, IntArray]:
-        """Places of image tokens. A position that *predicts* target token i is told place i and the source token there;
-        in the inverse direction nothing in the pictures is predicted, so each target token is told its own."""
+        """Rows and columns of image tokens, and the tokens near them. The position that *predicts* target token i gets
+        the row and column of i and the source token there; in the inverse direction no image token is predicted, so
+        each target token gets its own."""
         names = ("row", "column", "aligned", "before", "changed", *SIDES)
         values = {name: np.zeros(len(sequence.ids_T), dtype=np.int64) for name in names}
         source = slice(*sequence.segments.source)
         codes_L = source_L = sequence.ids_T[source] - self.spec.first_id
-        self._place(values, source, source_L)
+        self._locate(values, source, source_L)
         if sequence.segments.target is not None:
             start, stop = sequence.segments.target
             target = slice(start, stop)
@@ -105,14 +106,14 @@ class SmallFamily:
                 if self.use_change_mask:
                     for span in (source, target):
                         values["changed"][span] = 1 + (codes_L != source_L)
-            self._place(values, target, codes_L)
+            self._locate(values, target, codes_L)
         return values
 
-    def _place(self, values: Mapping[str, IntArray], span: slice, codes_L: IntArray) -> None:
-        """Where each token of a picture lies, and the codes beside it (0 outside the picture)."""
+    def _locate(self, values: Mapping[str, IntArray], span: slice, codes_L: IntArray) -> None:
+        """Row, column and neighbours of each token of an image (0 outside of it)."""
         rows, columns = self.spec.grid
-        place_L = np.arange(self.spec.tokens)
-        values["row"][span], values["column"][span] = 1 + place_L // columns, 1 + place_L % columns
+        index_L = np.arange(self.spec.tokens)
+        values["row"][span], values["column"][span] = 1 + index_L // columns, 1 + index_L % columns
         framed = np.pad(codes_L.reshape(rows, columns) + 1, 1)
         shifts = {"left": (1, 0), "right": (1, 2), "above": (0, 1), "below": (2, 1)}
         for side, (down, across) in shifts.items():
@@ -152,7 +153,7 @@ class SmallFamily:
 
 @torch.no_grad()
 def _start_from_codebook(module: SmallModel, codebook_KD: Tensor) -> None:
-    """Start the embeddings of image codes as a random projection of the codebook: codes that look alike start alike,
+    """Start the embeddings of image tokens as a random projection of the codebook: codes that look alike start alike,
     so that what is learned of a red ball in the air holds for one on the floor."""
     scaled_KD = codebook_KD - codebook_KD.median(0).values
     scaled_KD = scaled_KD / scaled_KD.norm(dim=1).median().clamp(min=1e-6)

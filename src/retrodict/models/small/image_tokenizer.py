@@ -1,8 +1,8 @@
 """The small family's image side: a vector-quantised autoencoder (van den Oord et al. 2017) over patches.
 
-With `context = 0` every token sees its own patch and nothing else, so a local change of the picture is a local change
+With `context = 0` every token sees its own patch and nothing else, so a local change of the image is a local change
 of the tokens; that is what makes the small model trainable in minutes. `context > 0` adds residual 3x3 convolutions
-over the token grid for pictures whose patches cannot stand alone. Always float32.
+over the token grid for images whose patches cannot stand alone. Always float32.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Residual(nn.Module):
 
 
 class ImageTokenizer(nn.Module):
-    """Pictures to codes and back. Pixels are in [-1, 1], shape [N, 3, size, size]."""
+    """Images to image tokens and back. Pixels are in [-1, 1], shape [N, 3, size, size]."""
 
     def __init__(self, config: ImageTokenizerConfig) -> None:
         super().__init__()

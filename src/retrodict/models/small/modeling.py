@@ -1,7 +1,7 @@
 """The small family's transformer: a Llama with two kinds of input that tell it where image tokens lie.
 
-Source and target show the same place, so a model of this size learns far faster when it is told which source token
-lies at the same place as a target token (`aligned`) and where in the picture that is (`row`, `column`) than when it
+Source and target show the same scene, so a model of this size learns far faster when it is given the source token at
+the same row and column as a target token (`aligned`) and these two (`row`, `column`) than when it
 must find that out by attention over one-dimensional positions. All are sums of embeddings; the rest is `LlamaModel`.
 """
 
@@ -29,7 +29,7 @@ class SmallConfig(LlamaConfig):
 
 
 class SmallModel(PreTrainedModel):
-    """Token ids and their places to hidden states; the head is tied to the token embeddings."""
+    """Token ids and their rows and columns to hidden states; the head is tied to the token embeddings."""
 
     config_class = SmallConfig
     base_model_prefix = "small"

@@ -9,22 +9,21 @@ compared with even weights item by item. Variants that are done are not trained 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from retrodict.bootstrap.demo_context import Context, Settings
-from retrodict.bootstrap.demo_stages import bootstrapped, train_forward
+from retrodict.bootstrap.recipe import BootstrapRecipe
+from retrodict.bootstrap.stages import Context, bootstrapped, train
 from retrodict.evaluation.bench import compare, estimate, evaluate, read_predictions, write_predictions
 from retrodict.evaluation.pool import exact_scorer
 from retrodict.files import write_json
 from retrodict.loading import load
 from retrodict.progress.view import open_progress
+from retrodict.recipes import EFFECTIVE, load_recipe
 from retrodict.training.config import Weighting
 from retrodict.transitions import read_transitions
 from retrodict.worlds import get_world
@@ -47,10 +46,8 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    settings = json.loads((arguments.demo / "demo.json").read_text())
-    seed = settings.pop("seed")
-    settings.pop("scale")
-    context = Context(arguments.demo, seed, Settings(**settings))
+    context = Context(arguments.demo, load_recipe(arguments.demo / EFFECTIVE, BootstrapRecipe))
+    seed = context.recipe.seed
     test, rows = read_transitions(context.dir("test")), bootstrapped(context)
     even = read_predictions(context.dir("predictions") / "fdm.parquet")
     found = {"none": {"greedy": estimate(even)}}
@@ -58,12 +55,11 @@ def main() -> None:
         for name in arguments.variants:
             progress.stage(name)
             folder = arguments.out.resolve() / name.replace(", ", "-").replace(" ", "-")
-            train_forward(context, progress, folder, rows, VARIANTS[name])
+            train(context, progress, folder, "forward", rows, VARIANTS[name])
             file = folder / "predictions.parquet"
             if not file.is_file():
                 model = load(folder, role="forward")
-                score = partial(evaluate, model, test, scorer=SCORER, n=0, seed=seed, progress=progress)
-                write_predictions(file, score())
+                write_predictions(file, evaluate(model, test, scorer=SCORER, n=0, seed=seed, progress=progress))
             items = read_predictions(file)
             paired = compare(items, even, names=(name, "none"))
             found[name] = {"greedy": estimate(items), "against_none": paired}

@@ -214,10 +214,10 @@ def test_bench_on_tabletop_with_copy_and_with_given_pictures(tmp_path: Path) -> 
 def test_exactness_of_few_scenes_has_no_floor() -> None:
     """Nothing to guess from where a suite has one scene."""
     first, second = (e.transition() for e in tabletop.sample(2, 0))
-    alone = exactness([first.action], [first], get_world("tabletop"), seed=0)
+    alone = exactness([first.action], [first], get_world("tabletop").names_action, seed=0)
     assert alone["exact"] == 1 and math.isnan(alone["floor"])
     pair = [replace(first, id="a"), replace(first, id="b"), replace(second, category="alone")]
-    assert exactness(["", "", ""], pair, get_world("tabletop"), seed=0)["floor"] == 1
+    assert exactness(["", "", ""], pair, get_world("tabletop").names_action, seed=0)["floor"] == 1
 
 
 def test_aurora_layouts_are_the_same_and_bad_ones_are_refused(tmp_path: Path) -> None:

@@ -30,8 +30,7 @@ inverse: &short {steps: 40, per_device_batch_size: 8, warmup_steps: 2}
 forward: *short
 weighting: {method: softened}
 select: {top_k: 3}
-sample: {n: 2}
-bench: {ks: [1, 2]}
+bench: {n: 2, ks: [1, 2]}
 """
 
 

@@ -15,16 +15,15 @@ import pytest
 
 RUN = """
 import signal, sys
-from dataclasses import replace
-from retrodict.bootstrap import demo_context
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell would have it ignored
-demo_context.SCALES["quick"] = replace(
-    demo_context.Settings(), labelled=40, test=20, videos=5, actions=5, top_k=12, steps=30, batch=8, tokenizer_steps=20,
-    candidates=2,
-)
 if __name__ == "__main__":
     from retrodict.cli import main
-    sys.argv = ["retrodict", "demo", "--out", sys.argv[1]]
+    training = "{steps: 30, per_device_batch_size: 8}"
+    sets = [
+        "world={name: tabletop, labelled: 40, test: 20, videos: 5, actions: 5}", f"inverse={training}",
+        f"forward={training}", "tokenizer={warm_steps: 20, steps: 20}", "select.top_k=12", "bench.n=2",
+    ]
+    sys.argv = ["retrodict", "demo", "--out", sys.argv[1], *(f"--set={value}" for value in sets)]
     main()
 """
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from retrodict.bootstrap.demo_families import NOTE, PLUMBING
+from retrodict.bootstrap.results import NOTE
 from retrodict.cli import app
 from retrodict.loading import load
 from retrodict.models.registry import FAMILIES
@@ -24,11 +24,11 @@ def test_every_stage_works(family: str, tmp_path: Path) -> None:
     assert (results["family"], results["note"]) == (family, NOTE)
     for name in ("ft", "fdm", "fdm_weighted", "fdm_true_labels"):
         system = results["systems"][name]
-        assert system["greedy"]["n"] == PLUMBING.test
+        assert system["greedy"]["n"] == 12
         assert system["greedy"]["n_unscored"] == 0
-        assert {"idm", "idm_fdm", "random", "oracle"} <= system[f"k{PLUMBING.candidates}"].keys()
+        assert {"idm", "idm_fdm", "random", "oracle"} <= system["k2"].keys()
     assert results["ground_truth"]["score"] == 1
-    assert results["annotation"]["selected"] == PLUMBING.top_k
+    assert results["annotation"]["selected"] == 8
     assert NOTE in (tmp_path / "demo" / "report.html").read_text()
     models = {name: load(tmp_path / "demo" / name, role="forward").family for name in ("ft", "fdm")}
     assert {model.name for model in models.values()} == {family}

@@ -20,6 +20,8 @@ from typing import ClassVar
 import pytest
 from typer.testing import CliRunner
 
+from retrodict.bootstrap.plan import models_of
+from retrodict.bootstrap.recipe import BootstrapRecipe
 from retrodict.models.registry import size_of
 from retrodict.recipes import load_recipe
 from retrodict.training.config import TrainRecipe
@@ -31,8 +33,14 @@ RECIPES = Path(__file__).parents[1] / "recipes" / "paper"
 NAMES = [f"{family}-{kind}" for family in ("chameleon", "liquid") for kind in ("idm", "ft", "fdm")]
 
 
+def loop(family: str, *overrides: str) -> BootstrapRecipe:
+    return load_recipe(RECIPES / f"{family}.yaml", BootstrapRecipe, overrides)
+
+
 def recipe(name: str, *overrides: str) -> TrainRecipe:
-    return load_recipe(RECIPES / f"{name}.yaml", TrainRecipe, overrides)
+    """One model of a paper's loop."""
+    family, kind = name.split("-")
+    return models_of(loop(family, *overrides))[kind]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -54,10 +62,9 @@ def test_the_settings_are_the_papers(name: str) -> None:
     taken = {source.path.name: source.rows or source.expected for source in found.data.train}
     assert taken["kubric"] == 10_000
     assert taken.get("epic-kitchens") == (15_000 if kind == "idm" else None)
-    videos = {name: rows for name, rows in taken.items() if name.endswith("-selected")}
-    assert videos == (
-        dict.fromkeys(("moments-selected", "kinetics-selected", "ucf101-selected"), 7000) if kind == "fdm" else {}
-    )
+    assert taken.get("selected") == (3 * 7000 if kind == "fdm" else None)
+    mine = loop(family).mine
+    assert (mine.frames_per_clip, mine.min_gap, mine.selection, mine.motion) == (6, 20, "paper", "reference")
 
 
 def test_published_sizes() -> None:
@@ -115,14 +122,14 @@ def test_the_cost_of_an_inverse_model() -> None:
 
 
 def test_recomputation_full_training_and_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    adapter, kept = (estimate(recipe("liquid-ft", f"training.gradient_checkpointing={on}")) for on in ("true", "false"))
+    adapter, kept = (estimate(recipe("liquid-ft", f"forward.gradient_checkpointing={on}")) for on in ("true", "false"))
     assert kept.operations < adapter.operations < 1.5 * kept.operations
     assert kept.memory > 3 * adapter.memory
     whole = estimate(recipe("liquid-ft", "lora=null"))
     assert whole.trained == whole.weights
     assert whole.operations / adapter.operations == pytest.approx(4 / 3, rel=0.03)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    sharded = estimate(recipe("liquid-ft", "lora=null", "training.fsdp=true"))
+    sharded = estimate(recipe("liquid-ft", "lora=null", "forward.fsdp=true"))
     assert whole.memory - sharded.memory == pytest.approx(16 * whole.weights * 3 / 4)
 
 
@@ -139,8 +146,8 @@ def test_sizes_from_a_folder_and_rows_that_are_there(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert size_of("chameleon", tmp_path).layer_weights == 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64)
     write_rows(tmp_path / "rows" / "a.parquet", [e.transition() for e in tabletop.sample(20, 0)])
-    source = f"data.train=[{{path: {tmp_path / 'rows'}, rows: 12}}]"
-    found = estimate(recipe("chameleon-ft", f"init={tmp_path}", source, "data.val_share=0.25"))
+    source = f"data.labelled=[{{path: {tmp_path / 'rows'}, rows: 12}}]"
+    found = estimate(recipe("chameleon-ft", f"init={tmp_path}", source, "data.test_share=0.25"))
     assert (found.transitions, found.fit, found.assumed, found.missing) == (12, 9, 0, ())
 
 
@@ -153,19 +160,25 @@ def call(*arguments: str) -> tuple[int, list[str], list[str]]:
 
 def test_a_dry_run_says_what_it_takes_and_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    code, said, _ = call("train", str(RECIPES / "chameleon-fdm.yaml"), "--dry-run")
+    code, said, _ = call("bootstrap", str(RECIPES / "chameleon.yaml"), "--dry-run")
     assert code == 0
-    assert said[1] == "steps        70,199 of 96 sequences"
-    assert said[5].startswith("GPU hours    about 404 on H100s")
-    missing = [line for line in said if line.startswith("missing")]
-    assert len(missing) == 1 + 7
+    stages = [line for line in said if not line.startswith("  ")]
+    expected = ["models and data", "mine", "idm", "annotate", "ft", "fdm", "bench"]
+    assert stages == [*expected, "training in all: about 856 GPU hours"]
+    fdm = said[said.index("fdm") :]
+    assert fdm[2] == "  steps        70,199 of 96 sequences"
+    assert fdm[6].startswith("  GPU hours    about 404 on H100s")
+    missing = [line for line in said if line.startswith("  missing")]
+    assert len(missing) == 1 + 5 + 3
     assert "retrodict download chameleon --out ./models/chameleon" in missing[0]
-    assert "annotate with chameleon-idm, select --top-k 7000" in missing[-1]
     assert list(tmp_path.iterdir()) == []
-    code, _, errors = call("train", str(RECIPES / "chameleon-fdm.yaml"))
+    for family in ("emu3", "janus"):
+        code, said, _ = call("bootstrap", str(RECIPES / "liquid.yaml"), "--dry-run", "--set", f"family={family}")
+        assert (code, said[-1].startswith("training in all: about ")) == (0, True)
+    code, _, errors = call("bootstrap", str(RECIPES / "chameleon.yaml"))
     assert (code, len(errors)) == (2, 1)
-    assert "Say where to write the model: --out DIR" in errors[0]
-    code, _, errors = call("train", str(RECIPES / "liquid-ft.yaml"), "--dry-run", "--set", "family=emu4")
+    assert "Say where to write the run: --out DIR" in errors[0]
+    code, _, errors = call("bootstrap", str(RECIPES / "liquid.yaml"), "--dry-run", "--set", "family=emu4")
     assert (code, errors) == (2, ["retrodict: --set family: there is no model family 'emu4': did you mean 'emu3'?"])
 
 
@@ -176,11 +189,12 @@ def test_offline_a_line_says_what_is_missing_and_where_it_is(tmp_path: Path, mon
     assert len(errors) == 2
     assert all(line.startswith("retrodict: missing: Junfeng5/Liquid_") for line in errors)
     assert "get it from https://huggingface.co/spaces/Junfeng5/Liquid_demo and put chameleon/vqgan.ckpt" in errors[1]
-    code, _, errors = call("download", str(RECIPES / "liquid-idm.yaml"))
-    assert (code, len(errors)) == (2, 2 + 5)
+    code, _, errors = call("download", str(RECIPES / "liquid.yaml"))
+    assert (code, len(errors)) == (2, 2 + 5 + 3)
     assert "get it from https://huggingface.co/Junfeng5/Liquid_V1_7B and put" in errors[0]
     assert "into models/liquid" in errors[0]
-    assert "EPIC_100_train.csv" in errors[-1]
+    assert "EPIC_100_train.csv" in errors[-4]
+    assert "UCF-101" in errors[-1]
     code, _, errors = call("download", "nothing")
     assert (code, len(errors)) == (2, 1)
 

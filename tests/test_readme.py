@@ -82,7 +82,10 @@ def test_recipes(tmp_path: Path) -> None:
     (text,) = (text for language, text in FENCED if language == "yaml")
     (tmp_path / "recipe.yaml").write_text(text)
     assert load_recipe(tmp_path / "recipe.yaml", BootstrapRecipe).forward.steps == 2000
-    assert load_recipe(ROOT / "recipes" / "bootstrap.yaml", BootstrapRecipe).data.labelled == ROOT / "recipes" / "pairs"
+    assert (
+        load_recipe(ROOT / "recipes" / "bootstrap.yaml", BootstrapRecipe).data.labelled[0].path
+        == ROOT / "recipes" / "pairs"
+    )
     for direction in ("inverse", "forward"):
         assert load_recipe(ROOT / "recipes" / f"{direction}.yaml", TrainRecipe).direction == direction
 

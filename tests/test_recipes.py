@@ -32,8 +32,8 @@ def test_values_overrides_and_paths(recipe: Path) -> None:
     )
     assert (loaded.seed, loaded.forward.steps, loaded.forward.learning_rate, loaded.bench.ks) == (3, 40, 1e-3, (1, 2))
     assert loaded.mine.min_gap == "0.8s"
-    assert loaded.data.labelled == recipe.parent / "pairs"
-    assert loaded.data.videos == (recipe.parent / "videos",)
+    assert [source.path for source in loaded.data.labelled] == [recipe.parent / "pairs"]
+    assert [videos.path for videos in loaded.data.videos] == [recipe.parent / "videos"]
     with pytest.raises(ValidationError):
         loaded.seed = 4  # type: ignore[misc]
 
@@ -45,9 +45,14 @@ def test_values_overrides_and_paths(recipe: Path) -> None:
         ("steps=4", "--set steps: unknown key; did you mean `tokenizer.steps`?"),
         ("forward.batch=4", "--set forward.batch: unknown key: it is called `per_device_batch_size` now"),
         ("weighting.kind=none", "--set weighting.kind: unknown key: it is called `method` now"),
+        ("sampling.temprature=1", "--set sampling.temprature: unknown key; did you mean `sampling.temperature`?"),
+        ("sample.n=4", "--set sample.n: unknown key: it is called `sampling` now"),
+        ("data.labelled=[{path: a, row: 3}]", "--set data.labelled.0.row: unknown key; did you mean"),
+        ("family=smal", "--set family: there is no model family 'smal': did you mean 'small'?"),
+        ("world={name: moon}", "--set world.name: no world 'moon': use one of tabletop"),
         ("mine.snapp=0s", "--set mine.snapp: unknown key; did you mean `mine.snap`?"),
         ("mine.jpeg_quality=0", "--set mine.jpeg_quality: jpeg_quality is 0: give 1 to 100"),
-        ("xyzzy=4", "--set xyzzy: unknown key; known keys are seed, family, data"),
+        ("xyzzy=4", "--set xyzzy: unknown key; known keys are seed, world, data"),
         ("inverse.steps=many", "--set inverse.steps: input should be a valid integer"),
         ("inverse.steps=0", "--set inverse.steps: input should be greater than 0; it is 0"),
         ("mine.min_gap=[1]", "--set mine.min_gap: "),
@@ -63,9 +68,9 @@ def test_overrides_that_are_refused(recipe: Path, override: str, expected: str) 
 
 def test_the_file_is_named_where_the_file_is_wrong(recipe: Path) -> None:
     recipe.write_text("data:\n  labeled: pairs\n")
-    assert refusal(recipe) == f"{recipe}: `data.labeled`: unknown key; did you mean `data.labelled`? (1 more to fix)"
-    recipe.write_text("seed: 1\n")
-    assert refusal(recipe) == f"{recipe}: `data`: is missing"
+    assert refusal(recipe) == f"{recipe}: `data.labeled`: unknown key; did you mean `data.labelled`?"
+    recipe.write_text("direction: inverse\n")
+    assert refusal(recipe, kind=TrainRecipe) == f"{recipe}: `data`: is missing"
     recipe.write_text("data: {labelled: pairs, video: [a]}\n")
     assert refusal(recipe) == f"{recipe}: `data.video`: unknown key; did you mean `data.videos`?"
     recipe.write_text("data: [\n")
@@ -89,3 +94,18 @@ def test_one_model_has_its_own_recipe(tmp_path: Path) -> None:
     (source,) = load_recipe(path, TrainRecipe).data.train
     assert (source.path, source.rows, source.seed) == (tmp_path / "pairs", None, 0)
     assert "'forward' or 'inverse'; it is 'sideways'" in refusal(path, "direction=sideways", kind=TrainRecipe)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("data.labelled=[]", "nothing is labelled: name transitions under data.labelled, or a world"),
+        ("data.videos=[]", "there are no videos: put video files"),
+        ("ablations=[true_labels]", "the ablation true_labels needs the videos of a world"),
+        ("family=liquid", "family liquid needs `init`"),
+        ("lora={}", "`lora` adapts a model"),
+        ("labeller=chat:some@http://localhost", "a chat endpoint gives labels without a likelihood"),
+    ],
+)
+def test_loops_that_cannot_run_are_refused_before_they_begin(recipe: Path, override: str, expected: str) -> None:
+    assert refusal(recipe, override).startswith(f"{recipe}: {expected}")

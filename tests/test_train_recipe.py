@@ -74,7 +74,7 @@ def test_training_goes_on_from_a_model(trained: Path) -> None:
     [
         (["init=copy", "direction=forward"], '"copy" has no weights to start from.'),
         (["init=out", "direction=forward"], "There is no model 'out'"),
-        (["data.train=[]"], "--set data.train: tuple should have at least 1 item"),
+        (["data.train=[]"], "--set data.train: value should have at least 1 item"),
         (["data.train=[none]"], "none holds no .parquet files"),
         (["model.heads=3"], "--set model.heads: 3 heads cannot share hidden, which is 8, in equal and even parts"),
         (["tokenizer.patch=7"], "--set tokenizer.patch: 7 does not divide image_size, which is 24"),

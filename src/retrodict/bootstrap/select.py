@@ -33,23 +33,25 @@ _SCRATCH = ".parts"
 _MADE_OF = b"retrodict.made_of"
 
 
-def select(transitions: Sequence[Transition], top_k: int) -> list[Transition]:
+def select(transitions: Sequence[Transition], top_k: int, *, without_likelihood: bool = False) -> list[Transition]:
     """Take each class's most likely remaining label in turn (round-robin over classes), until `top_k` are taken.
 
     Classes take turns in alphabetical order, and equal likelihoods are ordered by id, so that the result depends on the
-    set of transitions alone. Those without a likelihood are never taken. Fewer than `top_k` come back when there are
-    no more.
+    set of transitions alone. Those without a likelihood are never taken, or last with `without_likelihood`. Fewer than
+    `top_k` come back when there are no more.
     """
     ids, classes = [t.id for t in transitions], [t.category for t in transitions]
-    return [transitions[i] for i in _ranking(ids, classes, [t.logprob for t in transitions], top_k)]
+    return [transitions[i] for i in _ranking(ids, classes, [t.logprob for t in transitions], top_k, without_likelihood)]
 
 
-def _ranking(ids: Sequence[str], classes: Sequence[str], logprobs: Sequence[float], top_k: int) -> list[int]:
+def _ranking(
+    ids: Sequence[str], classes: Sequence[str], logprobs: Sequence[float], top_k: int, without_likelihood: bool
+) -> list[int]:
     """Positions of the rows to take, in the order in which they are taken."""
     if top_k < 1:
         raise ValueError(f"top_k must be at least 1, not {top_k}.")
-    scored = [i for i, logprob in enumerate(logprobs) if not math.isnan(logprob)]  # NaN would make sorting arbitrary
-    scored.sort(key=lambda i: (-logprobs[i], ids[i]))
+    scored = [i for i, logprob in enumerate(logprobs) if without_likelihood or not math.isnan(logprob)]
+    scored.sort(key=lambda i: (math.inf if math.isnan(logprobs[i]) else -logprobs[i], ids[i]))  # NaN sorts arbitrarily
     taken: Counter[str] = Counter()
     turns = np.empty(len(scored), np.int64)
     for n, i in enumerate(scored):
@@ -60,7 +62,7 @@ def _ranking(ids: Sequence[str], classes: Sequence[str], logprobs: Sequence[floa
     return [scored[n] for n in order[:top_k]]
 
 
-def select_dir(transitions: Path, *, top_k: int, out: Path) -> None:
+def select_dir(transitions: Path, *, top_k: int, out: Path, without_likelihood: bool = False) -> None:
     """Select among a directory of annotated transitions; the same call again does it anew if they have changed.
 
     Two passes: what decides is read of all rows, the images of the chosen ones alone.
@@ -69,18 +71,19 @@ def select_dir(transitions: Path, *, top_k: int, out: Path) -> None:
         transitions: directory that `annotate` wrote.
         top_k: how many to keep.
         out: a new directory, or that of an earlier call with the same directory and `top_k`.
+        without_likelihood: whether rows without a likelihood are taken, too, after all others.
 
     Raises:
         ValueError: no row has a likelihood or an action, or `out` is another run's or the transitions' own directory.
     """
     files = row_files(transitions)
-    settings = {"transitions": place(transitions, out), "top_k": top_k}
+    settings = {"transitions": place(transitions, out), "top_k": top_k, "without_likelihood": without_likelihood}
     record = check(out, "select", settings, apart=[transitions])
     made_of = fingerprint(transitions).encode()
     if (out / MANIFEST).is_file() and read_notes(out / ROWS).get(_MADE_OF) == made_of:
         return
     ids, classes, logprobs, starts = _what_decides(transitions, files)
-    chosen = _ranking(ids, classes, logprobs, top_k)
+    chosen = _ranking(ids, classes, logprobs, top_k, without_likelihood)
     if not chosen:
         raise ValueError(f"No transition in {transitions} has a likelihood: run `retrodict annotate` first.")
     write_json(out / RECORD, record)

@@ -1,176 +1,420 @@
-"""Stages of a run: each is done once, two run side by side, and the same command goes on where the last one stopped.
-
-A stage is a module-level function `run(context, progress) -> summary` that reads and writes the run's folder. When it
-returns, its record `stages/<name>.json` is written; a stage with a record is not run again. A stage that was killed
-starts anew and finds what it had finished by itself (shards, checkpoints).
-"""
+"""What each stage of the loop does: it reads and writes folders of the run and says in a few words what it made."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import multiprocessing
 import os
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from multiprocessing.managers import SyncManager
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psutil
-
+from retrodict.bootstrap.recipe import TINY, BootstrapRecipe
 from retrodict.files import write_json
-from retrodict.progress import EventProgress, Progress, receive
-from retrodict.progress import Stage as Planned
+from retrodict.progress import Progress
+from retrodict.prompts import Direction
+from retrodict.training.config import Weighting
+from retrodict.training.data import Stored, joined, source_rows, stored_transitions
+from retrodict.training.distributed import is_main, meet, process_count, process_number
+from retrodict.transitions import (
+    FramePair,
+    Transition,
+    iter_rows,
+    read_rows,
+    read_transitions,
+    split_by_group,
+    write_manifest,
+    write_rows,
+)
+from retrodict.worlds import get_world
 
-Run = Callable[[Any, Progress], str]
+if TYPE_CHECKING:
+    from retrodict.models.protocol import InverseModel, TokenFamily
+    from retrodict.video import ClipRef
 
-MEMORY = "memory.json"
+LABELLING = "labelling.json"
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage. `run` is called in a worker process with the run's context, which must be picklable."""
+class Context:
+    """What every stage is told. Stages hand results to each other through folders in `out`."""
 
-    name: str
-    purpose: str  # one short sentence for people
-    seconds: float  # expected, on one core
-    run: Run
-    needs: tuple[str, ...] = ()
+    out: Path
+    recipe: BootstrapRecipe
 
+    def dir(self, name: str) -> Path:
+        return self.out / name
 
-def record_path(out: Path, name: str) -> Path:
-    return out / "stages" / f"{name}.json"
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """The forward models of the run."""
+        extra = [f"fdm_{name}" for name in ("weighted", "true_labels") if name in self.recipe.ablations]
+        return ("ft", "fdm", *extra)
 
+    @property
+    def inverse_models(self) -> dict[str, str]:
+        """The run's inverse models by name, each as `load` takes it."""
+        models = {"idm": self.recipe.labeller or str(self.dir("idm"))}
+        if "no_change_mask" in self.recipe.ablations:
+            models["idm_plain"] = str(self.dir("idm_plain"))
+        return models
 
-def read_records(out: Path) -> dict[str, dict[str, Any]]:
-    """What finished stages left: `{name: {"seconds", "summary"}}`."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted((out / "stages").glob("*.json"))}
+    @property
+    def verifies(self) -> bool:
+        """Whether the inverse model says how likely actions are: a chat endpoint does not."""
+        return not self.inverse_models["idm"].startswith("chat:")
 
+    def inverse(self) -> InverseModel:
+        from retrodict.loading import load
 
-def run_stages(stages: Sequence[Stage], out: Path, context: Any, progress: Progress, workers: int = 2) -> None:
-    """Run every stage that has no record, each as soon as what it needs is done, in `workers` processes of one thread.
-
-    The first failure stops the run: running stages are ended, and the error is raised here. `memory.json` keeps the
-    most memory that this process and its workers held at one time.
-    """
-    progress.plan([Planned(s.name, s.purpose, s.seconds, group="run") for s in stages])
-    done = {s.name for s in stages if record_path(out, s.name).is_file()}
-    for stage in stages:
-        if stage.name in done:
-            progress.stage(stage.name, stage.purpose)
-            progress.done("done before")
-    waiting = [s for s in stages if s.name not in done]
-    if not waiting:
-        return
-    methods = multiprocessing.get_context("spawn")
-    manager = SyncManager(ctx=methods)
-    manager.start(_follow, (os.getpid(),))
-    with manager:
-        queue = manager.Queue()
-        pool = ProcessPoolExecutor(workers, mp_context=methods, initializer=_start_worker, initargs=(os.getpid(),))
-        with receive(queue, progress), watch_memory(out / MEMORY):
-            try:
-                _run_all(pool, waiting, done, out, context, queue, workers)
-            except BaseException:
-                _kill(pool)
-                raise
-        pool.shutdown()
+        return load(self.inverse_models["idm"], role="inverse")
 
 
-@contextmanager
-def watch_memory(file: Path) -> Iterator[None]:
-    """While the block runs, look at the resident memory of this process and its descendants twice a second.
-
-    `file` holds the peak in MB; a later run in the same folder raises it or leaves it. Pages that processes share are
-    counted in each, so the figure is an upper bound.
-    """
-    peak = json.loads(file.read_text())["peak_memory_mb"] if file.is_file() else 0
-    stop = threading.Event()
-
-    def look() -> None:
-        nonlocal peak
-        while not stop.wait(0.5):
-            peak = max(peak, _resident_mb())
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-        write_json(file, {"peak_memory_mb": peak})
+def labelled(context: Context, direction: Direction = "forward") -> Stored:
+    """What models of a direction learn from besides annotated pairs: no group of it is tested on."""
+    data = context.recipe.data
+    if not data.labelled:
+        return stored_transitions(context.dir("labelled"))
+    rows = joined([source_rows(source) for source in data.labelled])
+    if context.recipe.world is None and data.test is None:
+        _, test = split_by_group(list(rows.rows), data.test_share, context.recipe.seed)
+        held_out = {row.group or row.id for row in test}
+    else:
+        held_out = {row.group or row.id for row in stored_transitions(data.test or context.dir("test")).rows}
+    if direction == "inverse":
+        rows = joined([rows, *(source_rows(source) for source in data.only_inverse)])
+    return rows.only([i for i, row in enumerate(rows.rows) if (row.group or row.id) not in held_out])
 
 
-def _resident_mb() -> int:
-    total, me = 0, psutil.Process()
-    for process in (me, *me.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):
-            total += process.memory_info().rss
-    return total >> 20
+def held_out(recipe: BootstrapRecipe) -> Stored:
+    """One's own transitions to test on, at most `bench.items`. Raises `ValueError` when there are none."""
+    data = recipe.data
+    if data.test is not None:
+        rows = stored_transitions(data.test)
+        chosen = list(range(len(rows)))
+    else:
+        rows = joined([source_rows(source) for source in data.labelled])
+        test = {id(row) for row in split_by_group(list(rows.rows), data.test_share, recipe.seed)[1]}
+        chosen = [i for i, row in enumerate(rows.rows) if id(row) in test]
+    if not chosen:
+        groups = len({row.group or row.id for row in rows.rows})
+        raise ValueError(
+            f"There is nothing to test on: {', '.join(str(s.path) for s in data.labelled)} has {groups} groups, too "
+            f"few to set {data.test_share:.0%} of them aside. Name test pairs under data.test."
+        )
+    chosen.sort(key=lambda i: hashlib.sha256(rows.rows[i].id.encode()).digest())
+    return rows.only(chosen[: recipe.bench.items])
 
 
-def _run_all(
-    pool: ProcessPoolExecutor,
-    waiting: list[Stage],
-    done: set[str],
-    out: Path,
-    context: Any,
-    queue: Any,
-    workers: int,
-) -> None:
-    running: dict[Future[None], Stage] = {}
-    while waiting or running:
-        # Only what can start at once is handed over, so that the order of the list decides who goes first.
-        for stage in [s for s in waiting if done.issuperset(s.needs)][: workers - len(running)]:
-            waiting.remove(stage)
-            running[pool.submit(_run_stage, stage, out, context, queue)] = stage
-        assert running, f"stages wait for what no stage makes: {[s.name for s in waiting]}"
-        finished, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in finished:
-            future.result()
-            done.add(running.pop(future).name)
+def clips(recipe: BootstrapRecipe) -> list[Path] | list[ClipRef]:
+    """One's own videos, as `mine` takes them. Raises `ValueError` when there are none."""
+    from retrodict.data.layouts import read_clips
+    from retrodict.video.clips import folder_clips
+
+    videos = recipe.data.videos
+    plain = [video.path for video in videos if video.layout == "folder"]
+    refs = folder_clips(plain) if plain else []
+    if len(plain) == len(videos):
+        return plain
+    for video in videos:
+        if video.layout != "folder":
+            refs += read_clips(video.layout, video.path, video.annotations)
+    return refs
 
 
-def _run_stage(stage: Stage, out: Path, context: Any, queue: Any) -> None:
-    progress = EventProgress(queue.put)
-    progress.stage(stage.name, stage.purpose)
-    began = time.monotonic()
-    summary = stage.run(context, progress)
-    seconds = round(time.monotonic() - began, 1)
-    write_json(record_path(out, stage.name), {"seconds": seconds, "summary": summary})
-    progress.done(summary)
+def data(context: Context, progress: Progress) -> str:
+    """Write what the world gives, and set aside what is tested on."""
+    recipe, counts = context.recipe, []
+    if recipe.world is not None:
+        world = get_world(recipe.world.name)
+        own = {"labelled": bool(recipe.data.labelled), "test": recipe.data.test is not None}
+        for name, count in (("labelled", recipe.world.labelled), ("test", recipe.world.test)):
+            if not own[name]:
+                split = "train" if name == "labelled" else "test"
+                rows = world.sample(count, recipe.seed, namespace=f"demo-{name}", split=split)
+                _write(context.dir(name), rows, {"seed": recipe.seed, "world": world.name})
+                counts.append(f"{count:,} {name}")
+    if recipe.world is None or recipe.data.test is not None:
+        rows = [replace(row, split="test") for row in held_out(recipe)]
+        _write(context.dir("test"), rows, {"seed": recipe.seed, "data": recipe.data.model_dump(mode="json")})
+        counts.append(f"{len(rows):,} to test on")
+    return ", ".join(counts)
 
 
-def _follow(parent: int) -> None:
-    """What every helper process does first: leave Ctrl-C to the parent, and end when it is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+def _write(folder: Path, rows: list[Transition], config: dict[str, Any]) -> None:
+    write_rows(folder / "transitions-00000.parquet", rows)
+    write_manifest(folder, kind="transitions", config=config, kept=len(rows), dropped={})
 
 
-def _start_worker(parent: int) -> None:
-    _follow(parent)
-    # One thread each: two processes of one thread beat two threads in each of two processes.
-    os.environ["OMP_NUM_THREADS"] = "1"
+def videos(context: Context, progress: Progress) -> str:
+    section = context.recipe.world
+    assert section is not None
+    world, size = get_world(section.name), 20
+    for start in range(0, section.videos, size):
+        count = min(start + size, section.videos)
+        world.write_videos(
+            context.dir("videos"), count, context.recipe.seed, actions=section.actions, truth=context.dir("truth")
+        )
+        progress.advance(count, section.videos)
+    return f"{section.videos} videos of {section.actions} actions"
+
+
+def mine(context: Context, progress: Progress) -> str:
+    from retrodict.video import mine as run
+    from retrodict.video.mining import tally
+
+    recipe = context.recipe
+    result = run(
+        clips(recipe) if recipe.data.videos else context.dir("videos"),
+        context.dir("pairs"),
+        recipe.mine,
+        workers=max(1, (os.cpu_count() or 1) // 2),  # models train meanwhile
+        progress=tally(progress),
+    )
+    if not result.pairs:
+        reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in result.dropped.items())
+        raise ValueError(f"No frame pairs were found in {result.clips} clips ({reasons}): see mine.min_gap.")
+    return f"{result.pairs:,} pairs of {result.clips:,} clips"
+
+
+def tokenizer(context: Context, progress: Progress) -> str:
+    """Learn an image tokenizer; or make the tiny model to start from."""
+    from retrodict.training.recipe import learn_tokenizer, report_loss
+
+    recipe = context.recipe
+    if recipe.init == TINY:
+        return _make_tiny(context)
+    rows: list[FramePair] = list(labelled(context))
+    if recipe.world is None:  # a world's labelled scenes show all there is, so the stage need not wait for videos
+        rows += read_rows(context.dir("pairs"), ["source", "target"])
+    learn_tokenizer(rows, recipe.tokenizer, recipe.seed, context.dir("image_tokenizer"), report_loss(progress))
+    return f"{recipe.tokenizer.codes} codes"
+
+
+def _make_tiny(context: Context) -> str:
+    """Write the model that all others start from, as one would download it."""
     import torch
 
-    torch.set_num_threads(1)
+    from retrodict.models.registry import CARD, tiny_family
+
+    family = context.recipe.family
+    torch.manual_seed(context.recipe.seed)
+    tiny_family(family)(_texts(context)).save(context.dir("base"))
+    write_json(context.dir("base") / CARD, {"family": family})
+    return f"a tiny {family} with random weights"
 
 
-def _die_with(parent: int) -> None:
-    """End this process when its parent is gone, so that a killed run leaves nobody behind who still writes."""
-    while os.getppid() == parent:
-        time.sleep(0.2)
-    os._exit(1)
+def _texts(context: Context) -> list[str]:
+    """Sentences with the words that models know: a world's, else those of the labelled pairs."""
+    world = context.recipe.world
+    return get_world(world.name).vocabulary() if world else [row.action for row in labelled(context, "inverse").rows]
 
 
-def _kill(pool: ProcessPoolExecutor) -> None:
-    processes: Mapping[int, Any] = getattr(pool, "_processes", None) or {}
-    for process in list(processes.values()):
-        process.kill()
-    pool.shutdown(wait=False, cancel_futures=True)
+def train(
+    context: Context,
+    progress: Progress,
+    folder: Path,
+    direction: Direction,
+    rows: Stored,
+    weighting: Weighting,
+    **options: Any,
+) -> str:
+    """Train one model. Those of a direction start alike and see the same number of sequences."""
+    from retrodict.training.recipe import absolute, report_loss
+    from retrodict.training.run import train_model
+
+    recipe = context.recipe
+    config = recipe.inverse if direction == "inverse" else recipe.forward
+    train_model(
+        _start(context, direction, **options),
+        direction,
+        rows,
+        config,
+        folder,
+        seed=recipe.seed,
+        weighting=weighting,
+        lora=recipe.lora,
+        base=absolute(str(context.dir("base")) if recipe.init == TINY else recipe.init),
+        cache=context.dir("tokens"),
+        report=report_loss(progress),
+    )
+    return f"{config.total_steps(len(rows)):,} steps on {len(rows):,} transitions"
+
+
+def _start(context: Context, direction: Direction, **options: Any) -> Callable[[], TokenFamily]:
+    """What makes a model to train; `options` are those of a model that starts from nothing."""
+    from retrodict.training.recipe import from_nothing, started_from
+
+    recipe = context.recipe
+    if recipe.init is not None:
+        init = context.dir("base") if recipe.init == TINY else recipe.init
+        return started_from(init, recipe.family, direction, recipe.lora)
+    return from_nothing(context.dir("image_tokenizer"), _texts(context), recipe.model, **options)
+
+
+def idm(context: Context, progress: Progress) -> str:
+    return train(context, progress, context.dir("idm"), "inverse", labelled(context, "inverse"), Weighting())
+
+
+def idm_plain(context: Context, progress: Progress) -> str:
+    rows = labelled(context, "inverse")
+    return train(context, progress, context.dir("idm_plain"), "inverse", rows, Weighting(), told_changes=False)
+
+
+def ft(context: Context, progress: Progress) -> str:
+    return train(context, progress, context.dir("ft"), "forward", labelled(context), Weighting())
+
+
+def bootstrapped(context: Context) -> Stored:
+    """What FDM learns from."""
+    return joined([labelled(context), stored_transitions(context.dir("selected"))])
+
+
+def fdm(context: Context, progress: Progress) -> str:
+    return train(context, progress, context.dir("fdm"), "forward", bootstrapped(context), context.recipe.weighting)
+
+
+def fdm_weighted(context: Context, progress: Progress) -> str:
+    rows, weighting = bootstrapped(context), Weighting(method="softened")
+    return train(context, progress, context.dir("fdm_weighted"), "forward", rows, weighting)
+
+
+def fdm_true_labels(context: Context, progress: Progress) -> str:
+    from retrodict.bootstrap.labels import with_true_labels
+
+    assert context.recipe.world is not None
+    selected = stored_transitions(context.dir("selected"))
+    true = with_true_labels(get_world(context.recipe.world.name), selected, context.dir("truth"))
+    rows = joined([labelled(context), true])
+    return train(context, progress, context.dir("fdm_true_labels"), "forward", rows, context.recipe.weighting)
+
+
+def annotate(context: Context, progress: Progress) -> str:
+    from retrodict.bootstrap.annotate import annotate_dir
+
+    annotate_dir(
+        context.dir("pairs"),
+        model=context.inverse_models["idm"],
+        out=context.dir("annotated"),
+        progress=progress,
+        share=(process_number(), process_count()),
+    )
+    meet()
+    if is_main():  # to write the manifest, where others were still at their shares
+        annotate_dir(context.dir("pairs"), model=context.inverse_models["idm"], out=context.dir("annotated"))
+    labels = sum(1 for _ in iter_rows(context.dir("annotated"), ["id"]))
+    if not labels:
+        raise ValueError(
+            "The inverse model found no words for any mined pair, so it has not learned to explain: "
+            "begin anew with more labelled pairs or more inverse.steps."
+        )
+    return f"{labels:,} labels"
+
+
+def select(context: Context, progress: Progress) -> str:
+    from retrodict.bootstrap.select import select_dir
+
+    section = context.recipe.select
+    select_dir(
+        context.dir("annotated"),
+        top_k=section.top_k,
+        out=context.dir("selected"),
+        without_likelihood=section.without_likelihood,
+    )
+    return f"{sum(1 for _ in iter_rows(context.dir('selected'), ['id'])):,} transitions"
+
+
+def check_labels(context: Context, progress: Progress) -> str:
+    from retrodict.bootstrap.labels import labelling
+
+    assert context.recipe.world is not None
+    annotated, selected = (stored_transitions(context.dir(name)).rows for name in ("annotated", "selected"))
+    checked = labelling(get_world(context.recipe.world.name), annotated, selected, context.dir("truth"))
+    write_json(context.dir(LABELLING), checked)
+    return f"{checked['exact']:.0%} exact, {checked['selected_exact']:.0%} of the selected ones"
+
+
+def bench(name: str, context: Context, progress: Progress) -> str:
+    """One greedy frame and a pool of candidates for every test action, with all verifiers' scores."""
+    from retrodict.bootstrap.results import scorer
+    from retrodict.dynamics.verify import InverseAndForwardLikelihood, InverseLikelihood
+    from retrodict.evaluation.predict import evaluate
+    from retrodict.evaluation.predictions import write_items
+    from retrodict.loading import load
+
+    recipe = context.recipe
+    test = read_transitions(context.dir("test"))
+    forward: Any = load(context.dir(name), role="forward")
+    inverse = context.inverse() if context.verifies else None
+    predict = partial(
+        evaluate,
+        forward,
+        test,
+        scorer=scorer(test, forward.family),
+        verifiers=[InverseLikelihood(inverse), InverseAndForwardLikelihood(inverse)] if inverse else (),
+        n=recipe.bench.n,
+        seed=recipe.seed,
+        sampling=recipe.sampling,
+        keep=context.dir("predictions") / f"{name}.parquet",
+        progress=progress,
+    )
+    if process_count() > 1:
+        predict(share=(process_number(), process_count()))
+        meet()
+        if not is_main():
+            return ""
+    items = predict()
+    write_items(context.dir("items") / f"{name}.jsonl", items)
+    return f"{len(items)} actions, {1 + recipe.bench.n} frames each"
+
+
+def probe(context: Context, progress: Progress) -> str:
+    """What each model prefers, how likely it finds what happened, and which actions inverse models name."""
+    names = [*context.inverse_models, "ft", "fdm"]
+    for done, name in enumerate(names, start=1):
+        if done % process_count() == process_number() and not _probe_file(context, name).is_file():
+            write_json(_probe_file(context, name), _probe(context, name))
+        progress.advance(done, len(names))
+    return ", ".join(names)
+
+
+def _probe(context: Context, name: str) -> dict[str, Any]:
+    from retrodict.evaluation.probe import probe_forward, probe_inverse
+    from retrodict.loading import load
+    from retrodict.training.validation import can_say, log_likelihoods
+    from retrodict.worlds import world_of
+
+    test = read_transitions(context.dir("test"))
+    world = world_of(test)
+    options: Any = {"seed": context.recipe.seed, "explains": None if world is None else world.explains}
+    model: Any
+    if name not in context.inverse_models:
+        model = load(context.dir(name), role="forward")
+        asked = [row for row in test if can_say(model, row.action)]
+        answers = {"left_out": len(test) - len(asked), "probe": probe_forward(model, asked, **options)}
+        if world is None:
+            answers["loglik"] = [[one.sum, one.count] for one in log_likelihoods(model, "forward", test)]
+        return answers
+    model = load(context.inverse_models[name], role="inverse")
+    explained = [e.action for e in model.explain([(row.source_image, row.target_image) for row in test])]
+    if not context.verifies:
+        return {"explained": explained}
+    ours = hasattr(model, "family")
+    asked = [row for row in test if not ours or can_say(model, row.action)]
+    answers = {"explained": explained, "left_out": len(test) - len(asked)}
+    answers["probe"] = probe_inverse(model, asked, **options)
+    if world is None and ours:
+        answers["loglik"] = [[one.sum, one.count] for one in log_likelihoods(model, "inverse", test)]
+    return answers
+
+
+def _probe_file(context: Context, name: str) -> Path:
+    return context.dir("probe") / f"{name}.json"
+
+
+def read_probe(context: Context) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What `probe` wrote, by model."""
+    for name in (*context.inverse_models, "ft", "fdm"):
+        yield name, json.loads(_probe_file(context, name).read_text())

@@ -1,23 +1,17 @@
-"""The whole loop on the simulated world."""
+"""The whole loop on a simulated world."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from retrodict.cli.app import verb
-from retrodict.cli.options import OutDir, Quiet, Seed
+from retrodict.cli.options import OutDir, Overrides, Quiet, Seed
 from retrodict.errors import check_output
-from retrodict.models.registry import FAMILIES, get_family
+from retrodict.models.registry import FAMILIES
 from retrodict.progress.view import open_progress
-
-
-class Scale(StrEnum):
-    QUICK = "quick"
-    FULL = "full"
 
 
 @verb
@@ -25,8 +19,8 @@ def demo(
     out: OutDir = Path("demo"),
     seed: Seed = 0,
     scale: Annotated[
-        Scale, typer.Option(help="`quick` takes minutes on two cores, `full` trains longer.")
-    ] = Scale.QUICK,
+        Literal["quick", "full"], typer.Option(help="`quick` takes minutes on two cores, `full` trains longer.")
+    ] = "quick",
     family: Annotated[
         str | None,
         typer.Option(
@@ -35,6 +29,7 @@ def demo(
             f"{', '.join(FAMILIES)}. Its weights are random: the numbers mean nothing.",
         ),
     ] = None,
+    overrides: Overrides = None,
     quiet: Quiet = False,
 ) -> None:
     """Run the whole loop on a simulated world and write a report.
@@ -45,15 +40,18 @@ def demo(
     Example: retrodict demo --out demo
     """
     check_output(out)
-    if family is not None:
-        get_family(family)
 
-    from retrodict.bootstrap.demo import run_demo
+    from retrodict.bootstrap.loop import RECIPES, run_bootstrap
+    from retrodict.bootstrap.recipe import BootstrapRecipe
+    from retrodict.recipes import load_recipe
 
+    name = "demo-tiny" if family else "demo" if scale == "quick" else "demo-full"
+    changes = [f"seed={seed}", *([f"family={family}"] if family else []), *(overrides or ())]
+    recipe = load_recipe(RECIPES / f"{name}.yaml", BootstrapRecipe, changes)
     with open_progress(quiet, "retrodict demo") as progress:
-        run_demo(out, seed, scale.value, progress, family)
+        run_bootstrap(recipe, out, progress)
     typer.echo(f"Report: {out / 'report.html'}\nNumbers: {out / 'results.json'}")
-    if family is not None:
-        from retrodict.bootstrap.demo_families import NOTE
+    if family:
+        from retrodict.bootstrap.results import NOTE
 
         typer.echo(NOTE)

@@ -55,11 +55,12 @@ def download(
 
     Example: retrodict download liquid --out models/liquid
     """
+    from retrodict.bootstrap.plan import fetch_recipe
     from retrodict.training.prerequisites import fetch
 
     if out is not None:
         check_output(out)
-    fetched, missing = fetch(name, out)
+    fetched, missing = fetch_recipe(Path(name), out) if name.endswith((".yaml", ".yml")) else fetch(name, out)
     for line in fetched:
         typer.echo(line)
     for line in missing:

@@ -13,18 +13,20 @@ from retrodict.cli.printing import print_counts
 from retrodict.errors import check_output
 from retrodict.progress.view import open_progress
 
+MaybeOutDir = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Folder to write to. The same command again continues there.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what it would cost, and what is missing. Loads no weights.")
+]
+
 
 @verb
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to train on what, and how.")],
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Folder to write to. The same command again continues there."),
-    ] = None,
+    out: MaybeOutDir = None,
     overrides: Overrides = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what it would cost, and what is missing. Loads no weights.")
-    ] = False,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
 ) -> None:
     """Train one model: inverse (frame pair to action) or forward (frame and action to next frame).
@@ -102,13 +104,15 @@ def select(
 @verb
 def bootstrap(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="Labelled pairs, videos, and every setting.")],
-    out: OutDir,
+    out: MaybeOutDir = None,
     overrides: Overrides = None,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
 ) -> None:
     """Run the whole loop on your own labelled pairs and videos.
 
-    Stages that are done are not done again: after an interruption the same command goes on.
+    Stages that are done are not done again: after an interruption the same command goes on. On several GPUs:
+    torchrun --nproc-per-node 4 -m retrodict bootstrap RECIPE.yaml --out DIR
 
     Example: retrodict bootstrap recipes/bootstrap.yaml --set data.labelled=/data/pairs --out runs/mine
     """
@@ -116,10 +120,20 @@ def bootstrap(
     from retrodict.recipes import load_recipe
 
     loaded = load_recipe(recipe, BootstrapRecipe, overrides or ())
+    if dry_run:
+        from retrodict.bootstrap.plan import plan
+
+        typer.echo("\n".join(plan(loaded)))
+        return
+    if out is None:
+        raise ValueError("Say where to write the run: --out DIR (or what it would cost: --dry-run).")
     check_output(out)
 
-    from retrodict.bootstrap.pipeline import run_bootstrap
+    from retrodict.bootstrap.loop import run_bootstrap
+    from retrodict.training.distributed import is_main, leave
 
-    with open_progress(quiet, "retrodict bootstrap") as progress:
+    with open_progress(quiet or not is_main(), "retrodict bootstrap") as progress:
         run_bootstrap(loaded, out=out, progress=progress)
-    typer.echo(f"Models and numbers: {out}")
+    leave()
+    if is_main():
+        typer.echo(f"Models and numbers: {out}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from retrodict.models.protocol import InverseModel
 from retrodict.stats import mean_interval
 from retrodict.transitions import Transition
 from retrodict.worlds.base import World
+
+Names = Callable[[str, Transition], bool]  # whether a sentence says what happened, such as `World.names_action`
 
 
 def measure(predicted: Predicted, world: World, out: Path) -> dict[str, Any]:
@@ -60,21 +62,21 @@ def explained(
     def explain() -> list[str]:
         return [found.action for found in inverse.explain([(t.source_image, t.target_image) for t in known])]
 
-    return exactness(made_once(out / "explained.json", explain), known, world, seed)
+    return exactness(made_once(out / "explained.json", explain), known, world.names_action, seed)
 
 
-def exactness(explained: Sequence[str], test: Sequence[Transition], world: World, seed: int) -> dict[str, Any]:
+def exactness(explained: Sequence[str], test: Sequence[Transition], names: Names, seed: int) -> dict[str, Any]:
     """How often the exact action is named; the floor is naming the action of another scene of the suite.
 
     The floor is NaN where no suite has a second scene.
     """
-    named = mean_interval([float(world.names_action(text, t)) for text, t in zip(explained, test, strict=True)])
+    named = mean_interval([float(names(text, t)) for text, t in zip(explained, test, strict=True)])
     rng = np.random.default_rng(seed)
     floor = []
     for t in test:
         others = [o.action for o in test if o.category == t.category and o.id != t.id]
         if others:
-            floor.append(float(world.names_action(others[rng.integers(len(others))], t)))
+            floor.append(float(names(others[rng.integers(len(others))], t)))
     share = float(np.mean(floor)) if floor else math.nan
     return {"exact": named.mean, "ci95": named.ci95, "n": named.n, "floor": share}
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from retrodict.evaluation.judge.plan import Plan
     from retrodict.evaluation.judge.protocol import Judge
     from retrodict.transitions import Transition
-
-_ROOM = "retrodict.evaluation.judge"  # loaded by name, as its modules read this table
 
 
 @dataclass(frozen=True)
@@ -53,13 +50,16 @@ def _endpoint(plan: Plan, settings: Settings) -> Asked:
 
 
 def _local(plan: Plan, settings: Settings) -> Asked:
-    model = import_module(f"{_ROOM}.local").LocalModel(settings.model)
+    from retrodict.evaluation.judge.local import LocalModel
+
+    model = LocalModel(settings.model)
     return Asked(model.settings(settings), model.source, 1)
 
 
 def _exact(items: Sequence[Transition]) -> Judge:
-    judge: Judge = import_module(f"{_ROOM}.exact").ExactJudge(items)
-    return judge
+    from retrodict.evaluation.judge.exact import ExactJudge
+
+    return ExactJudge(items)
 
 
 JUDGES: dict[str, JudgeKind] = {

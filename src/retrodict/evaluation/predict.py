@@ -27,6 +27,7 @@ def evaluate(
     seed: int,
     sampling: Sampling = Sampling(),
     keep: Path | None = None,
+    share: tuple[int, int] = (0, 1),
     progress: Progress | None = None,
 ) -> list[ItemResult]:
     """Predict every item: one greedy frame and `n` with `sampling`, each scored by all verifiers.
@@ -36,14 +37,17 @@ def evaluate(
     `SamplingError` when the model cannot be sampled so at all.
 
     `keep` names a file of predictions (`write_predictions`). Finished batches lie beside it until it can be written,
-    and the same call again makes only what is missing. That model and settings are the same is the caller's care
-    (`run_folder.claim`); no verifier may remember earlier batches.
+    and the same call again makes only what is missing. Of several ranks, each makes its `share` (rank, number of ranks)
+    of the batches first; one of them then collects all in a call without. That model and settings are the same is the
+    caller's care (`run_folder.claim`); no verifier may remember earlier batches.
     """
 
     def every() -> list[ItemResult]:
         items: list[ItemResult] = []
         for number, start in enumerate(range(0, len(transitions), BATCH)):
             batch = transitions[start : start + BATCH]
+            if number % share[1] != share[0]:
+                continue
             make = partial(_evaluate_batch, model, batch, scorer, verifiers, n, seed, sampling)
             part = None if keep is None else parts_of(keep) / f"{number:05}.parquet"
             items += make() if part is None else _predicted_once(part, batch, n, make)
@@ -51,7 +55,7 @@ def evaluate(
                 progress.advance(len(items), len(transitions))
         return items
 
-    if keep is None:
+    if keep is None or share[1] > 1:
         return every()
     found = _predicted_once(keep, transitions, n, every)
     shutil.rmtree(parts_of(keep), ignore_errors=True)

@@ -131,18 +131,23 @@ class Source(Section):
     """Where they come from, for whoever has to get them."""
 
 
-def _as_source(value: Any) -> Any:
+def as_source(value: Any) -> Any:
+    """A section that may be written as its path alone."""
     return {"path": value} if isinstance(value, str | Path) else value
 
 
-Sources = Annotated[tuple[Annotated[Source, BeforeValidator(_as_source)], ...], Field(min_length=1)]
-"""Directories of labelled transitions, each as its path alone or as a section; their rows are mixed."""
+def as_list(value: Any) -> Any:
+    """A list that may be written as its only member."""
+    return [value] if isinstance(value, str | Path | dict) else value
+
+
+Sources = Annotated[tuple[Annotated[Source, BeforeValidator(as_source)], ...], BeforeValidator(as_list)]
 
 
 class TrainData(Section):
     """What one model learns from."""
 
-    train: Sources
+    train: Annotated[Sources, Field(min_length=1)]
     """Directories of labelled transitions, or sections with `path`, `rows`, `seed`; their rows are mixed."""
     val: RecipePath | None = None
     """Directory of transitions to measure on; by default `val_share` of `train`, whole groups only."""

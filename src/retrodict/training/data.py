@@ -30,7 +30,7 @@ class Stored(Sequence[Transition]):
     def __init__(self, rows: Sequence[Transition], places: Sequence[Place]) -> None:
         assert len(rows) == len(places)
         self.rows = rows
-        self._places = places
+        self.places = places
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -49,18 +49,18 @@ class Stored(Sequence[Transition]):
             yield from self[start : start + READ]
 
     def only(self, chosen: Sequence[int]) -> Stored:
-        return Stored([self.rows[i] for i in chosen], [self._places[i] for i in chosen])
+        return Stored([self.rows[i] for i in chosen], [self.places[i] for i in chosen])
 
     def _with_pictures(self, chosen: Sequence[int]) -> list[Transition]:
         wanted: dict[Path, set[int]] = {}
         for i in chosen:
-            wanted.setdefault(self._places[i].file, set()).add(self._places[i].row)
+            wanted.setdefault(self.places[i].file, set()).add(self.places[i].row)
         images = {
             Place(file, number): row
             for file, numbers in wanted.items()
             for number, row in zip(sorted(numbers), file_rows(file, ["source", "target"], numbers), strict=True)
         }
-        pairs = ((self.rows[i], images[self._places[i]]) for i in chosen)
+        pairs = ((self.rows[i], images[self.places[i]]) for i in chosen)
         return [replace(row, source=image.source, target=image.target) for row, image in pairs]
 
 
@@ -83,10 +83,14 @@ def source_rows(source: Source) -> Stored:
     return found.only(sorted(random.Random(source.seed).sample(range(len(found)), source.rows)))
 
 
+def joined(parts: Sequence[Stored]) -> Stored:
+    """The rows of all parts, in their order."""
+    return Stored([row for part in parts for row in part.rows], [place for part in parts for place in part.places])
+
+
 def fit_and_val(data: TrainData, seed: int) -> tuple[Stored, Stored]:
     """What to train on and what to measure on."""
-    parts = [source_rows(source) for source in data.train]
-    mixed = Stored([row for part in parts for row in part.rows], [place for part in parts for place in part._places])
+    mixed = joined([source_rows(source) for source in data.train])
     if data.val is not None:
         return mixed, stored_transitions(data.val)
     _, val = split_by_group(list(mixed.rows), data.val_share, seed)

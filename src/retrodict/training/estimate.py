@@ -25,6 +25,7 @@ from retrodict.training.prerequisites import missing_data, missing_weights
 TEXT = 48  # tokens of a prompt and an action, about
 SUPERVISED_TEXT = 20  # of an action and its end, about
 SUSTAINED = 400e12  # operations a second: 40 % of an H100's peak in bfloat16
+CPU_SUSTAINED = 60e9  # of one core, as measured with models of the size that `small` has
 GB = 1e9
 
 
@@ -52,15 +53,26 @@ class Estimate:
     def gpu_hours(self) -> float:
         return self.operations / SUSTAINED / 3600
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it is work for GPUs: more than an hour of one."""
+        return self.gpu_hours > 1
+
+    def time(self) -> str:
+        if self.is_large:
+            return f"GPU hours    about {self.gpu_hours:,.0f} on H100s, at {SUSTAINED / 1e12:.0f} TFLOP/s"
+        minutes = self.operations / CPU_SUSTAINED / 60
+        return f"CPU minutes  about {minutes:,.0f} on one core, at {CPU_SUSTAINED / 1e9:.0f} GFLOP/s"
+
     def lines(self) -> list[str]:
         assumed = f", {self.assumed:,} of which are only expected" if self.assumed else ""
         return [
             f"transitions  {self.transitions:,}{assumed}; {self.fit:,} to train on",
             f"steps        {self.steps:,} of {self.sequences:,} sequences",
-            f"tokens       {self.tokens / 1e9:,.2f} billion, {self.length:,} a sequence",
-            f"weights      {self.weights / 1e9:.2f} billion, of which {self.trained / 1e6:,.1f} million are trained",
-            f"memory       about {self.memory / GB:.0f} GB on each GPU",
-            f"GPU hours    about {self.gpu_hours:,.0f} on H100s, at {SUSTAINED / 1e12:.0f} TFLOP/s",
+            f"tokens       {_many(self.tokens)}, {self.length:,} a sequence",
+            f"weights      {_many(self.weights)}, of which {self.trained / 1e6:,.1f} million are trained",
+            f"memory       about {_bytes(self.memory)} on each {'GPU' if self.is_large else 'rank'}",
+            self.time(),
             *(f"missing      {line}" for line in self.missing),
         ]
 
@@ -70,7 +82,7 @@ def estimate(recipe: TrainRecipe) -> Estimate:
     counts = [_count(source) for source in recipe.data.train]
     total = sum(count for count, _ in counts)
     fit = total if recipe.data.val is not None else round(total * (1 - recipe.data.val_share))
-    size = _size(recipe)
+    size = size_of_recipe(recipe)
     config, steps = recipe.training, recipe.training.total_steps(fit)
     length = 1 + _images(recipe) * (size.image_tokens + size.delimiters) + TEXT
     sequences = config.batch
@@ -93,6 +105,21 @@ def estimate(recipe: TrainRecipe) -> Estimate:
         memory=_memory(recipe, size, length, trained, min(config.per_device_batch_size * supervised * width, LOGITS)),
         missing=(*missing_weights(recipe), *missing_data(recipe)),
     )
+
+
+def explanation_operations(recipe: TrainRecipe) -> float:
+    """Of one pair that an inverse model labels: a forward pass over the images and about as much text."""
+    size = size_of_recipe(recipe)
+    length = 1 + _images(recipe) * (size.image_tokens + size.delimiters) + TEXT
+    return float(2 * size.layer_weights * length + 2 * length**2 * size.attention * size.layers)
+
+
+def _many(count: int) -> str:
+    return f"{count / 1e9:,.2f} billion" if count >= 1e8 else f"{count / 1e6:.1f} million"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / GB:.0f} GB" if count >= GB else f"{count / 1e6:.0f} MB"
 
 
 def _memory(recipe: TrainRecipe, size: Size, length: int, trained: int, logits: int) -> float:
@@ -124,7 +151,8 @@ def _count(source: Source) -> tuple[int, bool]:
     return min(rows, source.rows or rows), True
 
 
-def _size(recipe: TrainRecipe) -> Size:
+def size_of_recipe(recipe: TrainRecipe) -> Size:
+    """The size of the model that a recipe trains."""
     if not get_family(recipe.family).from_scratch:
         return size_of(recipe.family, recipe.init or "")
     model, tokenizer = recipe.model, recipe.tokenizer

@@ -6,18 +6,15 @@ from pathlib import Path
 
 from retrodict.models.hub import download, is_hub_id
 from retrodict.models.registry import FAMILIES, Part, card_of, get_family
-from retrodict.recipes import load_recipe
 from retrodict.training.config import TrainRecipe
 
 
 def fetch(name: str, out: Path | None) -> tuple[list[str], list[str]]:
-    """Get what `name` needs: a recipe's file, a family, or a hub id.
+    """Get what `name` names: a family's published weights, or a hub id.
 
     Returns a line for each thing that is there now, and one for each that is missing and where to get it. Raises
     `ValueError` when `name` is none of them.
     """
-    if name.endswith((".yaml", ".yml")):
-        return _for_recipe(load_recipe(Path(name), TrainRecipe), out)
     if name in FAMILIES and FAMILIES[name].checkpoints:
         return _published(name, out or Path("models") / name)
     if is_hub_id(name):
@@ -46,7 +43,8 @@ def missing_weights(recipe: TrainRecipe) -> list[str]:
     return [f"{recipe.init}: the model to start from; retrodict download {recipe.family} --out {recipe.init}"]
 
 
-def _for_recipe(recipe: TrainRecipe, out: Path | None) -> tuple[list[str], list[str]]:
+def fetch_for(recipe: TrainRecipe, out: Path | None) -> tuple[list[str], list[str]]:
+    """The same for what a recipe needs: its model from a hub; where data comes from, it can only say."""
     fetched: list[str] = []
     missing: list[str] = []
     if recipe.init is not None and is_hub_id(recipe.init):

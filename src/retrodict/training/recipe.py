@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -21,18 +21,19 @@ from retrodict.models.small.family import SmallFamily
 from retrodict.models.small.image_tokenizer import ImageTokenizer
 from retrodict.models.small.words import Words
 from retrodict.progress import Progress
+from retrodict.prompts import Direction
 from retrodict.recipes import save_effective
 from retrodict.run_folder import Input, claim
-from retrodict.training.config import TokenizerConfig, TrainRecipe
-from retrodict.training.data import fit_and_val
-from retrodict.training.distributed import is_main, to_accelerator
+from retrodict.training.config import LoraConfig, TokenizerConfig, TrainRecipe
+from retrodict.training.data import Stored, fit_and_val
+from retrodict.training.distributed import is_main, to_accelerator, wait_until
 from retrodict.training.image_tokenizer import train_image_tokenizer
 from retrodict.training.run import train_model
 from retrodict.training.validation import validate
-from retrodict.transitions import FramePair, Transition, decode_image
+from retrodict.transitions import FramePair, decode_image
 from retrodict.versions import provenance
 
-PICTURES = 4000  # for the image tokenizer; more of the same do not make its codes better
+IMAGES = 4000  # for the image tokenizer; more of the same do not make its codes better
 
 
 def train_recipe(recipe: TrainRecipe, out: Path, progress: Progress) -> None:
@@ -61,7 +62,7 @@ def train_recipe(recipe: TrainRecipe, out: Path, progress: Progress) -> None:
         seed=recipe.seed,
         weighting=recipe.weighting,
         lora=recipe.lora,
-        base=_absolute(recipe.init),
+        base=absolute(recipe.init),
         cache=recipe.data.cache or out / "training" / "tokens",
         report=report_loss(progress),
     )
@@ -83,24 +84,29 @@ def train_recipe(recipe: TrainRecipe, out: Path, progress: Progress) -> None:
     progress.done(f"{measured['nll_per_token']['mean']:.3f} nats per token" if val else "nothing was held out")
 
 
-def _family(
-    recipe: TrainRecipe, rows: Sequence[Transition], scratch: Path, progress: Progress
-) -> Callable[[], TokenFamily]:
+def _family(recipe: TrainRecipe, rows: Stored, scratch: Path, progress: Progress) -> Callable[[], TokenFamily]:
     if recipe.init is not None:
-        if recipe.lora is not None and "base" in card_of(Path(recipe.init)):
-            raise ValueError(f"{recipe.init} is an adapter: a new one starts from a whole model, so give its base.")
-        start = load_family(recipe.init, recipe.direction)
-        if start.name != recipe.family:
-            raise ValueError(f"{recipe.init} is a model of the family {start.name}, not {recipe.family}.")
-        return lambda: start
+        return started_from(recipe.init, recipe.family, recipe.direction, recipe.lora)
     folder = scratch / "image_tokenizer"
     progress.stage("tokenizer", f"learn to write pictures as {recipe.tokenizer.codes} codes")
     learn_tokenizer(rows, recipe.tokenizer, recipe.seed, folder, report_loss(progress))
     progress.done()
-    return partial(new_small, folder, rows, recipe.model)
+    return from_nothing(folder, [row.action for row in rows.rows], recipe.model)
 
 
-def _absolute(init: str | None) -> str:
+def started_from(
+    init: str | Path, family: str, direction: Direction, lora: LoraConfig | None
+) -> Callable[[], TokenFamily]:
+    """What gives a model to start from. Raises `ValueError` for one of another family, and an adapter for adapters."""
+    if lora is not None and "base" in card_of(Path(init)):
+        raise ValueError(f"{init} is an adapter: a new one starts from a whole model, so give its base.")
+    start = load_family(init, direction)
+    if start.name != family:
+        raise ValueError(f"{init} is a model of the family {start.name}, not {family}.")
+    return lambda: start
+
+
+def absolute(init: str | None) -> str:
     """A folder by its whole path, so that the adapter finds it from anywhere; a hub id as it is."""
     return str(Path(init).resolve()) if init and Path(init).is_dir() else init or ""
 
@@ -116,6 +122,8 @@ def learn_tokenizer(
 
     The folder appears under its name when it is complete.
     """
+    if not is_main():
+        wait_until(folder.is_dir)
     if folder.is_dir():
         return
     trained = train_image_tokenizer(_pictures(rows, config.image_size, seed), config, seed, report)
@@ -130,17 +138,19 @@ def learn_tokenizer(
 
 
 def _pictures(rows: Sequence[FramePair], side: int, seed: int) -> list[Image.Image]:
-    """Up to `PICTURES` pictures of the rows, chosen by the seed, at the size of the tokenizer."""
+    """Up to `IMAGES` pictures of the rows, chosen by the seed, at the size of the tokenizer."""
     encoded = [data for row in rows for data in (row.source, row.target) if data is not None]
-    chosen = random.Random(seed).sample(encoded, min(PICTURES, len(encoded)))
+    chosen = encoded if len(encoded) <= IMAGES else random.Random(seed).sample(encoded, IMAGES)
     # One at a time: thousands of photographs at full size would not fit into memory.
     return [decode_image(data, "picture").resize((side, side), Image.Resampling.BOX) for data in chosen]
 
 
-def new_small(tokenizer: Path, rows: Sequence[Transition], config: ModelConfig) -> SmallFamily:
-    """A small model with random weights that can say what the rows' actions say."""
-    words = Words.from_texts(row.action for row in rows)
-    return SmallFamily.new(ImageTokenizer.load(tokenizer), words, **config.model_dump())
+def from_nothing(
+    tokenizer: Path, texts: Iterable[str], config: ModelConfig, **options: Any
+) -> Callable[[], SmallFamily]:
+    """What makes a small model with random weights that knows the words of `texts`."""
+    images, words = ImageTokenizer.load(tokenizer), Words.from_texts(texts)  # now, as making a tokenizer draws numbers
+    return lambda: SmallFamily.new(images, words, **config.model_dump(), **options)
 
 
 def report_loss(progress: Progress) -> Callable[[int, int, float], None]:

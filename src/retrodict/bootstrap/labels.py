@@ -1,0 +1,69 @@
+"""What really happened in pairs mined from a world's videos. For measuring only: no stage of the method reads it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrodict.stats import mean_interval
+from retrodict.training.data import Stored
+from retrodict.transitions import Transition
+from retrodict.worlds.base import World
+
+CONFIDENCE_BINS = 5
+
+
+def with_true_labels(world: World, transitions: Stored, truth: Path) -> Stored:
+    """The transitions that show one action, with its true name in one of the world's wordings, chosen by id."""
+    rows, places = [], []
+    for row, place in zip(transitions.rows, transitions.places, strict=True):
+        action = world.true_action(row, truth)
+        if action is not None:
+            wordings = world.wordings(action)
+            digest = hashlib.blake2b(row.id.encode(), digest_size=8).digest()
+            text = wordings[int.from_bytes(digest) % len(wordings)]
+            rows.append(replace(row, action=text, action_source="template"))
+            places.append(place)
+    return Stored(rows, places)
+
+
+def labelling(
+    world: World, annotated: Sequence[Transition], selected: Sequence[Transition], truth: Path
+) -> dict[str, Any]:
+    """Share of exact labels among pairs that show one action, in all, by confidence, and among those selected."""
+    chosen = {t.id for t in selected}
+    rows: list[tuple[Transition, float]] = []
+    for t in annotated:
+        action = world.true_action(t, truth)
+        if action is not None:
+            rows.append((t, float(world.same_action(t.action, action))))
+    exact = mean_interval([right for _, right in rows])
+    return {
+        "exact": exact.mean,
+        "ci95": exact.ci95,
+        "n": exact.n,
+        "mined": len(annotated),
+        "single_action": len(rows),
+        "selected": len(selected),
+        # A selected pair that shows no or several actions has no right label, so it counts as wrong here.
+        "selected_exact": sum(right for t, right in rows if t.id in chosen) / len(selected),
+        "by_confidence": _by_confidence(rows),
+    }
+
+
+def _by_confidence(rows: Sequence[tuple[Transition, float]]) -> list[dict[str, Any]]:
+    ordered = sorted(rows, key=lambda row: row[0].logprob)
+    bins = [chunk for chunk in np.array_split(np.arange(len(ordered)), CONFIDENCE_BINS) if len(chunk)]
+    entries = []
+    for chunk in bins:
+        low, high = ordered[chunk[0]][0].logprob, ordered[chunk[-1]][0].logprob
+        exact = mean_interval([ordered[i][1] for i in chunk])
+        entry = {"low": low, "high": high, "exact": exact.mean, "ci95": exact.ci95, "n": exact.n}
+        entries.append({k: (None if isinstance(v, float) and math.isnan(v) else v) for k, v in entry.items()})
+    return entries

@@ -1,0 +1,152 @@
+"""The whole loop, on a simulated world or on one's own labelled pairs and videos.
+
+videos -> mine -> inverse model on the labelled pairs -> annotate -> select -> forward models on the labelled pairs
+alone (FT) and on labelled + annotated ones (FDM), and those of ablations -> verified predictions -> report.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from functools import partial
+from pathlib import Path
+
+from retrodict.bootstrap import stages
+from retrodict.bootstrap.recipe import TINY, BootstrapRecipe
+from retrodict.bootstrap.runner import Stage, run_stages
+from retrodict.bootstrap.stages import Context
+from retrodict.progress import Progress
+from retrodict.recipes import save_effective
+from retrodict.run_folder import Input, claim
+from retrodict.training.config import TrainConfig
+from retrodict.training.distributed import is_main, join, meet, process_count
+from retrodict.versions import command_line
+
+SEQUENCES_PER_SECOND = 120  # that one core trains a small model with: only for the time left
+RECIPES = Path(__file__).parent / "recipes"  # demo.yaml and its kin
+
+
+def run_bootstrap(recipe: BootstrapRecipe, out: Path, progress: Progress) -> None:
+    """Run the loop, or go on with it, and write `results.json` and `report.html`.
+
+    Args:
+        recipe: what to learn from, and how.
+        out: the run's folder.
+        progress: is told of every stage.
+
+    Raises:
+        ValueError: there are no videos, no labelled pairs or none to test on; ranks cannot share a training step; or
+            `out` holds a run with another recipe.
+    """
+    began = time.monotonic()
+    _check(recipe)
+    join()
+    failed: BaseException | None = None
+    try:
+        if is_main() and claim(out, "bootstrap", recipe.model_dump(mode="json"), inputs=_inputs(recipe)):
+            save_effective(recipe, out)
+    except ValueError as error:
+        failed = error
+    meet(failed)
+    if failed is not None:
+        raise failed
+    context = Context(out, recipe)
+    run_stages(stages_of(context), out, context, progress)
+    if is_main():
+        from retrodict.bootstrap.results import write_results
+
+        progress.stage("report", "put everything on one page")
+        write_results(context, command=command_line(), wall_seconds=time.monotonic() - began)
+        progress.done("report.html")
+    meet()
+
+
+def _inputs(recipe: BootstrapRecipe) -> dict[str, Input]:
+    data = recipe.data
+    return {
+        "data.labelled": [source.path for source in data.labelled],
+        "data.only_inverse": [source.path for source in data.only_inverse],
+        "data.videos": [videos.path for videos in data.videos],
+        "data.test": data.test,
+        "init": None if recipe.init == TINY else recipe.init,
+        "labeller": recipe.labeller,
+    }
+
+
+def _check(recipe: BootstrapRecipe) -> None:
+    """Hours of training later would be a bad time to find that something is missing."""
+    if recipe.data.videos:
+        stages.clips(recipe)
+    if recipe.world is None or recipe.data.test is not None:
+        stages.held_out(recipe)
+    for name, config in (("inverse", recipe.inverse), ("forward", recipe.forward)):
+        if config.gradient_accumulation_steps % process_count():
+            raise ValueError(
+                f"{process_count()} ranks cannot share {config.gradient_accumulation_steps} forward passes a step: set "
+                f"{name}.gradient_accumulation_steps to a multiple of {process_count()}."
+            )
+
+
+def stages_of(context: Context) -> list[Stage]:
+    """The stages of a recipe, those that should begin first at the front."""
+    recipe, run = context.recipe, stages
+    world, trains = recipe.world, recipe.labeller is None
+    inverse, forward = _seconds(recipe.inverse), _seconds(recipe.forward)
+    test = recipe.bench.items if world is None else world.test
+    bench = 5 + 0.008 * test * (1 + recipe.bench.n)
+    data = "world" if world else "split"
+    films = world if not recipe.data.videos else None
+    learns = recipe.init is None or recipe.init == TINY
+    base = "tokenizer" if learns else data
+    learn_from = (data,) if world else (data, "mine")
+    tokens = (
+        "make a tiny model" if recipe.init else f"learn to write images as {math.prod(recipe.tokenizer.grid)} tokens"
+    )
+    idm = ("idm",) if trains else ()
+
+    def stage(name: str, purpose: str, seconds: float, needs: tuple[str, ...], *, shared: bool = False) -> Stage:
+        return Stage(name, purpose, seconds, getattr(run, name), needs, shared)
+
+    found = [Stage(data, "labelled and test transitions", 4, run.data)]
+    if learns:
+        found.append(stage("tokenizer", tokens, 20, learn_from if recipe.init is None else (data,)))
+    if films:
+        found.append(stage("videos", "film unlabelled videos of the same world", 0.025 * films.videos, ()))
+    if trains:
+        found.append(stage("idm", "learn which action lies between two frames", inverse, (base,), shared=True))
+    found += [
+        stage("mine", "find moments between which something happened", 35, ("videos",) if films else ()),
+        stage("ft", "learn to predict from the labelled pairs alone", forward, (base,), shared=True),
+        stage("annotate", "let the inverse model label the mined pairs", 80, ("mine", *idm), shared=True),
+        stage("select", "keep the labels it is most sure of", 3, ("annotate",)),
+        stage("fdm", "learn to predict from labelled and annotated pairs", forward, ("select", base), shared=True),
+    ]
+    if "true_labels" in recipe.ablations:
+        needs = ("select", base)
+        found.append(stage("fdm_true_labels", "the same with true labels: the ceiling", forward, needs, shared=True))
+    if "weighted" in recipe.ablations:
+        needs = ("select", base)
+        found.append(stage("fdm_weighted", "the same with recognition-weighted loss", forward, needs, shared=True))
+    if "no_change_mask" in recipe.ablations:
+        found.append(stage("idm_plain", "an inverse model without the change mask", inverse, (base,), shared=True))
+    plain = ("idm_plain",) if "no_change_mask" in recipe.ablations else ()
+    found.append(
+        stage("probe", "ask which of two transitions each model prefers", 60, ("fdm", "ft", *idm, *plain), shared=True)
+    )
+    if films:
+        found.append(stage("check_labels", "compare the labels with what really happened", 6, ("select",)))
+    return found + [
+        Stage(
+            f"bench_{name}",
+            f"predict the test actions with {name}, verified",
+            bench,
+            partial(run.bench, name),
+            (name, *idm),
+            shared=True,
+        )
+        for name in context.systems
+    ]
+
+
+def _seconds(training: TrainConfig) -> float:
+    return 5 + training.steps * training.batch / SEQUENCES_PER_SECOND

@@ -1,0 +1,215 @@
+"""The whole loop from published checkpoints, on two ranks, after a kill, in another world and with another family."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loop_data import moving_square, write_checkpoint, write_labelled, write_video
+from typer.testing import CliRunner
+
+from retrodict.cli import app
+from retrodict.transitions import read_transitions
+
+RECIPE = """
+data: {labelled: labelled, test: test, videos: [videos]}
+lora: {rank: 2, alpha: 400, dropout: 0.0}
+mine: {min_gap: 2, frames_per_clip: 4, min_motion: 0.0, cuts: false}
+inverse: &training
+  {steps: 3, per_device_batch_size: 2, gradient_accumulation_steps: 2, learning_rate: 0.01, warmup_steps: 1,
+  optimizer: adamw}
+forward: *training
+select: {top_k: 2}
+bench: {n: 2, items: 4}
+"""
+
+
+def make_data(folder: Path, *, labelled: int = 8, test: int = 3) -> Path:
+    write_labelled(folder / "labelled", moving_square(labelled + 1), labelled)
+    write_labelled(folder / "test", moving_square(test + 1, seed=1), test, "test")
+    write_video(folder / "videos" / "square.mp4", moving_square(30, seed=2))
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return folder / "recipe.yaml"
+
+
+@pytest.mark.parametrize("family", ["chameleon", "liquid", "emu3", "janus"])
+def test_a_published_checkpoint_goes_from_pairs_and_video_to_a_report(
+    family: str, tmp_path: Path, shared_data: Path
+) -> None:
+    recipe, out = make_data(tmp_path), tmp_path / "out"
+    (tmp_path / "videos" / "square.mp4").unlink()
+    (tmp_path / "videos" / "real.mp4").symlink_to(shared_data / "clips" / "dog_snow_5fps.mp4")
+    write_checkpoint(tmp_path / "checkpoint", family)
+    command = ["bootstrap", str(recipe), "--out", str(out), "--quiet"]
+    command += [f"--set=family={family}", f"--set=init={tmp_path / 'checkpoint'}"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    results = json.loads((out / "results.json").read_text())
+    assert {"copy", "round_trip_target", "ft", "fdm", "fdm, best by idm_fdm"} <= set(results["all"])
+    assert results["all"]["fdm"]["n"] == 3
+    assert results["annotation"]["selected"] == 2
+    assert {row.action_source for row in read_transitions(out / "selected")} == {"idm"}
+    assert not (out / "image_tokenizer").exists()
+    for name in ("idm", "ft", "fdm"):  # adapters, not copies of the model
+        assert (out / name / "adapter_model.safetensors").is_file()
+        assert json.loads((out / name / "retrodict.json").read_text())["base"] == str(tmp_path / "checkpoint")
+    assert (out / "report.html").is_file()
+
+
+SMALL = [
+    "lora=null",
+    "tokenizer={image_size: 96, patch: 32, codes: 8, width: 16, code_dim: 4, warm_steps: 3, steps: 3}",
+]
+SMALL += ["model={hidden: 16, layers: 1, heads: 2}"]
+
+
+def start(recipe: Path, out: Path, ranks: int, sets: list[str]) -> list[subprocess.Popen[str]]:
+    """The command as `torchrun` starts it on each rank."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "retrodict", "bootstrap", str(recipe), "--out", str(out), "-q"]
+    command += [f"--set={value}" for value in sets]
+    shared = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if ranks > 1 else {}
+    return [
+        subprocess.Popen(
+            command,
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        for rank in range(ranks)
+    ]
+
+
+def finish(started: list[subprocess.Popen[str]]) -> list[str]:
+    try:
+        return [process.communicate(timeout=300)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+
+
+def outcome(out: Path) -> dict[str, Any]:
+    results = json.loads((out / "results.json").read_text())
+    items = [
+        [(line["id"], line["greedy"]["verifiers"], [frame["verifiers"] for frame in line["pool"]]) for line in lines]
+        for lines in (
+            [json.loads(line) for line in (out / "items" / f"{name}.jsonl").read_text().splitlines()]
+            for name in ("ft", "fdm")
+        )
+    ]
+    return {
+        "labels": [(row.id, row.action) for row in read_transitions(out / "annotated")],
+        "selected": [(row.id, row.action) for row in read_transitions(out / "selected")],
+        "frames": {name: results["all"][name]["l1"] for name in ("ft", "fdm", "fdm, best by idm_fdm")},
+        "nll": {name: entry["per_token"]["mean"] for name, entry in results["loglik"].items()},
+        "probe": set(results["probe"]),
+        "items": [[id for id, *_ in rows] for rows in items],
+    }
+
+
+def test_two_ranks_give_what_one_gives_and_a_kill_costs_nothing(tmp_path: Path) -> None:
+    recipe = make_data(tmp_path, test=40)  # two batches of predictions
+    sets = [*SMALL, "bench.items=40"]
+    alone = start(recipe, tmp_path / "alone", 1, sets)
+    assert alone[0].communicate(timeout=400)[0] is not None and alone[0].returncode == 0
+
+    out = tmp_path / "together"
+    killed = start(recipe, out, 2, sets)
+    deadline = time.monotonic() + 240
+    while not (out / "stages" / "idm.json").is_file():
+        assert all(process.poll() is None for process in killed), finish(killed)
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for process in killed:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+    before = (out / "stages" / "idm.json").read_text()
+    again = start(recipe, out, 2, sets)
+    said = finish(again)
+    assert [process.returncode for process in again] == [0, 0], "\n".join(said)
+    assert (out / "stages" / "idm.json").read_text() == before
+
+    one, two = outcome(tmp_path / "alone"), outcome(out)
+    assert two["labels"] == one["labels"]
+    assert two["selected"] == one["selected"]
+    assert two["items"] == one["items"]
+    assert two["probe"] == one["probe"]
+    assert two["frames"] == pytest.approx(one["frames"], abs=1e-6)
+    assert two["nll"] == pytest.approx(one["nll"], abs=1e-5)
+
+
+def test_when_one_rank_fails_all_end(tmp_path: Path) -> None:
+    recipe = make_data(tmp_path)
+    (tmp_path / "videos" / "square.mp4").write_bytes(b"no video")
+    started = start(recipe, tmp_path / "out", 2, SMALL)
+    said = finish(started)
+    assert [process.returncode for process in started] == [2, 2], "\n".join(said)
+    assert "No frame pairs were found" in said[0]
+    assert "rank 0 failed" in said[1]
+
+
+def test_ranks_that_cannot_share_a_step_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = make_data(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    command = ["bootstrap", str(recipe), "--out", str(tmp_path / "out"), *(f"--set={value}" for value in SMALL)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2
+    assert "set inverse.gradient_accumulation_steps to a multiple of 3" in done.output
+    assert not (tmp_path / "out").exists()
+
+
+OWN = """
+import sys
+
+liquid = registry.get_family("liquid")
+registry.FAMILIES["own"] = replace(
+    liquid, name="own", path="own_family:OwnFamily", tiny="own_family:tiny_own", model_types=("own",)
+)
+if __name__ == "__main__":
+    from retrodict.cli import main
+    main()
+"""
+MODULE = """
+from retrodict.models.liquid import LiquidFamily
+from retrodict.models.tiny import tiny_liquid
+
+class OwnFamily(LiquidFamily):
+    name = "own"
+
+def tiny_own(texts):
+    liquid = tiny_liquid(texts)
+    return OwnFamily(liquid.module, liquid.images, liquid.words)
+"""
+
+
+def test_a_family_of_one_module_and_one_record_runs_the_loop_its_dry_run_and_the_demo(tmp_path: Path) -> None:
+    (tmp_path / "own_family.py").write_text(MODULE)
+    (tmp_path / "main.py").write_text(OWN)
+    recipe = make_data(tmp_path)
+
+    def run(*command: str) -> str:
+        line = [sys.executable, str(tmp_path / "main.py"), *command]
+        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=400)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "GPU hours" in run("bootstrap", str(recipe), "--dry-run", "--set=family=own", "--set=init=some/own")
+    out = tmp_path / "out"
+    run("bootstrap", str(recipe), "--out", str(out), "-q", "--set=family=own", "--set=init=tiny")
+    assert json.loads((out / "fdm" / "retrodict.json").read_text())["family"] == "own"
+    small = "world={name: tabletop, labelled: 8, test: 5, videos: 1, actions: 2}"
+    sets = [small, "select.top_k=2", "inverse.steps=2", "forward.steps=2", "ablations=[]"]
+    run("demo", "--family", "own", "--out", str(tmp_path / "demo"), "-q", *(f"--set={value}" for value in sets))
+    assert json.loads((tmp_path / "demo" / "results.json").read_text())["family"] == "own"

@@ -213,3 +213,36 @@ def test_a_family_of_one_module_and_one_record_runs_the_loop_its_dry_run_and_the
     sets = [small, "select.top_k=2", "inverse.steps=2", "forward.steps=2", "ablations=[]"]
     run("demo", "--family", "own", "--out", str(tmp_path / "demo"), "-q", *(f"--set={value}" for value in sets))
     assert json.loads((tmp_path / "demo" / "results.json").read_text())["family"] == "own"
+
+
+DOTS = """
+from retrodict.worlds import WORLDS
+
+WORLDS["dots"] = "toy_world"
+if __name__ == "__main__":
+    from retrodict.cli import main
+    main()
+"""
+
+
+def test_a_world_of_one_file_runs_the_demo(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(DOTS)
+    training = "{steps: 2, per_device_batch_size: 4}"
+    sets = ["world={name: dots, labelled: 8, test: 6, videos: 3, actions: 4}", "mine.min_motion=0", "mine.min_gap=4"]
+    sets += [f"inverse={training}", f"forward={training}", "tokenizer={warm_steps: 3, steps: 3}", "select.top_k=2"]
+    sets += ["bench.n=2", "ablations=[true_labels]"]
+    command = [sys.executable, str(tmp_path / "main.py"), "demo", "--out", str(tmp_path / "out"), "-q"]
+    done = subprocess.run(
+        [*command, *(f"--set={value}" for value in sets)],
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["ground_truth"]["score"] == 1
+    assert results["systems"]["copy"]["greedy"]["score"] == 0
+    assert results["annotation"]["single_action"] > 0

@@ -6,18 +6,18 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from PIL import Image
 
 from retrodict.bootstrap.recipe import TINY
 from retrodict.bootstrap.runner import MEMORY, read_records
+from retrodict.bootstrap.scoring import round_trip, scorer
 from retrodict.bootstrap.stages import LABELLING, Context, read_probe
 from retrodict.evaluation.bench import write_recognition
 from retrodict.evaluation.exact import exactness
 from retrodict.evaluation.metrics import L1_PROTOCOL, l1
-from retrodict.evaluation.pool import ItemResult, Scored, Scorer, chosen, exact_scorer, no_state, score_images
+from retrodict.evaluation.pool import ItemResult, Scored, Scorer, chosen, score_images
 from retrodict.evaluation.predict import evaluate
 from retrodict.evaluation.predictions import read_predictions
 from retrodict.evaluation.summary import compare, estimate, summarise
@@ -33,7 +33,6 @@ from retrodict.worlds.base import World
 
 NOTE = "Tiny model with random weights: this run shows that all parts fit together, and its numbers mean nothing."
 VERIFIERS = ("idm", "idm_fdm")
-SAME = 0.5 / 255  # images that differ by less show the same tokens
 
 Items = Mapping[str, Sequence[ItemResult]]
 Shown = Callable[[int], Image.Image | None]
@@ -86,37 +85,12 @@ def write_results(context: Context, *, command: str, wall_seconds: float) -> Non
     write_report(out)
 
 
-def scorer(test: Sequence[Transition], family: TokenFamily) -> Scorer:
-    """The most exact scorer of these transitions: their world's, else one that only tells copies."""
-    world = world_of(test)
-    return _CopyScorer(family) if world is None else exact_scorer(world)
-
-
-class _CopyScorer:
-    """Says of a frame only whether it is the source again, as it is or through the image tokenizer."""
-
-    def __init__(self, family: TokenFamily) -> None:
-        self._family = family
-        self._sources: dict[str, tuple[Image.Image, Image.Image]] = {}
-
-    def __call__(self, image: Image.Image, row: Transition) -> Scored:
-        if row.id not in self._sources:
-            source = row.source_image
-            self._sources = {row.id: (source, _round_trip(self._family, [source])[0])}  # an item's frames come together
-        copies = any(s.size == image.size and l1(image, s) < SAME for s in self._sources[row.id])
-        return replace(no_state(image, row), copy=float(copies))
-
-
-def _round_trip(family: TokenFamily, images: Sequence[Image.Image]) -> list[Image.Image]:
-    return list(family.decode(family.encode(images).codes_NL))
-
-
 def _checks(family: TokenFamily, test: Sequence[Transition], score: Scorer) -> dict[str, Any]:
     """What the scorer says of the truth, as it is and through the image tokenizer."""
     targets = [t.target_image for t in test]
     return {
         "ground_truth": estimate(score_images(targets, test, score)),
-        "tokenizer_round_trip": estimate(score_images(_round_trip(family, targets), test, score)),
+        "tokenizer_round_trip": estimate(score_images(round_trip(family, targets), test, score)),
     }
 
 
@@ -126,7 +100,7 @@ def _closeness(
     """L1 to the true frame, per class and over all, of every system, of copying, and of the tokenizer alone."""
     shown: dict[str, Shown] = {
         "copy": lambda i: test[i].source_image,
-        "round_trip_target": lambda i: _round_trip(family, [test[i].target_image])[0],
+        "round_trip_target": lambda i: round_trip(family, [test[i].target_image])[0],
     }
     for name, rows in items.items():
         shown[name] = lambda i, rows=rows: _decoded(rows[i].greedy)  # type: ignore[misc]

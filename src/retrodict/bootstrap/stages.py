@@ -338,7 +338,7 @@ def check_labels(context: Context, progress: Progress) -> str:
 
 def bench(name: str, context: Context, progress: Progress) -> str:
     """One greedy frame and a pool of candidates for every test action, with all verifiers' scores."""
-    from retrodict.bootstrap.results import scorer
+    from retrodict.bootstrap.scoring import scorer
     from retrodict.dynamics.verify import InverseAndForwardLikelihood, InverseLikelihood
     from retrodict.evaluation.predict import evaluate
     from retrodict.evaluation.predictions import write_items

@@ -78,11 +78,11 @@ def start(recipe: Path, out: Path, ranks: int, sets: list[str]) -> list[subproce
         port = str(probe.getsockname()[1])
     command = [sys.executable, "-m", "retrodict", "bootstrap", str(recipe), "--out", str(out), "-q"]
     command += [f"--set={value}" for value in sets]
-    shared = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if ranks > 1 else {}
+    shared = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     return [
         subprocess.Popen(
             command,
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            env=os.environ | ({"RANK": str(rank), "LOCAL_RANK": str(rank), **shared} if ranks > 1 else {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -122,8 +122,9 @@ def outcome(out: Path) -> dict[str, Any]:
 def test_two_ranks_give_what_one_gives_and_a_kill_costs_nothing(tmp_path: Path) -> None:
     recipe = make_data(tmp_path, test=40)  # two batches of predictions
     sets = [*SMALL, "bench.items=40"]
-    alone = start(recipe, tmp_path / "alone", 1, sets)
-    assert alone[0].communicate(timeout=400)[0] is not None and alone[0].returncode == 0
+    (alone,) = start(recipe, tmp_path / "alone", 1, sets)
+    said = alone.communicate(timeout=400)[0]
+    assert alone.returncode == 0, said
 
     out = tmp_path / "together"
     killed = start(recipe, out, 2, sets)
@@ -137,8 +138,8 @@ def test_two_ranks_give_what_one_gives_and_a_kill_costs_nothing(tmp_path: Path) 
         process.communicate(timeout=60)
     before = (out / "stages" / "idm.json").read_text()
     again = start(recipe, out, 2, sets)
-    said = finish(again)
-    assert [process.returncode for process in again] == [0, 0], "\n".join(said)
+    lines = finish(again)
+    assert [process.returncode for process in again] == [0, 0], "\n".join(lines)
     assert (out / "stages" / "idm.json").read_text() == before
 
     one, two = outcome(tmp_path / "alone"), outcome(out)
@@ -171,7 +172,8 @@ def test_ranks_that_cannot_share_a_step_are_refused_at_once(tmp_path: Path, monk
 
 
 OWN = """
-import sys
+from dataclasses import replace
+from retrodict.models import registry
 
 liquid = registry.get_family("liquid")
 registry.FAMILIES["own"] = replace(

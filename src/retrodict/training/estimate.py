@@ -55,12 +55,13 @@ class Estimate:
 
     @property
     def is_large(self) -> bool:
-        """Whether it is work for GPUs: more than an hour of one."""
-        return self.gpu_hours > 1
+        """Whether it is work for GPUs."""
+        return self.weights > 1e8
 
     def time(self) -> str:
         if self.is_large:
-            return f"GPU hours    about {self.gpu_hours:,.0f} on H100s, at {SUSTAINED / 1e12:.0f} TFLOP/s"
+            hours = f"{self.gpu_hours:,.0f}" if self.gpu_hours > 10 else f"{self.gpu_hours:.2f}"
+            return f"GPU hours    about {hours} on H100s, at {SUSTAINED / 1e12:.0f} TFLOP/s"
         minutes = self.operations / CPU_SUSTAINED / 60
         return f"CPU minutes  about {minutes:,.0f} on one core, at {CPU_SUSTAINED / 1e9:.0f} GFLOP/s"
 

@@ -121,7 +121,8 @@ def outcome(out: Path) -> dict[str, Any]:
 
 def test_two_ranks_give_what_one_gives_and_a_kill_costs_nothing(tmp_path: Path) -> None:
     recipe = make_data(tmp_path, test=40)  # two batches of predictions
-    sets = [*SMALL, "bench.items=40"]
+    write_video(tmp_path / "videos" / "other.mp4", moving_square(30, seed=3))
+    sets = [*SMALL, "bench.items=40", "select.top_k=4"]  # 8 and 12 rows: steps of 4 sequences divide them
     (alone,) = start(recipe, tmp_path / "alone", 1, sets)
     said = alone.communicate(timeout=400)[0]
     assert alone.returncode == 0, said

@@ -7,6 +7,7 @@ import random
 from itertools import pairwise
 
 import av
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +15,7 @@ from PIL import Image
 from retrodict.video import ClipRef, MineConfig, process_clip
 from retrodict.video.decode import luma, open_video
 from retrodict.video.frame_buffer import FrameBuffer
-from retrodict.video.motion import sharpness
+from retrodict.video.motion import Meter, sharpness
 
 CUTS = {"bikes_cuts.mp4": [30, 76, 137, 187, 242], "dog_snow_5fps.mp4": [25], "sintel_trailer_10s.mp4": [214]}
 
@@ -205,6 +206,22 @@ def test_pictures_too_thin_for_flow_are_a_reason(tmp_path, size):
     noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3)).astype(np.uint8)
     write_video(tmp_path / "thin.mp4", [np.roll(noise, step, 0) for step in range(30)], codec="mpeg4")
     assert mined(tmp_path / "thin.mp4").reason == "too_small"
+
+
+def test_motion_does_not_depend_on_where_arrays_lie_in_memory():
+    frames, _ = toy_world(3, actions=2)
+    planes = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+
+    def motion():
+        meter = Meter(MineConfig(), 30.0)
+        for i, plane in enumerate(planes):
+            meter.push(i, i / 30, i, plane)
+        return meter.finish().motion.tolist()
+
+    first, blocks = motion(), []
+    for size in range(24):  # each moves what is allocated next
+        blocks.append([np.zeros(1000 + 48 * size + 16 * i, np.uint8) for i in range(7)])
+        assert motion() == first
 
 
 def test_what_is_held_is_bounded_and_holds_the_picks(tmp_path, monkeypatch):

@@ -19,23 +19,23 @@ ACTION = "push the red ball to the left"
 TRAIN = """
 direction: forward
 data: {train: [pairs]}
-tokenizer: {image_size: 24, patch: 8, codes: 8, warm_steps: 2, steps: 2, batch: 2}
+tokenizer: {image_size: 24, patch: 8, codes: 8, warm_steps: 2, steps: 2, batch_size: 2}
 model: {hidden: 8, layers: 1, heads: 2}
-training: {steps: 2, batch: 2}
+training: {steps: 2, per_device_batch_size: 2}
 """
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with a picture, three files that are none, and a folder without videos."""
+    """The current folder, with an image, three files that are none, and a folder without videos."""
     monkeypatch.chdir(tmp_path)
-    picture = tabletop.draw(tabletop.sample(1, 0)[0].source)
-    picture.save("frame.png")
+    image = tabletop.draw(tabletop.sample(1, 0)[0].source)
+    image.save("frame.png")
     whole = Path("frame.png").read_bytes()
     Path("cut.png").write_bytes(whole[: len(whole) // 2])
     Image.effect_noise((64, 64), 80).save("cut.jpg")
     Path("cut.jpg").write_bytes(Path("cut.jpg").read_bytes()[:700])
-    Path("text.png").write_text("this is no picture")
+    Path("text.png").write_text("this is no image")
     Path("empty.png").touch()
     Path("novideos").mkdir()
     Path("novideos/readme.txt").touch()
@@ -52,22 +52,22 @@ PREDICT = ["predict", "frame.png", ACTION, "--out", "next.png"]
     [
         (["predict", "none.png", ACTION], "none.png: no such file or directory"),
         (["predict", "novideos", ACTION], "novideos: is a directory"),
-        (["predict", "text.png", ACTION], "text.png is no picture, or of a kind that cannot be read."),
-        (["predict", "empty.png", ACTION], "empty.png is no picture, or of a kind that cannot be read."),
-        (["predict", "cut.png", ACTION], "cut.png is a broken picture: "),
-        (["predict", "cut.jpg", ACTION], "cut.jpg is a broken picture: "),
+        (["predict", "text.png", ACTION], "text.png is no image, or of a kind that cannot be read."),
+        (["predict", "empty.png", ACTION], "empty.png is no image, or of a kind that cannot be read."),
+        (["predict", "cut.png", ACTION], "cut.png is a broken image: "),
+        (["predict", "cut.jpg", ACTION], "cut.jpg is a broken image: "),
         (["predict", "frame.png", ""], "An action is empty: say in words what happens"),
         (["predict", "frame.png", "?!"], "The action is empty: say in words what happens"),
         (
             ["predict", "frame.png", "push the crimson bal to the left"],
             "This model does not know 'crimson', 'bal' (did you mean 'ball'?). Its words are: a, add, ",
         ),
-        ([*PREDICT[:-1], "next.xyz"], "next.xyz: pictures cannot be written as .xyz; use .png."),
+        ([*PREDICT[:-1], "next.xyz"], "next.xyz: images cannot be written as .xyz; use .png."),
         ([*PREDICT[:-1], "novideos"], "novideos is a folder: --out names a file."),
         ([*PREDICT, "--model", "nothing"], "There is no model 'nothing': give a folder"),
         (["explain", "frame.png", "none.png"], "none.png: no such file or directory"),
         (["rollout", "frame.png", ACTION, "fly away", "--out", "steps"], "This model does not know 'fly'"),
-        (["rerank", "frame.png", ACTION, "text.png"], "text.png is no picture"),
+        (["rerank", "frame.png", ACTION, "text.png"], "text.png is no image"),
         (["mine", "novideos", "--out", "out", "--quiet"], "novideos holds no video: looked for "),
         (["mine", "nowhere", "--out", "out", "--quiet"], "nowhere does not exist"),
         (["train", "broken.yaml", "--out", "out"], "broken.yaml: `traning`: unknown key; did you mean `training`?"),

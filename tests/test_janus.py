@@ -190,7 +190,7 @@ def test_both_sides_of_pictures_stay_as_published(family: JanusFamily, tmp_path:
 
 def test_a_reader_and_a_writer_of_unlike_grids_are_refused(family: JanusFamily) -> None:
     family.module.config.vision_config.num_image_tokens = 9
-    with pytest.raises(ValueError, match="reads pictures as 9 tokens but writes 16"):
+    with pytest.raises(ValueError, match="reads images as 9 tokens but writes 16"):
         JanusFamily(family.module, family.images, family.words, {})
 
 

@@ -33,7 +33,7 @@ from retrodict.data.ssv2 import shows_action
 from retrodict.transitions import Transition, read_rows
 from retrodict.transitions import read_transitions as read_written
 from retrodict.video import MineConfig, mine
-from retrodict.video.mining import with_pictures
+from retrodict.video.mining import with_images
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +115,7 @@ def test_epic_segments_give_first_and_last_frame(annotations, tmp_path):
         executor_name="serial",
     )
     assert result.clips == 2 and result.pairs > 0
-    rows = list(with_pictures(read_rows(tmp_path / "out"), tmp_path))
+    rows = list(with_images(read_rows(tmp_path / "out"), tmp_path))
     assert all(number_on(row.target_image) == row.frame_target for row in rows)
 
 

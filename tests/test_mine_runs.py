@@ -22,7 +22,7 @@ import retrodict
 from retrodict.progress import EventProgress
 from retrodict.transitions import read_rows
 from retrodict.video import ClipRef, MineConfig, mine
-from retrodict.video.mining import tally, with_pictures
+from retrodict.video.mining import tally, with_images
 
 CONFIG = MineConfig(min_gap=4, frames_per_clip=4)
 
@@ -99,7 +99,7 @@ def test_pictures_that_were_left_out_are_decoded_on_demand(videos, expected, tmp
     mine(videos, tmp_path / "without", MineConfig(min_gap=4, frames_per_clip=4, frames=False), executor_name="serial")
     bare = read_rows(tmp_path / "without")
     assert bare[0].source is None
-    restored = list(with_pictures(bare, videos))
+    restored = list(with_images(bare, videos))
     assert [(r.source, r.target) for r in restored] == [(r.source, r.target) for r in read_rows(tmp_path / "with")]
 
 

@@ -167,7 +167,7 @@ def test_loss_weights() -> None:
 def test_nothing_to_train_on(family: SmallFamily, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no examples to train the inverse model on"):
         train(family, "inverse", [], TrainConfig(steps=1), tmp_path)
-    with pytest.raises(ValueError, match="no pictures to train the image tokenizer on"):
+    with pytest.raises(ValueError, match="no images to train the image tokenizer on"):
         train_image_tokenizer([], TokenizerConfig())
 
 

@@ -21,16 +21,16 @@ CONFIDENCE_BINS = 5
 
 def with_true_labels(world: World, transitions: Stored, truth: Path) -> Stored:
     """The transitions that show one action, with its true name in one of the world's wordings, chosen by id."""
-    rows, places = [], []
-    for row, place in zip(transitions.rows, transitions.places, strict=True):
+    rows, refs = [], []
+    for row, ref in zip(transitions.rows, transitions.refs, strict=True):
         action = world.true_action(row, truth)
         if action is not None:
             wordings = world.wordings(action)
             digest = hashlib.blake2b(row.id.encode(), digest_size=8).digest()
             text = wordings[int.from_bytes(digest) % len(wordings)]
             rows.append(replace(row, action=text, action_source="template"))
-            places.append(place)
-    return Stored(rows, places)
+            refs.append(ref)
+    return Stored(rows, refs)
 
 
 def labelling(

@@ -1,7 +1,7 @@
 """AURORA-Bench (McGill-NLP/AURORA): 50 items with an instruction for each of eight phenomena; five have targets.
 
-Reads the public layout (`test.json` beside `data/`) and the compact copy (`manifest.json` beside `images/`). The
-pictures belong to their owners (Charades, Something-Something, COCO and others): read their terms.
+Reads the public layout (`test.json` next to `data/`) and the compact copy (`manifest.json` next to `images/`). The
+images belong to their owners (Charades, Something-Something, COCO and others): read their terms.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _transition(folder: Path, record: Mapping[str, Any]) -> Transition:
         raise ValueError(f"AURORA-Bench item {name} has no instruction: a score without one would mean nothing.")
     source = _read(folder, record["source"], name)
     if source is None:
-        raise ValueError(f"AURORA-Bench item {name} has no source picture {record['source']}.")
+        raise ValueError(f"AURORA-Bench item {name} has no source image {record['source']}.")
     return Transition(
         id=name,
         clip=record["source"],

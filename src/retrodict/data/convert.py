@@ -135,7 +135,7 @@ def _rows_of(file: Path, ledger: Iterable[tuple[str, str]], without: Collection[
 
 def _nothing(out: Path, dropped: Mapping[str, int]) -> str:
     reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items()))
-    hint = " Paths of pictures start from the file's folder, unless --pictures names another that holds them all."
+    hint = " Paths of images start from the file's folder, unless --pictures names another that holds them all."
     astray = any(dropped.get(reason) for reason in ("missing_picture", "outside_folder"))
     return f"No transition could be read ({reasons or 'no rows'}); nothing was written to {out}." + hint * astray
 

@@ -14,7 +14,7 @@ _COLUMNS = ("narration_id", "participant_id", "video_id", "start_timestamp", "st
 def epic100(root: Path, annotations: Path | None = None) -> list[LabelledClip]:
     """Segments of the annotation CSV; class is the verb, group the participant. Videos lie anywhere below `root`.
 
-    The segment's time stamps are used, not its frame numbers: those count frames of the extracted pictures.
+    The segment's time stamps are used, not its frame numbers: those count frames of the extracted images.
     """
     table = annotation(annotations, root, ["EPIC_100_train.csv", "EPIC_100_validation*.csv", "EPIC_100*.csv"])
     videos = video_index(root)

@@ -27,7 +27,7 @@ def inside(root: Path, name: str) -> Path:
         )
     path = root / path.relative_to(base)
     if path.exists() and not path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"A list names {name!r}, which links to a place outside {root}: copy the file there.")
+        raise ValueError(f"A list names {name!r}, which links outside {root}: copy the file there.")
     return path
 
 
@@ -55,9 +55,9 @@ def annotation(given: Path | None, root: Path, names: Sequence[str]) -> Path:
     """The annotation file given, or else the first of the usual names that lies in `root`, or in `given`, a folder."""
     if given is not None and given.is_file():
         return given
-    for place in [given] if given is not None else [root, root / "annotations"]:
+    for folder in [given] if given is not None else [root, root / "annotations"]:
         for pattern in names:
-            if matches := sorted(place.glob(pattern)):
+            if matches := sorted(folder.glob(pattern)):
                 return matches[0]
     looked = ", ".join(names)
     raise ValueError(f"No annotation file in {given or root}: looked for {looked}. Name it with --annotations.")

@@ -1,4 +1,4 @@
-"""Labelled picture pairs in a JSON, JSON Lines or Parquet file, with a map from its columns to ours.
+"""Labelled image pairs in a JSON, JSON Lines or Parquet file, with a map from its columns to ours.
 
 Covers AURORA's JSON and Parquet, MagicBrush, Action-Genome-Edit and Kubric-Edit.
 """
@@ -54,12 +54,12 @@ PRESETS = {
 
 
 def image_pairs(file: Path, columns: Columns = AURORA, *, root: Path | None = None) -> Iterator[Item]:
-    """The rows of a file of labelled picture pairs, each read when it is called.
+    """The rows of a file of labelled image pairs, each read when it is called.
 
     Args:
         file: `.json` (a list), `.jsonl` or `.parquet`; or a folder of Parquet files.
         columns: which column holds what; see `PRESETS`.
-        root: folder that picture paths start from; by default that of `file`.
+        root: folder that image paths start from; by default that of `file`.
 
     Raises:
         ValueError: the file cannot be read, or lacks a column in every row.
@@ -90,7 +90,7 @@ def _transition(
     action = str(row.get(columns.action) or "").strip()
     if not action:
         raise UnusableError("no_action")
-    source, target = (_picture(row.get(name), root) for name in (columns.source, columns.target))
+    source, target = (_image(row.get(name), root) for name in (columns.source, columns.target))
     path = _path(row.get(columns.source))
     found = re.search(columns.group_pattern, path) if columns.group_pattern else None
     group = str(row.get(columns.group) or "") if columns.group else (found[1] if found else path)
@@ -114,8 +114,8 @@ def _path(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _picture(value: Any, root: Path) -> bytes:
-    """The picture as it is encoded. Raises `UnusableError` when there is none that can be opened."""
+def _image(value: Any, root: Path) -> bytes:
+    """The image as it is encoded. Raises `UnusableError` when there is none that can be opened."""
     if isinstance(value, dict) and value.get("bytes"):
         data = bytes(value["bytes"])
     elif isinstance(value, bytes):

@@ -91,8 +91,8 @@ def _clips(data: _Dataset, episode: dict[str, Any], camera: str, spans: _Subtask
     path = data.file("video_path", video_key=camera, **where)
     task = _first(episode.get("tasks"))
     parts = spans.of(episode, end - begin) or [(0.0, end - begin, task)]
-    for place, (start, stop, action) in enumerate(parts):
-        name = f"episode-{number:06d}" + (f"/{place:03d}" if len(parts) > 1 else "")
+    for part, (start, stop, action) in enumerate(parts):
+        name = f"episode-{number:06d}" + (f"/{part:03d}" if len(parts) > 1 else "")
         ref = ClipRef(
             path=path,
             name=name,
@@ -134,5 +134,5 @@ class _Subtasks:
         """The rows stand on every frame of an episode; one frame's worth is kept."""
         table = _read(file, ["episode_index", _LANGUAGE])
         numbers = table["episode_index"].to_pylist()
-        firsts = {number: place for place, number in reversed(list(enumerate(numbers)))}
-        return {number: table[_LANGUAGE][place].as_py() or [] for number, place in firsts.items()}
+        firsts = {number: row for row, number in reversed(list(enumerate(numbers)))}
+        return {number: table[_LANGUAGE][row].as_py() or [] for number, row in firsts.items()}

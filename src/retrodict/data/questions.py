@@ -22,7 +22,7 @@ class Question:
     text: str
     options: tuple[str, ...]
     answer: int
-    kind: str  # what questions are told apart by
+    kind: str  # what sort of question it is
 
 
 def read_spatialmqa(file: Path, images: Path) -> list[Question]:

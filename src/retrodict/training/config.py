@@ -72,7 +72,7 @@ class TrainConfig(Section):
 
 
 class LoraConfig(Section):
-    """A trained adapter beside frozen weights; the defaults are those of arXiv 2506.06006, section 3.1."""
+    """A LoRA adapter on frozen weights; the defaults are those of arXiv 2506.06006, section 3.1."""
 
     rank: Count = 16
     """Rank of the matrices."""

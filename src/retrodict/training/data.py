@@ -1,4 +1,4 @@
-"""What a model learns from: transitions of several sources, whose pictures stay on disk until they are asked for."""
+"""What a model learns from: transitions of several sources, whose images stay on disk until they are asked for."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ import pyarrow.parquet as pq
 from retrodict.training.config import Source, TrainData
 from retrodict.transitions import Transition, file_rows, read_rows, schema, split_by_group
 
-READ = 512  # rows whose pictures are in memory at a time
+READ = 512  # rows whose images are in memory at a time
 
 
-class Place(NamedTuple):
+class RowRef(NamedTuple):
+    """Where a row's images are: a Parquet file and the row's number in it."""
+
     file: Path
     row: int
 
 
 class Stored(Sequence[Transition]):
-    """Transitions by what they are without their pictures; one that is asked for comes with them.
+    """Transitions without their images, which are read from disk when an item is asked for.
 
-    At the paper's size the pictures are some 15 GB, which training needs once, to tokenize them.
+    At the paper's size the images are some 15 GB, and training needs them once, to tokenize them.
     """
 
-    def __init__(self, rows: Sequence[Transition], places: Sequence[Place]) -> None:
-        assert len(rows) == len(places)
+    def __init__(self, rows: Sequence[Transition], refs: Sequence[RowRef]) -> None:
+        assert len(rows) == len(refs)
         self.rows = rows
-        self.places = places
+        self.refs = refs
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -41,26 +43,26 @@ class Stored(Sequence[Transition]):
     def __getitem__(self, index: slice) -> list[Transition]: ...
     def __getitem__(self, index: int | slice) -> Transition | list[Transition]:
         if isinstance(index, int):
-            return self._with_pictures([range(len(self))[index]])[0]
-        return self._with_pictures(range(len(self))[index])
+            return self._with_images([range(len(self))[index]])[0]
+        return self._with_images(range(len(self))[index])
 
     def __iter__(self) -> Iterator[Transition]:
         for start in range(0, len(self), READ):
             yield from self[start : start + READ]
 
     def only(self, chosen: Sequence[int]) -> Stored:
-        return Stored([self.rows[i] for i in chosen], [self.places[i] for i in chosen])
+        return Stored([self.rows[i] for i in chosen], [self.refs[i] for i in chosen])
 
-    def _with_pictures(self, chosen: Sequence[int]) -> list[Transition]:
+    def _with_images(self, chosen: Sequence[int]) -> list[Transition]:
         wanted: dict[Path, set[int]] = {}
         for i in chosen:
-            wanted.setdefault(self.places[i].file, set()).add(self.places[i].row)
+            wanted.setdefault(self.refs[i].file, set()).add(self.refs[i].row)
         images = {
-            Place(file, number): row
+            RowRef(file, number): row
             for file, numbers in wanted.items()
             for number, row in zip(sorted(numbers), file_rows(file, ["source", "target"], numbers), strict=True)
         }
-        pairs = ((self.rows[i], images[self.places[i]]) for i in chosen)
+        pairs = ((self.rows[i], images[self.refs[i]]) for i in chosen)
         return [replace(row, source=image.source, target=image.target) for row, image in pairs]
 
 
@@ -71,21 +73,21 @@ def stored_transitions(directory: Path) -> Stored:
     if any("action" not in pq.ParquetFile(file).schema_arrow.names for file in files):
         raise ValueError(f"{directory} holds frame pairs without actions: run `retrodict annotate` on it first.")
     rows = [row for row in read_rows(directory, columns) if isinstance(row, Transition)]
-    places = [Place(file, row) for file in files for row in range(pq.ParquetFile(file).metadata.num_rows)]
-    return Stored(rows, places)
+    refs = [RowRef(file, row) for file in files for row in range(pq.ParquetFile(file).metadata.num_rows)]
+    return Stored(rows, refs)
 
 
 def source_rows(source: Source) -> Stored:
     """The rows of a source, as many as the recipe takes of it."""
-    found = stored_transitions(source.path)
-    if source.rows is None or source.rows >= len(found):
-        return found
-    return found.only(sorted(random.Random(source.seed).sample(range(len(found)), source.rows)))
+    rows = stored_transitions(source.path)
+    if source.rows is None or source.rows >= len(rows):
+        return rows
+    return rows.only(sorted(random.Random(source.seed).sample(range(len(rows)), source.rows)))
 
 
 def joined(parts: Sequence[Stored]) -> Stored:
     """The rows of all parts, in their order."""
-    return Stored([row for part in parts for row in part.rows], [place for part in parts for place in part.places])
+    return Stored([row for part in parts for row in part.rows], [ref for part in parts for ref in part.refs])
 
 
 def fit_and_val(data: TrainData, seed: int) -> tuple[Stored, Stored]:

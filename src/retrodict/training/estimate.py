@@ -1,4 +1,4 @@
-"""What a recipe will cost, told without loading weights: steps, tokens, memory and GPU hours, and what is missing.
+"""What a recipe will cost, estimated without loading weights: steps, tokens, memory and GPU hours, and what is missing.
 
 Operations (Kaplan et al. 2020, section 2.1): a forward pass takes 2 per weight and token, and so does each of: the
 gradient of the activations, the gradient of the weights (of frozen ones there is none), and the second forward pass of

@@ -1,4 +1,4 @@
-"""Training of the small family's image tokenizer: autoencoder, codes, decoder."""
+"""Training of the small family's image tokenizer: autoencoder, codebook, decoder."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def train_image_tokenizer(
     seed: int = 0,
     report: Callable[[int, int, float], None] | None = None,
 ) -> ImageTokenizer:
-    """Fit a tokenizer to pictures: an autoencoder first, then its codebook by k-means++, then the decoder on codes.
+    """Fit a tokenizer to images: an autoencoder first, then its codebook by k-means++, then the decoder on its vectors.
 
-    The encoder stays as it is once the codes are placed. If it went on moving, codes that few patches use would be left
-    behind and die; in simple pictures most codes are rare. Raises `ValueError` when there are no pictures.
+    The encoder is frozen once the codebook is set. If it went on moving, vectors that few patches use would be left
+    behind and die; in simple images most are rare. Raises `ValueError` when there are no images.
     """
     if not images:
-        raise ValueError("There are no pictures to train the image tokenizer on.")
+        raise ValueError("There are no images to train the image tokenizer on.")
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     tokenizer = ImageTokenizer(config.architecture)
@@ -59,7 +59,7 @@ def train_image_tokenizer(
         0,
         lambda x: F.l1_loss(tokenizer.reconstruct(tokenizer.features(x)), x),
     )
-    _place_codes(tokenizer, pixels_N3HW, rng)
+    _set_codebook(tokenizer, pixels_N3HW, rng)
     weights_K = _rarity(tokenizer, pixels_N3HW, rng)
     fit(
         list(tokenizer.decoder.parameters()),
@@ -91,8 +91,8 @@ def _sample_features(tokenizer: ImageTokenizer, pixels_N3HW: Tensor, rng: np.ran
 
 
 @torch.no_grad()
-def _place_codes(tokenizer: ImageTokenizer, pixels_N3HW: Tensor, rng: np.random.Generator) -> None:
-    """Codes at the k-means++ centres of the *distinct* features of a sample, so that rare patches get codes too."""
+def _set_codebook(tokenizer: ImageTokenizer, pixels_N3HW: Tensor, rng: np.random.Generator) -> None:
+    """The k-means++ centres of the *distinct* features of a sample, so that rare patches get a vector, too."""
     features = _sample_features(tokenizer, pixels_N3HW, rng, 2000).flatten(0, 1).numpy()
     scale = features.std() or 1.0
     distinct = np.unique((features / scale).round(2), axis=0) * scale
@@ -109,7 +109,8 @@ def _place_codes(tokenizer: ImageTokenizer, pixels_N3HW: Tensor, rng: np.random.
 
 @torch.no_grad()
 def _rarity(tokenizer: ImageTokenizer, pixels_N3HW: Tensor, rng: np.random.Generator) -> Tensor:
-    """Loss weight of each code: one over the square root of its share, so that things count beside the background."""
+    """Loss weight of each image token: one over the square root of its share, so that the background does not outweigh
+    things."""
     codes_NL = tokenizer.quantise(_sample_features(tokenizer, pixels_N3HW, rng, 2000))
     counts_K = torch.bincount(codes_NL.flatten(), minlength=tokenizer.config.codes).float()
     return counts_K.clamp(min=1).rsqrt()
@@ -117,11 +118,11 @@ def _rarity(tokenizer: ImageTokenizer, pixels_N3HW: Tensor, rng: np.random.Gener
 
 @torch.no_grad()
 def keep_codes(tokenizer: ImageTokenizer, used: IntArray) -> ImageTokenizer:
-    """A copy of a tokenizer that encodes with the codes in `used` and no others.
+    """A copy of a tokenizer that encodes with the image tokens in `used` and no others.
 
-    A model only knows the codes that it was trained on. A tokenizer that saw more kinds of pictures (compressed ones,
-    say) has codes of its own for them, and a picture that is written and read again would come back as codes that the
-    model has never met. Without those, it comes back as their nearest neighbours, which it has.
+    A model only knows the image tokens that it was trained on. A tokenizer that saw more kinds of images (compressed
+    ones, say) has tokens for them that a decoded and re-encoded image would come back as, and that the model has
+    never met. Without those, it comes back as their nearest neighbours, which it has.
     """
     kept = copy.deepcopy(tokenizer)
     weight_KD = kept.codebook.weight

@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2021): small trained matrices beside frozen ones.
+"""LoRA (Hu et al. 2021): small trained matrices added to frozen ones.
 
 What is adapted, the family says (`TrainSpec.lora_targets`, matched against whole module names): bare names such as
 `q_proj` would hit image tokenizers and vision towers, too.

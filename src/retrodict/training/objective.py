@@ -44,7 +44,7 @@ def weighted_nll(
     family: TokenFamily, direction: Direction, hidden_BSD: Tensor, labels_BS: Tensor, weights_BS: Tensor
 ) -> Tensor:
     """`sum(weights * nll)`. Where the logits would be many, they are made part by part, and again for the gradient:
-    8 pictures of 1024 tokens with 262,144 logits each would take 8 GB a tensor, a part takes 256 MB."""
+    8 images of 1024 tokens with 262,144 logits each would take 8 GB a tensor, a part takes 256 MB."""
     rows = max(1, LOGITS // _width(family, direction, hidden_BSD))
     logits = head(family, direction)
     if labels_BS.numel() <= rows:

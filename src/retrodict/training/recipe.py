@@ -33,7 +33,7 @@ from retrodict.training.validation import validate
 from retrodict.transitions import FramePair, decode_image
 from retrodict.versions import provenance
 
-IMAGES = 4000  # for the image tokenizer; more of the same do not make its codes better
+IMAGES = 4000  # for the image tokenizer; more of the same do not make its codebook better
 
 
 def train_recipe(recipe: TrainRecipe, out: Path, progress: Progress) -> None:
@@ -88,7 +88,7 @@ def _family(recipe: TrainRecipe, rows: Stored, scratch: Path, progress: Progress
     if recipe.init is not None:
         return started_from(recipe.init, recipe.family, recipe.direction, recipe.lora)
     folder = scratch / "image_tokenizer"
-    progress.stage("tokenizer", f"learn to write pictures as {recipe.tokenizer.codes} codes")
+    progress.stage("tokenizer", f"learn a codebook of {recipe.tokenizer.codes} image tokens")
     learn_tokenizer(rows, recipe.tokenizer, recipe.seed, folder, report_loss(progress))
     progress.done()
     return from_nothing(folder, [row.action for row in rows.rows], recipe.model)
@@ -118,7 +118,7 @@ def learn_tokenizer(
     folder: Path,
     report: Callable[[int, int, float], None] | None = None,
 ) -> None:
-    """Train an image tokenizer on pictures of `rows` into `folder`; one that is there is kept.
+    """Train an image tokenizer on images of `rows` into `folder`; one that is there is kept.
 
     The folder appears under its name when it is complete.
     """
@@ -126,7 +126,7 @@ def learn_tokenizer(
         wait_until(folder.is_dir)
     if folder.is_dir():
         return
-    trained = train_image_tokenizer(_pictures(rows, config.image_size, seed), config, seed, report)
+    trained = train_image_tokenizer(_images(rows, config.image_size, seed), config, seed, report)
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # what a run that was killed left
     try:
@@ -137,19 +137,25 @@ def learn_tokenizer(
     unfinished.replace(folder)
 
 
-def _pictures(rows: Sequence[FramePair], side: int, seed: int) -> list[Image.Image]:
-    """Up to `IMAGES` pictures of the rows, chosen by the seed, at the size of the tokenizer."""
+def _images(rows: Sequence[FramePair], side: int, seed: int) -> list[Image.Image]:
+    """Up to `IMAGES` images of the rows, chosen by the seed, at the size of the tokenizer."""
     encoded = [data for row in rows for data in (row.source, row.target) if data is not None]
     chosen = encoded if len(encoded) <= IMAGES else random.Random(seed).sample(encoded, IMAGES)
     # One at a time: thousands of photographs at full size would not fit into memory.
-    return [decode_image(data, "picture").resize((side, side), Image.Resampling.BOX) for data in chosen]
+    return [
+        decode_image(data, "an image of the training rows").resize((side, side), Image.Resampling.BOX)
+        for data in chosen
+    ]
 
 
 def from_nothing(
     tokenizer: Path, texts: Iterable[str], config: ModelConfig, **options: Any
 ) -> Callable[[], SmallFamily]:
     """What makes a small model with random weights that knows the words of `texts`."""
-    images, words = ImageTokenizer.load(tokenizer), Words.from_texts(texts)  # now, as making a tokenizer draws numbers
+    images, words = (
+        ImageTokenizer.load(tokenizer),
+        Words.from_texts(texts),
+    )  # now, as making a tokenizer advances the random state
     return lambda: SmallFamily.new(images, words, **config.model_dump(), **options)
 
 

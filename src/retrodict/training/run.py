@@ -40,19 +40,19 @@ def train_model(
     base: str = "",
     cache: Path | None = None,
     report: Callable[[int, int, float], None] | None = None,
-    **facts: Any,
+    **metadata: Any,
 ) -> None:
     """Train `new_family()` in one direction and save it to `out`; a folder that holds a model already is left alone.
 
     `new_family` is called after torch has been seeded with `seed`, so that initial weights depend on it alone.
     `weighting` applies to the forward direction. With `lora`, an adapter of `base` (the folder or hub id that the
-    family came from) is trained and saved instead of the whole model. `facts` go onto the model's card.
+    family came from) is trained and saved instead of the whole model. `metadata` goes onto the model's card.
     """
     if is_model(out):
         return
     torch.manual_seed(seed)
     family = new_family()
-    to_accelerator(family.module)  # pictures are tokenized there, too
+    to_accelerator(family.module)  # images are tokenized there, too
     tokens = tokenize(family, transitions, cache)
     rows = transitions.rows if isinstance(transitions, Stored) else transitions
     examples = make_examples(family, direction, [row.action for row in rows], tokens, weighting)
@@ -64,15 +64,15 @@ def train_model(
     even = round(weighting.start * config.total_steps(len(examples)))
     train(family, direction, examples, config, scratch, report, even, seed=seed)
     if lora is not None:
-        facts |= {"base": base, "lora": lora.model_dump()}
-    facts |= {
+        metadata |= {"base": base, "lora": lora.model_dump()}
+    metadata |= {
         "transitions": len(transitions),
         "seed": seed,
         "training": config.model_dump(mode="json") | {"steps": config.total_steps(len(examples))},
         "weighting": weighting.model_dump(),
     }
     if is_main():
-        save_model(family, direction, out, adapter=adapter, **facts)
+        save_model(family, direction, out, adapter=adapter, **metadata)
         shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -96,7 +96,7 @@ def make_examples(
 
 
 class Rendered(Sequence[Example]):
-    """A hundred thousand sequences of two thousand tokens would take 8 GB; their codes take a tenth of that."""
+    """A hundred thousand sequences of two thousand tokens would take 8 GB; their image tokens take a tenth of that."""
 
     def __init__(
         self, family: TokenFamily, direction: Direction, actions: Sequence[str], tokens: Tokens, weighting: Weighting

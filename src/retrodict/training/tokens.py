@@ -1,4 +1,4 @@
-"""Tokenized transitions, cached on disk: the image tokenizer runs once per picture, off the training loop's path."""
+"""Tokenized transitions, cached on disk: the image tokenizer runs once per image, off the training loop's path."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from retrodict.training.distributed import process_count, process_number, wait_u
 from retrodict.transitions import FramePair
 
 CHUNK = 512  # pairs tokenized at a time, and in one file
-MANY = 256  # codes of a picture from which on distances are kept in half precision: then they are what fills the disk
+MANY = 256  # tokens per image from which on distances are kept in half precision: then they are what fills the disk
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Codes of N pairs, in the smallest type that holds them, and how far source and target are apart at each place.
+    """Image tokens of N pairs, in the smallest type that holds them, and how far the images are apart at each position.
 
-    Distances are squared L2 distances of the features before quantisation, what recognition weights build on. Pictures
-    of many codes have them relative to the pair's mean, in half precision.
+    Distances are squared L2 distances of the features before quantisation, what recognition weights build on. Images
+    of many tokens have them relative to the pair's mean, in half precision.
     """
 
     source_NL: npt.NDArray[Any]
@@ -36,12 +36,12 @@ class Tokens:
         return len(self.source_NL)
 
     def pair(self, i: int) -> tuple[IntArray, IntArray]:
-        """Codes of the source and the target of pair `i`."""
+        """Image tokens of the source and the target of pair `i`."""
         return self.source_NL[i].astype(np.int64), self.target_NL[i].astype(np.int64)
 
     def distances(self, start: int, stop: int) -> FloatArray:
-        found: FloatArray = self.distance_NL[start:stop].astype(np.float32)
-        return found
+        distance_NL: FloatArray = self.distance_NL[start:stop].astype(np.float32)
+        return distance_NL
 
 
 def tokenize(
@@ -53,7 +53,7 @@ def tokenize(
     """Tokenize pairs in their order.
 
     `cache` is a folder that runs may share. Its files hold `CHUNK` pairs each and are named by the image tokenizer and
-    the pairs' pictures, so that a run which stops goes on where it was. Several processes share the work through it.
+    the pairs' images, so that a run which stops goes on where it was. Ranks share the work through it.
     """
     parts = []
     for start in range(0, len(pairs), CHUNK):
@@ -103,7 +103,7 @@ def _write(file: Path, tokens: Tokens) -> None:
 
 
 def _key(family: TokenFamily, pairs: Sequence[FramePair]) -> str:
-    """Names what tokens depend on: the pictures, the tokenizer and how it prepares them (its name says both)."""
+    """Names what tokens depend on: the images, the tokenizer and how it prepares them (its name says both)."""
     digest = hashlib.sha256(f"{family.tokenizer} {family.spec.size}".encode())
     for pair in pairs:
         digest.update(pair.id.encode() + b"\0")

@@ -200,7 +200,7 @@ def training_arguments(
 
 
 def _check_deepspeed(file: Path) -> None:
-    """What can be told of a configuration beforehand. Raises `ValueError`, or `ImportError` without DeepSpeed.
+    """Check a configuration before the run. Raises `ValueError`, or `ImportError` without DeepSpeed.
 
     Nothing has been trained with DeepSpeed yet: its way of saving and of continuing is `transformers`' own.
     """

@@ -12,7 +12,7 @@ from retrodict.prompts import Direction
 from retrodict.stats import mean_interval
 from retrodict.transitions import Transition
 
-CHUNK = 128  # transitions whose pictures are decoded at a time
+CHUNK = 128  # transitions whose images are decoded at a time
 
 
 def validate(model: UnifiedModel, direction: Direction, transitions: Sequence[Transition]) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def validate(model: UnifiedModel, direction: Direction, transitions: Sequence[Tr
 def log_likelihoods(model: UnifiedModel, direction: Direction, transitions: Sequence[Transition]) -> list[LogProb]:
     """log p(action | source, target) for "inverse", log p(target | source, action) for "forward", one per transition.
 
-    NaN for a transition without pictures, or with words that the model does not know.
+    NaN for a transition without images, or with words that the model does not know.
     """
     starts = range(0, len(transitions), CHUNK)
     return [logprob for start in starts for logprob in _score(model, direction, transitions[start : start + CHUNK])]

@@ -1,7 +1,7 @@
 """Recognition weights (arXiv 2506.06006, section 3.2, eq. 2): how much a target token's loss counts.
 
 The recognition model is the image tokenizer's encoder: the weight of a token is the squared L2 distance between the
-source's and the target's features before quantisation at its place. The paper states no normalisation; on raw
+source's and the target's features before quantisation at its position. The paper states no normalisation; on raw
 distances the learning rate would depend on the tokenizer, so weights are scaled to mean 1 within each image.
 """
 

@@ -18,14 +18,14 @@ import numpy as np
 from retrodict.video.clips import ClipError, ClipRef, ClipResult, Keyframe
 from retrodict.video.config import MineConfig
 from retrodict.video.decode import Decoded, Gray, luma, open_video, to_jpeg
-from retrodict.video.frame_buffer import FrameBuffer, Picture
+from retrodict.video.frame_buffer import Buffered, FrameBuffer
 from retrodict.video.keyframes import Timeline, lay_out, select
 from retrodict.video.motion import Meter, Track, pyramid
 
 Tick = Callable[[], None]
 
 # No pair is made of frames that show nothing of the same, be it a slow dissolve, a wipe or a whirl of the camera that
-# lies between them: where so much changed of their contrast, and their similarity is below. Of dissolves drawn between
+# lies between them: where so much changed of their contrast, and their similarity is below. Of dissolves made between
 # real shots (benchmarks/mining.py) 29 of 109 pairs lay across one without this, 5 of 81 do with it.
 _CHANGED = 0.5
 _UNLIKE = 0.3
@@ -57,7 +57,7 @@ def _mine(ref: ClipRef, config: MineConfig, tick: Tick) -> ClipResult:
         raise ClipError("empty", "the file has no bytes")
     decoded = 0
     with open_video(ref.path) as video:
-        held = FrameBuffer(config)
+        buffer = FrameBuffer(config)
         meter = Meter(config, video.fps)
         for item in video.decode(ref.start, ref.stop):
             tick()
@@ -65,7 +65,7 @@ def _mine(ref: ClipRef, config: MineConfig, tick: Tick) -> ClipResult:
                 raise ClipError("too_small", f"{item.frame.width} x {item.frame.height} pixels: too thin to see motion")
             decoded += 1
             if meter.push(item.index, item.seconds, item.pts, luma(item.frame)):
-                held.add(meter.track, meter.small, item.frame)
+                buffer.add(meter.track, meter.small, item.frame)
         track = meter.finish()
         known = ClipResult(
             ref=ref,
@@ -81,10 +81,10 @@ def _mine(ref: ClipRef, config: MineConfig, tick: Tick) -> ClipResult:
         if known.ref.is_segment and not known.corrupt_packets:
             return _without_pairs(known, "undecodable", f"no frame from {ref.start:g} s to {ref.stop or math.inf:g} s")
         return _without_pairs(known, "undecodable", f"no frame could be decoded ({known.corrupt_packets} bad packets)")
-    return _pick(known, meter, held, config, tick)
+    return _pick(known, meter, buffer, config, tick)
 
 
-def _pick(known: ClipResult, meter: Meter, held: FrameBuffer, config: MineConfig, tick: Tick) -> ClipResult:
+def _pick(known: ClipResult, meter: Meter, buffer: FrameBuffer, config: MineConfig, tick: Tick) -> ClipResult:
     track = meter.track
     gap, in_seconds = config.gap()
     span = known.duration if in_seconds else known.frames
@@ -103,15 +103,15 @@ def _pick(known: ClipResult, meter: Meter, held: FrameBuffer, config: MineConfig
         if len(picks) < 2:
             return _without_pairs(known, "static", "all that moves, moves within one gap")
         return _without_pairs(known, "cuts", f"{len(picks)} frames fit, no two of them in one shot")
-    pictures = _pictures(known.ref, meter, {picks[i] for pair in near for i in pair}, held, config, tick)
-    pairs = [pair for pair in near if not config.cuts or _same_scene(meter, *(pictures[picks[i]].small for i in pair))]
+    kept = _kept(known.ref, meter, {picks[i] for pair in near for i in pair}, buffer, config, tick)
+    pairs = [pair for pair in near if not config.cuts or _same_scene(meter, *(kept[picks[i]].small for i in pair))]
     known = replace(known, unlike=len(near) - len(pairs))
     if not pairs:
         return _without_pairs(
             known, "unlike", f"of {len(picks)} frames that fit, no two neighbours have anything in common"
         )
     used = sorted({i for pair in pairs for i in pair})
-    frames = tuple(_keyframe(track, timeline, picks[i], pictures[picks[i]].jpeg) for i in used)
+    frames = tuple(_keyframe(track, timeline, picks[i], kept[picks[i]].jpeg) for i in used)
     renumber = {old: new for new, old in enumerate(used)}
     return replace(known, keyframes=frames, pairs=tuple((renumber[a], renumber[b]) for a, b in pairs))
 
@@ -120,26 +120,26 @@ def _same_scene(meter: Meter, source: Gray, target: Gray) -> bool:
     return meter.alike(source, target, _CHANGED) >= _UNLIKE
 
 
-def _pictures(
-    ref: ClipRef, meter: Meter, places: set[int], held: FrameBuffer, config: MineConfig, tick: Tick
-) -> dict[int, Picture]:
-    """What is kept of frames, by their place in the track."""
-    found = held.pictures(places)
-    missing = {meter.track.index[place]: place for place in places - found.keys()}
+def _kept(
+    ref: ClipRef, meter: Meter, wanted: set[int], buffer: FrameBuffer, config: MineConfig, tick: Tick
+) -> dict[int, Buffered]:
+    """What is kept of the wanted frames, by their index in the track."""
+    kept = buffer.take(wanted)
+    missing = {meter.track.index[i]: i for i in wanted - kept.keys()}
     for item in decode_some(ref, set(missing), tick):
         jpeg = to_jpeg(item.frame, config.jpeg_quality) if config.frames else None
-        found[missing[item.index]] = Picture(meter.planes(luma(item.frame))[1], jpeg)
-    return found
+        kept[missing[item.index]] = Buffered(meter.planes(luma(item.frame))[1], jpeg)
+    return kept
 
 
-def _keyframe(track: Track, timeline: Timeline, place: int, image: bytes | None) -> Keyframe:
+def _keyframe(track: Track, timeline: Timeline, i: int, image: bytes | None) -> Keyframe:
     return Keyframe(
-        index=track.index[place],
-        seconds=track.seconds[place],
-        pts=None if track.pts[place] < 0 else track.pts[place],
-        motion=float(timeline.motion[place]),
-        sharpness=track.sharpness[place],
-        shot=int(timeline.shot[place]),
+        index=track.index[i],
+        seconds=track.seconds[i],
+        pts=None if track.pts[i] < 0 else track.pts[i],
+        motion=float(timeline.motion[i]),
+        sharpness=track.sharpness[i],
+        shot=int(timeline.shot[i]),
         image=image,
     )
 

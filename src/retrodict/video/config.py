@@ -1,4 +1,4 @@
-"""What mining may be told: one frozen, picklable, hashable set of settings."""
+"""Settings of mining: one frozen, picklable, hashable set of settings."""
 
 from __future__ import annotations
 

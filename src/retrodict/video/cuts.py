@@ -1,4 +1,4 @@
-"""Shot boundaries: hard cuts, and fades through a blank picture. And dissolves, see `DissolveFinder`.
+"""Shot boundaries: hard cuts, and fades through a blank image. And dissolves, see `DissolveFinder`.
 
 Two frames of one shot still match once the flow between them is undone; two frames of different shots do not, in the
 fine structure nor the coarse. The match is a correlation per block, so it does not depend on contrast or exposure, and
@@ -26,7 +26,7 @@ _CUT = 0.5  # similarity below which two frames belong to different shots
 _LONE_CUT = 0.65  # the same for a frame amid calm ones, where a lesser break stands out
 _CALM = 0.75
 _NEIGHBOURS = 3
-BLANK = 3.0  # contrast in grey levels under which a picture shows nothing
+BLANK = 3.0  # contrast in grey levels under which an image shows nothing
 FLASH = 2  # blank frames in a row that may be a flash of light within a shot
 _BLACK = 32  # grey level up to which all of a row or column at the border makes it part of a bar
 _LEAST_SIDE = 24  # pixels that bars must leave of a small plane
@@ -35,7 +35,7 @@ _FADING = 0.01  # relative change of contrast per frame that continues a fade
 # Of dissolves
 _SPANS = (0.2, 0.4, 0.8)  # seconds to look back and ahead: dissolves of a sixth of a second to two seconds
 _ALIKE = 0.5  # correlation and similarity of before and after, above which nothing dissolved
-_UNEXPLAINED = 0.45  # share of the picture that the mixture leaves over
+_UNEXPLAINED = 0.45  # share of the image that the mixture leaves over
 _ELSEWHERE = 0.12  # left over, as a share of what differs: a thing on its way from one place to another leaves half
 _LEAST, _MOST = 0.12, 0.98  # share of either shot
 _FALL = 0.2  # of the first shot's share, over the frames found
@@ -70,7 +70,7 @@ def between_bars(before: Gray, after: Gray) -> Box:
     lit = [np.flatnonzero(brightest.max(axis=axis) > _BLACK) for axis in (1, 0)]
     if min(len(side) for side in lit) < _LEAST_SIDE:
         return rows, columns
-    # Less a pixel, in which picture and bar blend.
+    # Less a pixel, in which image and bar blend.
     return slice(lit[0][0] + 1, lit[0][-1]), slice(lit[1][0] + 1, lit[1][-1])
 
 
@@ -87,7 +87,7 @@ def _correlation(first: Plane, second: Plane, *, blur: float, blocks: int, noise
         for product in (first * second, first * first, second * second)
     )
     textured = np.maximum(one, other) > noise
-    if textured.sum() < max(3, textured.size / 8):  # next to nothing to see: take the picture as one block
+    if textured.sum() < max(3, textured.size / 8):  # next to nothing to see: take the image as one block
         return float(both.sum() / max(1e-6, float(np.sqrt(one.sum() * other.sum()))))
     return float(np.median((both / np.maximum(np.sqrt(one * other), noise))[textured]))
 
@@ -118,7 +118,7 @@ def shots(
 
 
 def find_flashes(like: NDArray[np.float64], contrast: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which blank frames are of a flash: at most `FLASH` in a row, and the picture after them is that before them."""
+    """Which blank frames are of a flash: at most `FLASH` in a row, and the image after them is that before them."""
     found = np.zeros(len(like), bool)
     edges = np.diff(np.concatenate([[False], contrast < BLANK, [False]]).astype(int))
     for first, end in zip(np.flatnonzero(edges > 0), np.flatnonzero(edges < 0), strict=True):
@@ -185,18 +185,18 @@ class DissolveFinder:
 
     def _look(self, span: int) -> None:
         """Test the frame in the middle of the window, which came `_reach` frames ago."""
-        place, run = self._count - 1 - self._reach, self._runs[span]
+        frame, run = self._count - 1 - self._reach, self._runs[span]
         share = self._share(span)
         if run and (share is None or share > run[-1][1] + 0.02):
             self._close(span)
             run = self._runs[span]
         if share is not None:
-            run.append((place, share))
+            run.append((frame, share))
             if run[0][1] - share >= _FALL and span not in self._differ:
                 self._differ[span] = self._similarity(span) < _ALIKE  # dear, so asked once, when all else holds
 
     def _share(self, span: int) -> float | None:
-        """The share of the earlier picture in the middle one, if that is a mixture of two that differ."""
+        """The share of the earlier image in the middle one, if that is a mixture of two that differ."""
         middle = self._reach
         thumbs, norms = self._thumbs, self._norms
         before, after = thumbs[middle - span], thumbs[middle + span]
@@ -220,7 +220,7 @@ class DissolveFinder:
     def _close(self, span: int) -> None:
         run, self._runs[span] = self._runs[span], []
         if self._differ.pop(span, False):
-            widen = len(run) // 2 + 1  # the faint ends are not told from noise
+            widen = len(run) // 2 + 1  # the faint ends are lost in noise
             self.found.append((max(0, run[0][0] - widen), run[-1][0] + widen))
 
 

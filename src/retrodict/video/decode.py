@@ -146,14 +146,14 @@ def size_in_bytes(frame: av.VideoFrame) -> int:
 
 
 def to_bgr(frame: av.VideoFrame) -> Gray:
-    """Upright picture, height x width x 3, in OpenCV's channel order."""
-    picture = _REFORMATTER.reformat(frame, format="bgr24").to_ndarray()
+    """Upright image, height x width x 3, in OpenCV's channel order."""
+    image = _REFORMATTER.reformat(frame, format="bgr24").to_ndarray()
     turns = round(frame.rotation / 90) % 4  # counter-clockwise, as the container asks a player to turn it
-    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
 def to_jpeg(frame: av.VideoFrame, quality: int) -> bytes:
-    # Colour at full resolution: at half, the edges of small things bleed, and their image codes change.
+    # Colour at full resolution: at half, the edges of small things bleed, and their image tokens change.
     full_colour = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     done, data = cv2.imencode(".jpg", to_bgr(frame), [cv2.IMWRITE_JPEG_QUALITY, quality, *full_colour])
     assert done

@@ -57,20 +57,20 @@ def lay_out(track: Track, config: MineConfig) -> Timeline:
 
 
 def select(timeline: Timeline, config: MineConfig) -> list[int]:
-    """Places of the frames to keep, in order. The timeline holds at least one frame."""
+    """Indices of the keyframes, in order. The timeline holds at least one frame."""
     gap, _ = config.gap()
     if config.selection == "paper":
         return _greedy(timeline, np.flatnonzero(timeline.shot >= 0), k=config.frames_per_clip, gap=gap)
     usable = _usable(timeline, config)
-    found = exact(
+    chosen = exact(
         timeline.position[usable], timeline.motion[usable], timeline.shot[usable], k=config.frames_per_clip, gap=gap
     )
-    return snap([int(usable[i]) for i in found], timeline, gap=gap, reach=seconds(config.snap, "snap"))
+    return snap([int(usable[i]) for i in chosen], timeline, gap=gap, reach=seconds(config.snap, "snap"))
 
 
 def likely(timeline: Timeline, config: MineConfig) -> set[int]:
-    """Places of the frames that would be picked if the clip ended here, and of some that might be once it goes on:
-    the liveliest, two for each pick, and the frames that they would move to."""
+    """Indices of the keyframes if the clip ended here, and of frames that might become some once it goes on:
+    the liveliest, two for each keyframe, and the frames that they would move to."""
     gap, _ = config.gap()
     reach = seconds(config.snap, "snap") if config.selection == "exact" else 0.0
     peaks = _greedy(timeline, _usable(timeline, config), k=2 * config.frames_per_clip, gap=gap / 2)
@@ -83,7 +83,7 @@ def _greedy(timeline: Timeline, usable: Ints, *, k: int, gap: float) -> list[int
 
 
 def _usable(timeline: Timeline, config: MineConfig) -> Ints:
-    """Places of the frames that move, by flow and by difference, and of those that begin a shot."""
+    """Indices of the frames that move, by flow and by difference, and of those that begin a shot."""
     moving = timeline.motion >= max(config.min_motion, _STILL * float(np.percentile(timeline.motion, 95)))
     moving &= timeline.change >= _STILL * float(np.percentile(timeline.change, 95))  # flow sees motion in codec noise
     moving[np.diff(timeline.shot, prepend=timeline.shot[0] - 1) != 0] = True  # what its first action starts from
@@ -156,7 +156,7 @@ def snap(picks: list[int], timeline: Timeline, *, gap: float, reach: float) -> l
 
     Where motion comes to rest soon after the pick, an action has ended: the pick goes to its last moving frame or, if
     clearly sharper, to a still frame at most `reach` seconds later; never back, which would undo the action. Elsewhere
-    it goes to the sharpest frame within `reach` seconds. Later picks move first, as rest draws them later.
+    it goes to the sharpest frame within `reach` seconds. Later picks move first, as rest pulls them later.
     """
     step = float(np.median(np.diff(timeline.seconds))) if len(timeline.seconds) > 1 else 1.0
     moved = list(picks)

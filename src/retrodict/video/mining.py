@@ -63,7 +63,7 @@ def mine(
 ) -> MineResult:
     """Mine frame pairs out of video into Parquet shards, a manifest and a ledger `clips.jsonl`.
 
-    The same call again resumes: clips that are done are not touched, and those whose file or whose place in the
+    The same call again resumes: clips that are done are not touched, and those whose file or whose position in the
     layout's list has changed or arrived are mined anew. The output is the same to the byte whichever
     executor and however many workers made it, and however often it was interrupted.
 
@@ -194,8 +194,8 @@ def tally(progress: ProgressView, now: Callable[[], float] = time.monotonic) -> 
     return finished
 
 
-def with_pictures(rows: Iterable[FramePair], root: Path, quality: int = 95) -> Iterator[FramePair]:
-    """The rows with their pictures, in order; each run of rows of one clip decodes that clip once.
+def with_images(rows: Iterable[FramePair], root: Path, quality: int = 95) -> Iterator[FramePair]:
+    """The rows with their images, in order; each run of rows of one clip decodes that clip once.
 
     Args:
         rows: pairs mined from `root` with `frames=False`.

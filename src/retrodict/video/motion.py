@@ -38,7 +38,7 @@ class Track:
     contrast: array[float] = field(default_factory=lambda: array("f"))  # standard deviation, grey levels
     change: array[float] = field(default_factory=lambda: array("f"))  # mean absolute difference, grey levels
     end: float = 0.0  # seconds of the last frame, a duplicate or not
-    dissolves: list[tuple[int, int]] = field(default_factory=list)  # first and last place in these arrays
+    dissolves: list[tuple[int, int]] = field(default_factory=list)  # first and last index in these arrays
     duplicates: int = 0
 
     def __len__(self) -> int:
@@ -171,7 +171,7 @@ def pyramid(luma: Gray) -> tuple[Gray, Gray]:
 
 
 def sharpness(plane: Gray) -> float:
-    """Variance of the Laplacian (whose mean is 0), grey levels squared: falls when the picture is blurred."""
+    """Variance of the Laplacian (whose mean is 0), grey levels squared: falls when the image is blurred."""
     return float(cv2.norm(cv2.Laplacian(plane, cv2.CV_16S), cv2.NORM_L2SQR)) / plane.size
 
 

@@ -28,7 +28,7 @@ _FAILED = frozenset({"hung", "crashed", "unreadable", "undecodable", "missing", 
 
 @dataclass(frozen=True)
 class Shard:
-    """Clips that are written together. `first` is the place of the first one among all clips."""
+    """Clips that are written together. `first` is the index of the first one among all clips."""
 
     first: int
     refs: tuple[ClipRef, ...]
@@ -41,7 +41,7 @@ class Shard:
 def plan(refs: Sequence[ClipRef], done: set[str], size: int) -> list[Shard]:
     """Shards of `size` clips, in order of name, for the clips that are not done: the same whoever mines them."""
     ordered = sorted(refs, key=lambda ref: ref.name)
-    todo = [(place, ref) for place, ref in enumerate(ordered) if ref.name not in done]
+    todo = [(index, ref) for index, ref in enumerate(ordered) if ref.name not in done]
     parts = [todo[i : i + size] for i in range(0, len(todo), size)]
     return [Shard(part[0][0], tuple(ref for _, ref in part)) for part in parts]
 

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from safetensors.torch import load_file
+from torch.utils.data import SequentialSampler
 
 from retrodict.models.small.family import SmallFamily
 from retrodict.prompts import Direction
 from retrodict.training.config import TrainConfig
-from retrodict.training.trainer import training_arguments
+from retrodict.training.trainer import FILLER, EvenBatches, training_arguments
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 
@@ -76,6 +78,24 @@ def test_two_processes_are_as_good_as_one(how: str, tmp_path: Path, monkeypatch:
         case = f"{name} {direction} {accumulate}"
         found = {key.partition("|")[2]: tensor for key, tensor in together.items() if key.startswith(f"{case}|")}
         check_equal(found, alone(name, direction), case)
+
+
+def steps_of(rows: int, accumulate: int, ranks: int) -> list[list[int]]:
+    """The sequences of each step of an epoch in batches of 2, which accelerate hands out to the ranks."""
+    steps: list[list[int]] = []
+    for rank in range(ranks):
+        batches = EvenBatches(SequentialSampler(range(rows)), 2, rows >= 2, ranks)
+        shard = list(BatchSamplerShard(batches, ranks, rank) if ranks > 1 else batches)
+        share = accumulate // ranks
+        taken = [[row for batch in shard[i : i + share] for row in batch] for i in range(0, len(shard), share)]
+        steps = [a + b for a, b in zip(steps, taken, strict=True)] if steps else taken
+    return [sorted(index for index in step if index != FILLER) for step in steps]
+
+
+def test_a_step_has_the_same_sequences_whatever_the_number_of_ranks() -> None:
+    assert steps_of(10, 2, 1) == steps_of(10, 2, 2) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    for rows in range(1, 20):
+        assert steps_of(rows, 4, 4) == steps_of(rows, 4, 2) == steps_of(rows, 4, 1), rows
 
 
 @pytest.mark.parametrize("accumulate", [4, 8])

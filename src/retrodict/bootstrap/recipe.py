@@ -157,6 +157,8 @@ class BootstrapRecipe(Section):
             raise ValueError("there are no videos: put video files, or folders of them, under data.videos")
         if "true_labels" in self.ablations and (self.world is None or self.data.videos):
             raise ValueError("the ablation true_labels needs the videos of a world, which knows what happened in them")
+        if "no_change_mask" in self.ablations and self.init is not None:
+            raise ValueError("the ablation no_change_mask needs models that start from nothing: leave `init` out")
         if self.init != TINY:
             check_start(self.family, self.init, self.lora)
         if (self.labeller or "").startswith("chat:") and not self.select.without_likelihood:

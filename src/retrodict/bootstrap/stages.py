@@ -219,7 +219,8 @@ def train(
     direction: Direction,
     rows: Stored,
     weighting: Weighting,
-    **options: Any,
+    *,
+    use_change_mask: bool = True,
 ) -> str:
     """Train one model. Those of a direction start alike and see the same number of sequences."""
     from retrodict.training.recipe import absolute, report_loss
@@ -228,7 +229,7 @@ def train(
     recipe = context.recipe
     config = recipe.inverse if direction == "inverse" else recipe.forward
     train_model(
-        _start(context, direction, **options),
+        _start(context, direction, use_change_mask),
         direction,
         rows,
         config,
@@ -243,15 +244,15 @@ def train(
     return f"{config.total_steps(len(rows)):,} steps on {len(rows):,} transitions"
 
 
-def _start(context: Context, direction: Direction, **options: Any) -> Callable[[], TokenFamily]:
-    """What makes a model to train; `options` are those of a model that starts from nothing."""
+def _start(context: Context, direction: Direction, use_change_mask: bool) -> Callable[[], TokenFamily]:
+    """What makes a model to train; `use_change_mask` is for one that starts from nothing."""
     from retrodict.training.recipe import from_nothing, started_from
 
     recipe = context.recipe
     if recipe.init is not None:
         init = context.dir("base") if recipe.init == TINY else recipe.init
         return started_from(init, recipe.family, direction, recipe.lora)
-    return from_nothing(context.dir("image_tokenizer"), _texts(context), recipe.model, **options)
+    return from_nothing(context.dir("image_tokenizer"), _texts(context), recipe.model, use_change_mask=use_change_mask)
 
 
 def idm(context: Context, progress: Progress) -> str:
@@ -260,7 +261,7 @@ def idm(context: Context, progress: Progress) -> str:
 
 def idm_plain(context: Context, progress: Progress) -> str:
     rows = labelled(context, "inverse")
-    return train(context, progress, context.dir("idm_plain"), "inverse", rows, Weighting(), told_changes=False)
+    return train(context, progress, context.dir("idm_plain"), "inverse", rows, Weighting(), use_change_mask=False)
 
 
 def ft(context: Context, progress: Progress) -> str:

@@ -9,13 +9,15 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
@@ -35,6 +37,9 @@ from retrodict.training.optimizer import MuonAdamW
 SCHEDULES = {"constant": "constant_with_warmup"}  # of transformers; its own "constant" has no warm-up
 
 
+FILLER = -1  # the index of an example that counts for nothing
+
+
 class _Examples(Dataset[Example]):
     def __init__(self, examples: Sequence[Example]) -> None:
         self.examples = examples
@@ -43,7 +48,34 @@ class _Examples(Dataset[Example]):
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Example:
-        return self.examples[index]
+        if index != FILLER:
+            return self.examples[index]
+        first = self.examples[0]
+        return replace(first, labels_S=np.full_like(first.labels_S, IGNORED), weights_S=np.zeros_like(first.weights_S))
+
+
+class EvenBatches(BatchSampler):
+    """The batches of an epoch, which `ranks` take in turn: each step has the same sequences whatever their number.
+
+    Where the batches do not go round, fillers do: a rank without a batch would leave the others waiting, and left to
+    itself accelerate drops sequences or repeats them.
+    """
+
+    def __init__(self, sampler: Sampler[int], batch_size: int, drop_last: bool, ranks: int) -> None:
+        super().__init__(sampler, batch_size, drop_last)
+        self._ranks = ranks
+
+    def __len__(self) -> int:
+        return super().__len__() + self._missing
+
+    def __iter__(self) -> Iterator[list[int]]:
+        yield from super().__iter__()
+        for _ in range(self._missing):
+            yield [FILLER] * self.batch_size  # accelerate would fill up a smaller batch
+
+    @property
+    def _missing(self) -> int:
+        return -super().__len__() % self._ranks
 
 
 class DynamicsTrainer(Trainer):
@@ -60,6 +92,16 @@ class DynamicsTrainer(Trainer):
         super().__init__(model=self._objective, **kwargs)
         self._config = config
         self._even_steps = even_steps
+
+    def get_train_dataloader(self) -> DataLoader[Example]:
+        examples: Any = self.train_dataset
+        batches = EvenBatches(
+            RandomSampler(examples), self.args.train_batch_size, self.args.dataloader_drop_last, self.args.world_size
+        )
+        loader: DataLoader[Example] = self.accelerator.prepare(
+            DataLoader(examples, batch_sampler=batches, collate_fn=self.data_collator)
+        )
+        return loader
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -191,7 +233,7 @@ def training_arguments(
         save_steps=config.save_steps,
         save_total_limit=1,
         dataloader_pin_memory=False,
-        dataloader_drop_last=examples >= config.per_device_batch_size * processes,
+        dataloader_drop_last=examples >= config.per_device_batch_size,
         max_grad_norm=1.0,
         ddp_find_unused_parameters=False,
         deepspeed=None if config.deepspeed is None else str(config.deepspeed),

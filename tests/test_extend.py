@@ -19,8 +19,9 @@ from retrodict.dynamics import verifiers
 from retrodict.dynamics.verifiers import VerifierKind
 from retrodict.evaluation import metrics
 from retrodict.evaluation.compare import compare_runs
-from retrodict.evaluation.judge import Plan, judge_run
-from retrodict.evaluation.judges import JUDGES, JudgeKind
+from retrodict.evaluation.judge.kinds import JUDGES, JudgeKind
+from retrodict.evaluation.judge.plan import Plan
+from retrodict.evaluation.judge.run import judge_run
 
 ROOT = Path(__file__).parents[1]
 

@@ -17,16 +17,18 @@ from typer.testing import CliRunner
 from retrodict.chat.cache import open_cache
 from retrodict.chat.cost import Prices
 from retrodict.chat.parsing import Failure, Reply, read_body
-from retrodict.chat.request import build, check_base_url, image_tokens
+from retrodict.chat.request import Settings, build, check_base_url, image_tokens
 from retrodict.cli import app
 from retrodict.evaluation.bench import score_images, write_predictions
-from retrodict.evaluation.judge import Plan, Question, Settings, Verdict, batch_in, batch_out, dry_run, judge_run
 from retrodict.evaluation.judge.card import make_card
 from retrodict.evaluation.judge.chat import ChatJudge
 from retrodict.evaluation.judge.exact import ExactJudge
+from retrodict.evaluation.judge.offline import batch_in, batch_out, dry_run
 from retrodict.evaluation.judge.parsing import read_scores
-from retrodict.evaluation.judge.protocol import merge, unscored, verdict
+from retrodict.evaluation.judge.plan import Plan
+from retrodict.evaluation.judge.protocol import Question, Verdict, merge, unscored, verdict
 from retrodict.evaluation.judge.results import estimate
+from retrodict.evaluation.judge.run import judge_run
 from retrodict.evaluation.pool import exact_scorer
 from retrodict.files import write_json
 from retrodict.images import encode_png

@@ -13,7 +13,8 @@ from PIL import Image
 
 from retrodict import loading
 from retrodict.evaluation import probe_run
-from retrodict.evaluation.judge import Plan, judge_run
+from retrodict.evaluation.judge.plan import Plan
+from retrodict.evaluation.judge.run import judge_run
 from retrodict.models.protocol import Candidate, Frame, LogProb, Pair, image_of
 from retrodict.report import runs
 from retrodict.transitions import FramePair, Transition, read_rows

@@ -11,7 +11,7 @@ import typer
 from retrodict.cli.app import verb
 from retrodict.cli.options import Quiet, Seed, choice
 from retrodict.errors import check_output, check_output_file
-from retrodict.evaluation.judges import JUDGES
+from retrodict.evaluation.judge.kinds import JUDGES
 from retrodict.progress.view import open_progress
 
 if TYPE_CHECKING:
@@ -140,22 +140,23 @@ def _temperature(text: str) -> float | None:
 
 
 def _act(run: Path, plan: Plan, dry_run: bool, batch_out: Path | None, batch_in: Path | None, quiet: bool) -> None:
-    from retrodict.evaluation import judge as judging
+    from retrodict.evaluation.judge import offline
+    from retrodict.evaluation.judge.run import judge_run
 
     if dry_run:
-        return _say_cost(judging.dry_run(run, plan))
+        return _say_cost(offline.dry_run(run, plan))
     if batch_out is not None:
-        paths = judging.batch_out(run, plan, batch_out)
+        paths = offline.batch_out(run, plan, batch_out)
         typer.echo("\n".join(f"Batch: {path}" for path in paths) or "Every answer is there already: nothing to ask.")
         return None
     if batch_in is not None:
-        taken = judging.batch_in(run, plan, batch_in)
+        taken = offline.batch_in(run, plan, batch_in)
         typer.echo(
             f"Answers: {taken.answered} new, {taken.already} known before, {len(taken.lost)} lost, "
             f"{taken.unknown} of other questions"
         )
     with open_progress(quiet, "retrodict judge") as progress:
-        measured = judging.judge_run(run, plan, progress)
+        measured = judge_run(run, plan, progress)
     typer.echo("\n".join(_lines(measured)))
     typer.echo(f"Card: {measured['card']['why']}")
     typer.echo(f"Numbers: {run / 'judge' / measured['name']}.json")

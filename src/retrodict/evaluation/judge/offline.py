@@ -16,10 +16,10 @@ from retrodict.chat.request import Request
 from retrodict.evaluation.benchmarks import items_of_run
 from retrodict.evaluation.judge.card import card_questions
 from retrodict.evaluation.judge.chat import ChatJudge
+from retrodict.evaluation.judge.kinds import JUDGES
 from retrodict.evaluation.judge.pairwise import PairJudge, pairs_of, truth_pairs
 from retrodict.evaluation.judge.plan import Plan, open_judge
 from retrodict.evaluation.judge.predictions import read_rows
-from retrodict.evaluation.judges import JUDGES
 from retrodict.transitions import Transition
 
 

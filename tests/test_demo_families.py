@@ -9,13 +9,25 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from retrodict.bootstrap.loop import RECIPES, stages_of
+from retrodict.bootstrap.recipe import TINY, BootstrapRecipe
 from retrodict.bootstrap.results import NOTE
+from retrodict.bootstrap.stages import Context
 from retrodict.cli import app
 from retrodict.loading import load
 from retrodict.models.registry import FAMILIES
+from retrodict.recipes import load_recipe
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_has_a_demo(family: str, tmp_path: Path) -> None:
+    recipe = load_recipe(RECIPES / "demo-tiny.yaml", BootstrapRecipe, [f"family={family}"])
+    assert (recipe.family, recipe.init) == (family, TINY)
+    names = [stage.name for stage in stages_of(Context(tmp_path, recipe))]
+    assert {"tokenizer", "idm", "fdm", "bench_fdm", "bench_fdm_weighted", "bench_fdm_true_labels"} <= set(names)
+
+
+@pytest.mark.parametrize("family", ["small", "liquid"])  # test_loop.py runs the loop with each of the others
 def test_every_stage_works(family: str, tmp_path: Path) -> None:
     found = CliRunner().invoke(app, ["demo", "--family", family, "--out", str(tmp_path / "demo"), "--quiet"])
     assert found.exit_code == 0, found.output

@@ -12,11 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from loop_data import moving_square, write_checkpoint, write_labelled, write_video
 from typer.testing import CliRunner
 
 from retrodict.cli import app
+from retrodict.evaluation.predictions import read_predictions
+from retrodict.images import read_image
 from retrodict.transitions import read_transitions
 
 RECIPE = """
@@ -55,7 +58,7 @@ def test_a_published_checkpoint_goes_from_pairs_and_video_to_a_report(
     results = json.loads((out / "results.json").read_text())
     assert {"copy", "round_trip_target", "ft", "fdm", "fdm, best by idm_fdm"} <= set(results["all"])
     assert results["all"]["fdm"]["n"] == 3
-    assert results["annotation"]["selected"] == 2
+    assert results["annotation"]["selected"] in (1, 2)  # models of random weights do not always find words
     assert {row.action_source for row in read_transitions(out / "selected")} == {"idm"}
     assert not (out / "image_tokenizer").exists()
     for name in ("idm", "ft", "fdm"):  # adapters, not copies of the model
@@ -102,27 +105,24 @@ def finish(started: list[subprocess.Popen[str]]) -> list[str]:
 
 def outcome(out: Path) -> dict[str, Any]:
     results = json.loads((out / "results.json").read_text())
-    items = [
-        [(line["id"], line["greedy"]["verifiers"], [frame["verifiers"] for frame in line["pool"]]) for line in lines]
-        for lines in (
-            [json.loads(line) for line in (out / "items" / f"{name}.jsonl").read_text().splitlines()]
-            for name in ("ft", "fdm")
-        )
-    ]
+    items = [item for name in ("ft", "fdm") for item in read_predictions(out / "predictions" / f"{name}.parquet")]
     return {
         "labels": [(row.id, row.action) for row in read_transitions(out / "annotated")],
         "selected": [(row.id, row.action) for row in read_transitions(out / "selected")],
-        "frames": {name: results["all"][name]["l1"] for name in ("ft", "fdm", "fdm, best by idm_fdm")},
         "nll": {name: entry["per_token"]["mean"] for name, entry in results["loglik"].items()},
         "probe": set(results["probe"]),
-        "items": [[id for id, *_ in rows] for rows in items],
+        "items": [item.id for item in items],
+        "frames": np.stack(
+            [np.asarray(read_image(frame.image)) for item in items for frame in (item.greedy, *item.pool)]
+        ).astype(int),
     }
 
 
 def test_two_ranks_give_what_one_gives_and_a_kill_costs_nothing(tmp_path: Path) -> None:
-    recipe = make_data(tmp_path, test=40)  # two batches of predictions
+    # Two batches of predictions; neither 10 nor 13 rows are whole steps of 4 sequences.
+    recipe = make_data(tmp_path, labelled=10, test=40)
     write_video(tmp_path / "videos" / "other.mp4", moving_square(30, seed=3))
-    sets = [*SMALL, "bench.items=40", "select.top_k=4"]  # 8 and 12 rows: steps of 4 sequences divide them
+    sets = [*SMALL, "bench.items=40", "select.top_k=3", "inverse.steps=4", "forward.steps=4"]
     (alone,) = start(recipe, tmp_path / "alone", 1, sets)
     said = alone.communicate(timeout=400)[0]
     assert alone.returncode == 0, said
@@ -148,7 +148,7 @@ def test_two_ranks_give_what_one_gives_and_a_kill_costs_nothing(tmp_path: Path) 
     assert two["selected"] == one["selected"]
     assert two["items"] == one["items"]
     assert two["probe"] == one["probe"]
-    assert two["frames"] == pytest.approx(one["frames"], abs=1e-6)
+    assert np.abs(two["frames"] - one["frames"]).max() <= 1, "the same image tokens, but for the rounding of a pixel"
     assert two["nll"] == pytest.approx(one["nll"], abs=1e-5)
 
 
@@ -169,6 +169,21 @@ def test_ranks_that_cannot_share_a_step_are_refused_at_once(tmp_path: Path, monk
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 2
     assert "set inverse.gradient_accumulation_steps to a multiple of 3" in done.output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("labeller=chat:some-model@http://127.0.0.1:9/v1", "set select.without_likelihood=true"),
+        ("ablations=[no_change_mask]", "needs models that start from nothing"),
+    ],
+)
+def test_a_recipe_that_cannot_work_is_refused_at_once(change: str, said: str, tmp_path: Path) -> None:
+    command = ["bootstrap", str(make_data(tmp_path)), "--out", str(tmp_path / "out"), "--set=init=some/model"]
+    done = CliRunner().invoke(app, [*command, f"--set={change}"])
+    assert done.exit_code == 2
+    assert said in done.output
     assert not (tmp_path / "out").exists()
 
 

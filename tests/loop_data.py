@@ -58,4 +58,4 @@ def write_checkpoint(folder: Path, family: str) -> None:
     import torch
 
     torch.manual_seed(0)
-    tiny_family(family)(ACTIONS).save(folder)
+    tiny_family(family)(ACTIONS, grid=3, patch=8).save(folder)

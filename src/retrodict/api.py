@@ -210,7 +210,7 @@ def annotate(pairs: str | Path, *, model: str | Path, out: str | Path, progress:
         pairs: folder of frame pairs, as `mine` writes it.
         model: name of the inverse model.
         out: folder for the labelled transitions, each with its log-probability.
-        progress: told how far the work is.
+        progress: receives how far the work is.
 
     Raises:
         ValueError: there are no pairs with images, no such model, or `out` is another run's or the input itself.

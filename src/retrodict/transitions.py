@@ -2,7 +2,7 @@
 
 A `FramePair` is two moments of one clip; a `Transition` is a pair with the action that leads from the first to the
 second. Both live in Parquet files whose images are Hugging Face `Image` structs, so `datasets.load_dataset("parquet",
-data_files="DIR/*.parquet")` shows them as pictures. A stage's directory holds one or more `*.parquet` files and a
+data_files="DIR/*.parquet")` shows them as images. A stage's directory holds one or more `*.parquet` files and a
 `manifest.json` (which `data_dir=` would take for data).
 """
 

@@ -67,7 +67,7 @@ def mine(
         Layout.FOLDER
     ),
     annotations: Annotated[
-        Path | None, typer.Option(help="The collection's own list, where it does not lie beside the videos.")
+        Path | None, typer.Option(help="The collection's own list, where it does not lie next to the videos.")
     ] = None,
     shard_clips: Annotated[
         int, typer.Option(min=1, help="Clips per Parquet file, which is what a killed run repeats.")
@@ -115,7 +115,7 @@ def import_labelled(
         Labelled,
         typer.Argument(
             metavar="FORMAT",
-            help="Collections of video whose clips have an action: ssv2, epic100, lerobot. Files of picture pairs: "
+            help="Collections of video whose clips have an action: ssv2, epic100, lerobot. Files of image pairs: "
             "pairs (any; see --column), aurora, magicbrush, aurora-magicbrush, action-genome, kubric.",
         ),
     ],
@@ -124,10 +124,10 @@ def import_labelled(
     ],
     out: OutDir,
     annotations: Annotated[
-        Path | None, typer.Option(help="The collection's own list, where it does not lie beside the videos.")
+        Path | None, typer.Option(help="The collection's own list, where it does not lie next to the videos.")
     ] = None,
     pictures: Annotated[
-        Path | None, typer.Option(help="Folder that picture paths start from; by default that of the file.")
+        Path | None, typer.Option(help="Folder that image paths start from; by default that of the file.")
     ] = None,
     column: Annotated[
         list[str] | None,
@@ -155,7 +155,7 @@ def import_labelled(
     given: dict[str, Any] = {"format": kind.value, "data": place(data, out), "limit": limit}
     if kind.value in LABELLED:
         if pictures or column:
-            raise ValueError(f"{kind.value} is a collection of video: --pictures and --column are for picture pairs.")
+            raise ValueError(f"{kind.value} is a collection of video: --pictures and --column are for image pairs.")
         items = labelled_clips(kind.value, data, annotations)
         given["annotations"] = annotations and place(annotations, out)
     else:
@@ -166,7 +166,7 @@ def import_labelled(
         given |= {"columns": asdict(columns), "pictures": pictures and place(pictures, out)}
     total = min(len(items), limit or len(items)) if isinstance(items, list) else 0
     with open_progress(quiet, "retrodict import") as progress:
-        progress.stage("import", "read pairs of pictures and what happened between them")
+        progress.stage("import", "read pairs of images and what happened between them")
         inputs = [path for path in (data, annotations, pictures) if path is not None]
         write_transitions(islice(items, limit), out, source=given, inputs=inputs, total=total, progress=progress)
         progress.done()

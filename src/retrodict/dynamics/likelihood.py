@@ -1,7 +1,7 @@
 """Log-probability of a completion under a token family: the scorer behind annotation, verification and probing.
 
-Scores are sums over the completion's tokens, with the count beside them; they do not depend on padding, batch size or
-order. Image tokens are scored among image codes only, text tokens among text tokens only.
+Scores are sums over the completion's tokens, with their count; they do not depend on padding, batch size or
+order. Image tokens are scored among image tokens only, text tokens among text tokens only.
 
 Sequences with a common prefix (several targets of one source, several actions for one pair) prefill it once, where that
 saves enough: a prefix tree over one KV cache. A shared prefix has the same ids and the same other inputs.

@@ -187,7 +187,7 @@ class ScoredBy:
 
 
 class CopyGate:
-    """Rejects candidates that cannot be told from the source as the image tokenizer reconstructs it.
+    """Rejects candidates that are indistinguishable from the source as the image tokenizer reconstructs it.
 
     A model that does nothing is often the safest in its own eyes. Rejected candidates score minus infinity: they are
     chosen only when there is nothing else.

@@ -1,4 +1,4 @@
-"""The rows of a table of predictions: the system beside images whose worth is known.
+"""Baselines in a table of predictions: copy, tokenizer round trips, ground truth, random target.
 
 `copy`, the image tokenizer's round trips of source and of target (a token model's honest copy and its ceiling),
 `ground_truth`, and `random_target` (the target of another item of the subset) say how far a metric can be trusted.
@@ -100,13 +100,13 @@ def other_targets(transitions: Sequence[Transition]) -> list[int | None]:
         if transition.target is not None:
             subsets.setdefault(transition.category, []).append(i)
 
-    def draw(i: int, j: int) -> bytes:
+    def order(i: int, j: int) -> bytes:
         return hashlib.sha256(f"{transitions[i].id}/{transitions[j].id}".encode()).digest()
 
     found: list[int | None] = []
     for i, transition in enumerate(transitions):
         peers = [j for j in subsets.get(transition.category, ()) if transitions[j].target != transition.target]
-        found.append(min((j for j in peers if j != i), key=lambda j, i=i: draw(i, j), default=None))  # type: ignore[misc]
+        found.append(min((j for j in peers if j != i), key=lambda j, i=i: order(i, j), default=None))  # type: ignore[misc]
     return found
 
 

@@ -94,7 +94,7 @@ def run_bench(
         data: folder of a published benchmark's data.
         model: what predicts: a name for `retrodict.load`, or "copy".
         inverse: what verifies and explains; by default `model`.
-        predictions: folder of images called `<item id>.png` (or .jpg, .webp), scored in place of a model's.
+        predictions: folder of images called `<item id>.png` (or .jpg, .webp), scored instead of a model's.
         n: candidates of each item.
         verifier: what picks the best candidate.
         sampling: shapes the candidates; its guidance holds for the greedy frame, too.
@@ -105,7 +105,7 @@ def run_bench(
         protocol: how L1 compares images of unequal size. It, `metrics` and `captions` may change when a run goes on.
         metrics: those that need a model: "clip", "dino", "bertscore", or "clip=FOLDER".
         captions: JSON file of item ids and what their targets show, for CLIP-T.
-        progress: told how far the work is.
+        progress: receives how far the work is.
 
     Returns:
         What `results.json` holds (docs/evaluation.md).
@@ -235,7 +235,7 @@ def _metrics(names: Sequence[str]) -> tuple[list[Embedder], BertScore | None]:
 def _system(
     model: str, inverse: str, verifier: str, predictions: Path | None, world: World | None
 ) -> tuple[str, ForwardModel | None, InverseModel | None, list[Verifier]]:
-    """The row's name, the model behind it (None for given pictures), what explains, and the verifiers, the default one
+    """The row's name, the model behind it (None for given images), what explains, and the verifiers, the default one
     last."""
     if predictions is not None:
         return Path(predictions).resolve().name or "predictions", None, None, []

@@ -1,4 +1,4 @@
-"""Tables of a benchmark whose exact state is known: the system's scores beside those of images whose worth is known."""
+"""Tables of a benchmark whose exact state is known: the system's scores and those of the baselines."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ Embeddings = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Pin:
-    """A model and how pictures are prepared for it: the short side to `resize`, bicubic, and the centre `crop`."""
+    """A model and how images are prepared for it: the short side to `resize`, bicubic, and the centre `crop`."""
 
     model: str
     revision: str  # commit on the model hub
@@ -52,7 +52,7 @@ PINS = {"clip": CLIP, "dino": DINO}
 
 
 class Embedder:
-    """Embeds pictures, and for CLIP texts, as unit vectors.
+    """Embeds images, and for CLIP texts, as unit vectors.
 
     `model` names a folder or hub id to use in place of the pinned one. Raises `ValueError` when it cannot be loaded.
     """
@@ -68,7 +68,7 @@ class Embedder:
         self._model = self._load()
         self._tokenizer: Any = None
         size = self._model.config.vision_config.image_size if kind == "clip" else self._model.config.image_size
-        # A checkpoint for smaller pictures gets them in the same proportions.
+        # A checkpoint for smaller images gets them in the same proportions.
         self._crop, self._resize = size, round(size * self.pin.resize / self.pin.crop)
 
     def _load(self) -> Any:
@@ -87,7 +87,7 @@ class Embedder:
         return loaded.eval()
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What a number of this embedding depends on."""
         commit = getattr(self._model.config, "_commit_hash", None)
         return {
@@ -100,9 +100,9 @@ class Embedder:
         }
 
     @torch.no_grad()
-    def images(self, pictures: Sequence[Image.Image]) -> Embeddings:
+    def images(self, images: Sequence[Image.Image]) -> Embeddings:
         """Unit vectors [N, D]."""
-        pixels = torch.from_numpy(np.stack([self._prepare(picture) for picture in pictures]))
+        pixels = torch.from_numpy(np.stack([self._prepare(image) for image in images]))
         if self.kind == "clip":
             return _unit(_tensor(self._model.get_image_features(pixel_values=pixels)))
         return _unit(self._model(pixel_values=pixels).last_hidden_state[:, 0])
@@ -118,16 +118,16 @@ class Embedder:
         tokens = self._tokenizer(list(texts), padding=True, truncation=True, max_length=limit, return_tensors="pt")
         return _unit(_tensor(self._model.get_text_features(**tokens)))
 
-    def _prepare(self, picture: Image.Image) -> Embeddings:
+    def _prepare(self, image: Image.Image) -> Embeddings:
         """[3, crop, crop], normalised."""
-        picture = picture.convert("RGB")
-        width, height = picture.size
+        image = image.convert("RGB")
+        width, height = image.size
         scale = self._resize / min(width, height)
         size = max(self._crop, int(width * scale)), max(self._crop, int(height * scale))
-        picture = picture.resize(size, Image.Resampling.BICUBIC)
+        image = image.resize(size, Image.Resampling.BICUBIC)
         left, top = round((size[0] - self._crop) / 2), round((size[1] - self._crop) / 2)
-        picture = picture.crop((left, top, left + self._crop, top + self._crop))
-        pixels = np.asarray(picture, dtype=np.float32) / 255
+        image = image.crop((left, top, left + self._crop, top + self._crop))
+        pixels = np.asarray(image, dtype=np.float32) / 255
         return np.asarray(((pixels - self.pin.mean) / self.pin.std).transpose(2, 0, 1), dtype=np.float32)
 
 

@@ -64,7 +64,7 @@ def run_probe(
         items: how many items, the subsets in turn; by default all, or 300 of a world.
         subsets: those to keep.
         limit: only the first so many items of each subset.
-        progress: told how far the work is.
+        progress: receives how far the work is.
 
     Returns:
         What `results.json` holds (docs/evaluation.md).

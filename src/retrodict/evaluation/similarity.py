@@ -5,7 +5,7 @@ as a prediction, the metric measures copying.
 
 Items are also split into a half where much moves and one where little does, at the median of their subset: a global one
 nearly splits AURORA-Bench into its subsets (47 of 48 Something-Something items are above it and 47 of 50 of Kubric's
-below). The global split is there beside it.
+below). The global split is reported too.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def measure(
         **_by_subset(transitions, table["l1"], "l1"),
         "metrics": others,
         "higher_is_better": {metric: METRICS[metric].higher_is_better for metric in table},
-        "embeddings": {e.kind: e.facts for e in embedders},
+        "embeddings": {e.kind: e.metadata for e in embedders},
         "motion": {"method": FLOW_METHOD, **_by_motion(transitions, table["l1"], halves)},
         "k_curve": _k_curve(results, transitions, predicted.verifiers, protocol),
         "comparisons": _against_copy(predicted.system, transitions, table["l1"]),

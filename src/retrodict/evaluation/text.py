@@ -127,20 +127,20 @@ def constant_texts(truths: Sequence[str], subsets: Sequence[str]) -> list[str]:
 def random_texts(truths: Sequence[str], subsets: Sequence[str], seed: int) -> list[str | None]:
     """For each item the action of another item of its subset; None where there is no other."""
     rng = np.random.default_rng(seed)
-    places: dict[str, list[int]] = {}
+    members: dict[str, list[int]] = {}
     for i, subset in enumerate(subsets):
-        places.setdefault(subset, []).append(i)
-    found: list[str | None] = []
+        members.setdefault(subset, []).append(i)
+    texts: list[str | None] = []
     for i, subset in enumerate(subsets):
-        others = [j for j in places[subset] if j != i]
-        found.append(truths[others[rng.integers(len(others))]] if others else None)
-    return found
+        others = [j for j in members[subset] if j != i]
+        texts.append(truths[others[rng.integers(len(others))]] if others else None)
+    return texts
 
 
 def floors(truths: Sequence[str], subsets: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
-    """What two predictors reach that never look at a image: one sentence per subset, and another item's action.
+    """What two predictors reach that never look at an image: one sentence per subset, and another item's action.
 
-    The random one is the mean over `FLOOR_SEEDS` draws, without an interval.
+    The random one is the mean over `FLOOR_SEEDS` samples, without an interval.
     """
     draws = [compare_texts(random_texts(truths, subsets, seed), truths, groups) for seed in range(FLOOR_SEEDS)]
     chance: dict[str, Any] = {
@@ -158,4 +158,4 @@ def _by_subset(truths: Sequence[str], subsets: Sequence[str]) -> dict[str, list[
     found: dict[str, list[str]] = {}
     for truth, subset in zip(truths, subsets, strict=True):
         found.setdefault(subset, []).append(truth)
-    return found
+    return texts

@@ -9,7 +9,7 @@ sampler serve it as they serve the others:
 - all other image tokens are embedded as the generation side embeds them.
 
 So frames and candidates reach the inverse direction alike, as decoded images: it cannot tell a prediction by its
-texture, and what it is trained on is what it scores. The price is that it does not see what the codes lose. In the
+texture, and what it is trained on is what it scores. The price is that it does not see what tokenization loses. In the
 forward direction the source is given both ways, read and then written, as Janus-4o does (arXiv 2506.18095).
 """
 

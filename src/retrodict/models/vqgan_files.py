@@ -19,7 +19,7 @@ from retrodict.models.registry import read_json
 from retrodict.models.vqgan import VQGAN, VQGANConfig
 
 FOLDERS = (".", "tokenizer", "chameleon", "vqgan")  # where publishers put `vqgan.ckpt` and `vqgan.yaml`
-OWN = "image_tokenizer"  # where we put a tokenizer beside weights that cannot hold it
+OWN = "image_tokenizer"  # where we put a tokenizer next to weights that cannot hold it
 PREFIX = "model.vqmodel."  # of the tokenizer's tensors in a Chameleon checkpoint of transformers
 _PARTS = ("encoder.", "decoder.", "quantize.embedding.", "quant_conv.", "post_quant_conv.")
 _UNUSUAL = {
@@ -35,14 +35,14 @@ _UNUSUAL = {
 def find_vqgan(folder: Path) -> VQGAN:
     """The tokenizer that lies in a checkpoint's folder, in float32.
 
-    Looks for what `save_vqgan` wrote, for `vqgan.ckpt` in the places where publishers put it, and for
+    Looks for what `save_vqgan` wrote, for `vqgan.ckpt` in the folders where publishers put it, and for
     `model.vqmodel.*` among the checkpoint's own tensors. Raises `ValueError` when there is none, or none that decodes.
     """
     if (folder / OWN).is_dir():
         return load_vqgan(folder / OWN)
-    for place in FOLDERS:
-        if (folder / place / "vqgan.ckpt").is_file():
-            return _load_ckpt(folder / place / "vqgan.ckpt")
+    for part in FOLDERS:
+        if (folder / part / "vqgan.ckpt").is_file():
+            return _load_ckpt(folder / part / "vqgan.ckpt")
     if (folder / "config.json").is_file() and has_tensors(folder, PREFIX):
         return _load_hf(folder)
     raise ValueError(

@@ -167,7 +167,7 @@ def _text_cells(entry: Mapping[str, Any]) -> list[Cell]:
 
 
 def checks(run: Run) -> list[tuple[str, Cell, str]]:
-    """What the scorer says of images whose worth is known."""
+    """What the scorer says of the baselines."""
     rows = [
         ("The true next frame", run.get("ground_truth"), "should be 1"),
         ("The same through the image tokenizer", run.get("tokenizer_round_trip"), "no token model can score more"),

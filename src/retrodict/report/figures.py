@@ -141,7 +141,7 @@ def _verified(item: ItemResult, selector: str) -> Scored:
 
 
 def sample(run: Run) -> list[Row]:
-    """The first items by hash; those without any predicted image, which are counted beside, come last."""
+    """The first items by hash; those without any predicted image, which are counted separately, come last."""
     items = [t for t in _by_hash(run) if _complete(run, t)]
     return list(_rows(run, sorted(items, key=lambda t: not _predicted(run, t))[:SAMPLE]))
 

@@ -91,7 +91,7 @@ def _facts(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _card(entry: Mapping[str, Any]) -> list[Bar]:
-    """What a judge gives to images whose worth is known."""
+    """What a judge gives to the baselines."""
     rows = (entry.get("card") or {}).get("rows") or {}
     return measured(
         bar(

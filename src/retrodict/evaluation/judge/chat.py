@@ -23,15 +23,15 @@ class ChatJudge(Chat):
             raise ValueError(f"The prompt {self.prompt.id} asks for a {self.prompt.answer}: it gives no scores.")
 
     def requests(self, questions: Sequence[Question]) -> list[Request]:
-        """One per question that has a picture, and repeat."""
+        """One per question that has an image, and repeat."""
         return [request for question in questions for request in self._requests(question)]
 
     def _requests(self, question: Question) -> list[Request]:
         if question.prediction is None:
             return []
-        pictures = {"source": question.source, "prediction": question.prediction}
+        images = {"source": question.source, "prediction": question.prediction}
         return [
-            build(question.id, self.prompt, self.settings, question.action, pictures, repeat)
+            build(question.id, self.prompt, self.settings, question.action, images, repeat)
             for repeat in range(self.settings.repeats)
         ]
 
@@ -46,9 +46,9 @@ class ChatJudge(Chat):
     def _read(self, request: Request) -> Verdict:
         reply = self.reply(request)
         scores = read_scores(reply)
-        facts: dict[str, Any] = (
+        metadata: dict[str, Any] = (
             {"answers": (request.key,), "replies": (reply.text,)} if request.key in self.used else {}
         )
         if isinstance(scores, Failure):
-            return unscored(scores.reason, scores.detail, **facts)
-        return verdict(*scores, **facts)
+            return unscored(scores.reason, scores.detail, **metadata)
+        return verdict(*scores, **metadata)

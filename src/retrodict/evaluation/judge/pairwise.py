@@ -1,7 +1,7 @@
 """Two predictions side by side: which is better? Each pair is asked in both orders.
 
-A choice that changes with the order says something about the judge and nothing about the pictures: it counts as a tie,
-and how often that happens is reported. Pictures that are the same to the pixel tie without being asked about.
+A choice that changes with the order says something about the judge and nothing about the images: it counts as a tie,
+and how often that happens is reported. Images that are the same to the pixel tie without being asked about.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class PairJudge(Chat):
         return [request for pair in pairs for request in self._both(*pair)]
 
     def _both(self, a: Question, b: Question) -> list[Request]:
-        """The two orders; nothing where a picture lacks or both are the same."""
+        """The two orders; nothing where an image is missing or both are the same."""
         if a.prediction is None or b.prediction is None or self._same(a.prediction, b.prediction):
             return []
         orders = ((a.prediction, b.prediction), (b.prediction, a.prediction))
@@ -125,7 +125,7 @@ def make_pair_card(
 def summarise(found: Sequence[Preference], items: Sequence[Transition]) -> dict[str, Any]:
     """`share` of wins, ties counting half, with its interval; `p` is against one half.
 
-    `consistent` is the share of asked pairs whose two answers agree, `first` how often the first picture was named
+    `consistent` is the share of asked pairs whose two answers agree, `first` how often the first image was named
     among answers that named one: near one half where the order does not matter.
     """
     outcomes = [p.outcome for p in found]
@@ -168,11 +168,11 @@ def tournament(
 
 
 def _record(a: str, b: str, item: Transition, found: Preference) -> dict[str, Any]:
-    facts: Mapping[str, Any] = {"id": item.id, "class": item.category, "group": item.cluster}
+    metadata: Mapping[str, Any] = {"id": item.id, "class": item.category, "group": item.cluster}
     return {
         "a": a,
         "b": b,
-        **facts,
+        **metadata,
         "action": item.action,
         "outcome": None if math.isnan(found.outcome) else found.outcome,
         "choices": list(found.choices),

@@ -1,4 +1,4 @@
-"""What of a run is judged: its items, and per row of the table one picture for each of them."""
+"""What of a run is judged: its items, and per row of the table one image for each of them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _row(name: str, system: str, items: Sequence[Transition], frames: Sequence[t
     questions = []
     for item, frame in zip(items, frames, strict=True):
         if item.source is None:
-            raise ValueError(f"Item {item.id} has no source picture, so nothing can be judged.")
+            raise ValueError(f"Item {item.id} has no source image, so nothing can be judged.")
         questions.append(Question(item.id, item.source, item.action, frame[1] if frame else None))
     return Row(name, system, tuple(frame[0] if frame else None for frame in frames), tuple(questions))
 

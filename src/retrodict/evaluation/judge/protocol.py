@@ -18,7 +18,7 @@ TOP = 10.0  # scores lie in [0, TOP]
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """One predicted frame to judge; pictures are encoded bytes (PNG, JPEG), `prediction` None where there is none."""
+    """One predicted frame to judge; images are encoded bytes (PNG, JPEG), `prediction` None where there is none."""
 
     id: str
     source: bytes
@@ -49,12 +49,12 @@ class Verdict:
     replies: tuple[str, ...] = ()
 
 
-def verdict(es: float, me: float, **facts: Any) -> Verdict:
-    return Verdict(es, me, min(es, me), scored=1, **facts)
+def verdict(es: float, me: float, **metadata: Any) -> Verdict:
+    return Verdict(es, me, min(es, me), scored=1, **metadata)
 
 
-def unscored(reason: Reason, detail: str = "", **facts: Any) -> Verdict:
-    return Verdict(reason=reason, detail=detail, **facts)
+def unscored(reason: Reason, detail: str = "", **metadata: Any) -> Verdict:
+    return Verdict(reason=reason, detail=detail, **metadata)
 
 
 def merge(repeats: Sequence[Verdict]) -> Verdict:

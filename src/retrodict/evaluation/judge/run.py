@@ -43,12 +43,12 @@ def judge_run(run: Path, plan: Plan, progress: Progress | None = None) -> dict[s
         else:
             measured, lines = _scored(judge, run, rows, items, plan, progress)
         progress.done(f"{sum(not line['reason'] for line in lines)} of {len(lines)} scored")
-        facts = {
+        metadata = {
             "kind": "pairwise" if isinstance(judge, PairJudge) else "judge",
             "name": name,
             "judge": dict(judge.metadata),
         }
-        measured = {**facts, **measured, "card": card, "forced": not card["trusted"], "usage": _usage(judge, plan)}
+        measured = {**metadata, **measured, "card": card, "forced": not card["trusted"], "usage": _usage(judge, plan)}
     return _finish(run, name, measured, lines, began)
 
 
@@ -98,7 +98,7 @@ def _first_failure(judge: Judge | PairJudge) -> str:
 
 
 def _judge(judge: Judge, rows: Sequence[Row], progress: Progress) -> dict[str, list[Verdict]]:
-    """All rows in one go, so that a picture that stands in several of them is asked about once."""
+    """All rows in one go, so that an image that stands in several of them is asked about once."""
     found = iter(judge.score([q for row in rows for q in row.questions], progress))
     return {row.name: [next(found) for _ in row.questions] for row in rows}
 

@@ -23,7 +23,7 @@ class ImageTokenizerConfig(Section):
     width: Count = 192
     """Channels of the encoder and the decoder."""
     context: Annotated[int, Field(ge=0)] = 0
-    """Residual 3 x 3 blocks on each side, for images whose patches cannot stand alone; 0 for flat, drawn ones."""
+    """Residual 3 x 3 blocks on each side, for images whose patches cannot stand alone; 0 for flat, rendered ones."""
 
     @field_validator("patch")
     @classmethod

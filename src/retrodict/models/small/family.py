@@ -153,11 +153,11 @@ class SmallFamily:
 
 @torch.no_grad()
 def _start_from_codebook(module: SmallModel, codebook_KD: Tensor) -> None:
-    """Start the embeddings of image tokens as a random projection of the codebook: codes that look alike start alike,
+    """Start the embeddings of image tokens as a random projection of the codebook: tokens that look alike start alike,
     so that what is learned of a red ball in the air holds for one on the floor."""
     scaled_KD = codebook_KD - codebook_KD.median(0).values
     scaled_KD = scaled_KD / scaled_KD.norm(dim=1).median().clamp(min=1e-6)
-    scaled_KD = scaled_KD * (scaled_KD.norm(dim=1, keepdim=True) < 100)  # codes placed where no feature is
+    scaled_KD = scaled_KD * (scaled_KD.norm(dim=1, keepdim=True) < 100)  # vectors put where no feature is
     scale = 2 * module.config.initializer_range
     start_KD = scale * scaled_KD @ torch.randn(codebook_KD.shape[1], module.head.shape[1])
     module.head[-len(codebook_KD) :] += start_KD

@@ -7,7 +7,7 @@ the rule against the engine where both apply.
 
 from __future__ import annotations
 
-from retrodict.worlds.tabletop.rules import Place
+from retrodict.worlds.tabletop.rules import Position
 from retrodict.worlds.tabletop.scene import GRID, SHELF_ROW, State, Thing
 
 
@@ -21,14 +21,14 @@ class CellsBoard:
         self.things = {(t.x, t.y): t for t in state.things if t is not lifted}
         self.plank = {(x, SHELF_ROW) for x in state.shelf}
 
-    def free(self, place: Place) -> bool:
-        inside = 0 <= place[0] < GRID and 0 <= place[1] < GRID
-        return inside and place not in self.things and place not in self.plank
+    def free(self, position: Position) -> bool:
+        inside = 0 <= position[0] < GRID and 0 <= position[1] < GRID
+        return inside and position not in self.things and position not in self.plank
 
-    def supported(self, place: Place) -> bool:
-        below = (place[0], place[1] - 1)
+    def supported(self, position: Position) -> bool:
+        below = (position[0], position[1] - 1)
         carrier = self.things.get(below)
-        return place[1] == 0 or below in self.plank or (carrier is not None and carrier.shape == "box")
+        return position[1] == 0 or below in self.plank or (carrier is not None and carrier.shape == "box")
 
     def clear(self, thing: Thing) -> bool:
         return (thing.x, thing.y + 1) not in self.things
@@ -48,10 +48,10 @@ class CellsBoard:
     def settle(self) -> State | None:
         for (x, y), thing in sorted(self.things.items(), key=lambda item: item[0][1]):
             del self.things[x, y]
-            place = x, self._landing(x, y)
-            if not self.supported(place):
+            position = x, self._landing(x, y)
+            if not self.supported(position):
                 return None
-            self.things[place] = thing.at(*place)
+            self.things[position] = thing.at(*position)
         return State.of(self.things.values(), self.state.shelf, self.state.size)
 
     def _landing(self, x: float, y: float) -> float:

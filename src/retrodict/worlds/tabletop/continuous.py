@@ -8,7 +8,7 @@ on the floor, on the shelf or on boxes; horizontal positions are rounded to whol
 from __future__ import annotations
 
 from retrodict.worlds.tabletop.physics import simulate
-from retrodict.worlds.tabletop.rules import Place
+from retrodict.worlds.tabletop.rules import Position
 from retrodict.worlds.tabletop.scene import CELL, GRID, PLANK_PIXELS, SHELF_ROW, State, Thing
 
 _BALANCED = 0.4  # how much of a thing may hang over an edge; it tips over well before a half
@@ -25,14 +25,14 @@ class ContinuousBoard:
         self.state = state
         self.things = [t for t in state.things if t is not lifted]
 
-    def free(self, place: Place) -> bool:
-        x, y = place
+    def free(self, position: Position) -> bool:
+        x, y = position
         inside = 0 <= x <= GRID - 1 and 0 <= y <= GRID - 1
         hits_plank = _over_plank(self.state, x, margin=1) and _UNDERSIDE - 1 < y < SHELF_ROW + 1
         return inside and not hits_plank and not any(abs(t.x - x) < 1 and abs(t.y - y) < 1 for t in self.things)
 
-    def supported(self, place: Place) -> bool:
-        return place[1] in supports(self.state, self.things, place[0])
+    def supported(self, position: Position) -> bool:
+        return position[1] in supports(self.state, self.things, position[0])
 
     def clear(self, thing: Thing) -> bool:
         return not any(abs(t.x - thing.x) < 1 and t.y == thing.y + 1 for t in self.things)

@@ -1,6 +1,6 @@
-"""Pictures of scenes: 96 x 96 pixels, drawn by Pillow from cached, supersampled sprites.
+"""Rendering of scenes: 96 x 96 pixels, by Pillow, from cached, supersampled sprites.
 
-Everything a still scene shows lies on the 16-pixel grid in the size "cells", so that its pictures are made of a few
+Everything a still scene shows lies on the 16-pixel grid in the size "cells", so that its images are made of a few
 dozen different 16 x 16 patches.
 """
 
@@ -33,17 +33,17 @@ _SCALE = 8  # supersampling
 
 
 def draw(state: State) -> Image.Image:
-    """The picture of a scene: 96 x 96 RGB."""
+    """Render a scene: 96 x 96 RGB."""
     return paint(state.things, state.shelf)
 
 
 def paint(things: Iterable[Thing], shelf: tuple[int, ...] = ()) -> Image.Image:
-    """A picture of things anywhere, also in motion; positions are rounded to whole pixels."""
-    picture = backdrop(shelf).copy()
+    """Render things anywhere, also in motion; positions are rounded to whole pixels."""
+    canvas = backdrop(shelf).copy()
     for thing in things:
         image, mask = sprite(thing.colour, thing.shape)
-        picture.paste(image, corner(thing), mask)
-    return picture
+        canvas.paste(image, corner(thing), mask)
+    return canvas
 
 
 def corner(thing: Thing) -> tuple[int, int]:
@@ -53,8 +53,8 @@ def corner(thing: Thing) -> tuple[int, int]:
 
 @cache
 def backdrop(shelf: tuple[int, ...]) -> Image.Image:
-    picture = Image.new("RGB", (PIXELS, PIXELS), WALL)
-    pen = ImageDraw.Draw(picture)
+    canvas = Image.new("RGB", (PIXELS, PIXELS), WALL)
+    pen = ImageDraw.Draw(canvas)
     top = PIXELS - FLOOR_PIXELS
     pen.rectangle((0, top, PIXELS, PIXELS), fill=FLOOR)
     pen.line((0, top, PIXELS, top), fill=FLOOR_EDGE)
@@ -63,12 +63,12 @@ def backdrop(shelf: tuple[int, ...]) -> Image.Image:
         pen.rectangle((left, top, left + CELL - 1, top + PLANK_PIXELS - 1), fill=WOOD)
         pen.line((left, top, left + CELL - 1, top), fill=WOOD_LIGHT)
         pen.line((left, top + 1, left + CELL - 1, top + 1), fill=WOOD_LIGHT)
-    return picture
+    return canvas
 
 
 @cache
 def sprite(colour: str, shape: str) -> tuple[Image.Image, Image.Image]:
-    """A thing's picture and its mask, 16 x 16 pixels; it touches the bottom, and a box also the top."""
+    """A thing's image and its mask, 16 x 16 pixels; it touches the bottom, and a box also the top."""
     side = CELL * _SCALE
     image, mask = Image.new("RGB", (side, side)), Image.new("L", (side, side))
     pen, cut = ImageDraw.Draw(image), ImageDraw.Draw(mask)

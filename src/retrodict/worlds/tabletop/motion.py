@@ -1,6 +1,6 @@
-"""How an action looks while it happens: the pictures from one scene at rest to the next.
+"""How an action looks while it happens: the frames from one scene at rest to the next.
 
-Things creep by one pixel a picture, and then leap: the last picture, which shows the outcome at rest, changes most.
+Things creep by one pixel a frame, and then leap: the last frame, which shows the outcome at rest, changes most.
 A search for the frames of most motion therefore finds the outcomes, and two such frames in a row have exactly one
 action between them. Smoother motion would hide them: once a thing moves by its own width, the change between two
 frames does not grow any more, and optical flow loses track of it.
@@ -18,19 +18,19 @@ from retrodict.worlds.tabletop.language import Action
 from retrodict.worlds.tabletop.scene import CELL, GRID, State, Thing, of_colour
 
 
-def pictures_between(source: State, target: State, action: Action, count: int) -> Iterator[Image.Image]:
-    """`count` pictures (96 x 96 RGB) from the first that differs from `source` to the last, which shows `target`."""
+def frames_between(source: State, target: State, action: Action, count: int) -> Iterator[Image.Image]:
+    """`count` frames (96 x 96 RGB) from the first that differs from `source` to the last, which shows `target`."""
     for pixels in range(1, count):
-        picture = paint((), source.shelf)
+        frame = paint((), source.shelf)
         for thing in source.things:
             if thing.name == action.thing and action.kind in ("paint", "turn", "remove"):
-                _paste(picture, thing, smaller=pixels)
+                _paste(frame, thing, smaller=pixels)
             else:
-                _paste(picture, _under_way(thing, of_colour(target, thing.colour)[0], action, pixels))
+                _paste(frame, _under_way(thing, of_colour(target, thing.colour)[0], action, pixels))
         if action.kind == "add":  # it shows at the top before it drops
             new = of_colour(target, action.thing.split()[0])[0]
-            _paste(picture, new.at(new.x, GRID - pixels / CELL))
-        yield picture
+            _paste(frame, new.at(new.x, GRID - pixels / CELL))
+        yield frame
     yield paint(target.things, target.shelf)
 
 
@@ -45,11 +45,11 @@ def _under_way(thing: Thing, goal: Thing, action: Action, pixels: int) -> Thing:
     return thing.at(thing.x, thing.y + (-way if action.kind == "remove" else way))
 
 
-def _paste(picture: Image.Image, thing: Thing, smaller: int = 0) -> None:
-    """Draw a thing, perhaps by some pixels smaller each way."""
+def _paste(frame: Image.Image, thing: Thing, smaller: int = 0) -> None:
+    """Render a thing, perhaps by some pixels smaller each way."""
     image, mask = _scaled(thing.colour, thing.shape, CELL - smaller)
     left, top = corner(thing)
-    picture.paste(image, (left + smaller // 2, top + smaller), mask)
+    frame.paste(image, (left + smaller // 2, top + smaller), mask)
 
 
 @cache

@@ -13,7 +13,7 @@ from retrodict.worlds.tabletop.scene import FEWEST, GRID, MOST, State, Thing, sa
 
 STEP = {"left": -1, "right": 1}
 
-Place = tuple[float, float]
+Position = tuple[float, float]
 
 
 class Board(Protocol):
@@ -23,11 +23,11 @@ class Board(Protocol):
 
     def __init__(self, state: State, lifted: Thing | None = None) -> None: ...
 
-    def free(self, place: Place) -> bool:
+    def free(self, position: Position) -> bool:
         """Whether a thing fits there."""
         ...
 
-    def supported(self, place: Place) -> bool:
+    def supported(self, position: Position) -> bool:
         """Whether a thing rests there on the floor, the shelf or a box."""
         ...
 
@@ -68,21 +68,21 @@ def apply_rules(board_type: type[Board], state: State, action: Action) -> State 
     assert other is not None, "the remaining kinds name two things"
     if action.kind == "swap":
         return _swapped(board_type(state), state, thing, other)
-    place = _place(board_type(state, thing), other, action.value or "top")
-    if place is None or same_place(thing, thing.at(*place), state.size):
+    position = _position(board_type(state, thing), other, action.value or "top")
+    if position is None or same_place(thing, thing.at(*position), state.size):
         return None
-    return state.having(without=[thing], plus=[thing.at(*place)])
+    return state.having(without=[thing], plus=[thing.at(*position)])
 
 
-def _place(board: Board, anchor: Thing, where: str) -> Place | None:
-    """The place at rest on top of a box or right beside a thing."""
+def _position(board: Board, anchor: Thing, where: str) -> Position | None:
+    """The position at rest on top of a box or right beside a thing."""
     if where == "top":
-        place = (anchor.x, anchor.y + 1)
+        position = (anchor.x, anchor.y + 1)
         if anchor.shape != "box":
             return None
     else:
-        place = (anchor.x + STEP[where] * board.pitch, anchor.y)
-    return place if board.free(place) and board.supported(place) else None
+        position = (anchor.x + STEP[where] * board.pitch, anchor.y)
+    return position if board.free(position) and board.supported(position) else None
 
 
 def _add(board: Board, state: State, action: Action) -> State | None:
@@ -91,11 +91,11 @@ def _add(board: Board, state: State, action: Action) -> State | None:
         return None
     if action.other:
         other = state.find(action.other)
-        place = None if other is None else _place(board, other, action.value)
+        position = None if other is None else _position(board, other, action.value)
     else:
         corner = (0 if action.value == "left" else GRID - 1, 0)
-        place = corner if board.free(corner) else None
-    return None if place is None else state.having(plus=[Thing(colour, shape, *place)])
+        position = corner if board.free(corner) else None
+    return None if position is None else state.having(plus=[Thing(colour, shape, *position)])
 
 
 def _pushed(board: Board, state: State, thing: Thing, step: int) -> State | None:

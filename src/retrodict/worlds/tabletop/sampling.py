@@ -11,7 +11,7 @@ from retrodict.transitions import Transition
 from retrodict.worlds.tabletop.drawing import draw
 from retrodict.worlds.tabletop.language import SUITE_KINDS, SUITES, Action, Kind, templates
 from retrodict.worlds.tabletop.outcomes import SIDES, apply, board, true_action
-from retrodict.worlds.tabletop.rules import Place
+from retrodict.worlds.tabletop.rules import Position
 from retrodict.worlds.tabletop.scene import (
     CELL,
     COLOURS,
@@ -42,7 +42,7 @@ class Example:
     text: str
 
     def transition(self, split: str = "") -> Transition:
-        """The row that a stage stores: PNG pictures, and the states in `provenance`, where `score` finds them."""
+        """The row that a stage stores: PNG images, and the states in `provenance`, where `score` finds them."""
         return Transition(
             id=self.id,
             category=self.suite,
@@ -68,7 +68,7 @@ def sample(
     """Examples `start` to `start + n` of an endless list, the suites in turn.
 
     Example i depends on `seed`, `namespace`, `size`, `suites` and i alone, so processes can share a range; only an
-    example that repeats an earlier one of the same call is drawn anew. Name the splits as namespaces: they share no
+    example that repeats an earlier one of the same call is sampled anew. Name the splits as namespaces: they share no
     random numbers. One in eight scenes is held out: the namespaces "val", "test", "bench" and those that end so after
     a hyphen ("demo-test") start from these scenes, and no other namespace and no video does.
 
@@ -83,7 +83,7 @@ def sample(
         rng = random.Random(f"tabletop/{size}/{namespace}/{seed}/{index}")
         kinds = SUITE_KINDS[suite]
         kind = kinds[index // len(suites) % len(kinds)]
-        source, target, action = _draw_pair(rng, size, kind, held_out, seen)
+        source, target, action = _sample_pair(rng, size, kind, held_out, seen)
         seen.add((source, target))
         text = rng.choice(templates(action))
         examples.append(Example(f"{namespace}-{size}-{seed}-{index}", size, suite, source, target, action, text))
@@ -97,7 +97,7 @@ def check_size(size: Size, suites: tuple[str, ...]) -> None:
         raise ValueError(f'No suite "{unknown[0]}": use some of {", ".join(SUITES)}.')
 
 
-def _draw_pair(
+def _sample_pair(
     rng: random.Random, size: Size, kind: Kind, held_out: bool, seen: set[tuple[State, State]]
 ) -> tuple[State, State, Action]:
     for _ in range(100_000):
@@ -112,8 +112,8 @@ def _draw_pair(
 
 def is_held_out(state: State) -> bool:
     """Whether transitions that start from this scene are for evaluation alone: a fixed eighth of all scenes."""
-    facts = [f"{t.name} {t.x:g} {t.y:g}" for t in state.things]
-    return zlib.crc32(f"{facts} {state.shelf}".encode()) % 8 == 0
+    things = [f"{t.name} {t.x:g} {t.y:g}" for t in state.things]
+    return zlib.crc32(f"{things} {state.shelf}".encode()) % 8 == 0
 
 
 def _random_outcome(rng: random.Random, source: State, kind: Kind) -> tuple[State, Action] | None:
@@ -138,10 +138,10 @@ def _random_things(rng: random.Random, count: int, state: State) -> State | None
     # Boxes are a little more frequent, as only they carry something.
     for colour in rng.sample(COLOURS, count):
         thing = Thing(colour, rng.choice((*SHAPES, "box")), 0, 0)
-        place = _random_place(rng, state)
-        if place is None:
+        position = _random_position(rng, state)
+        if position is None:
             return None
-        state = state.having(plus=[thing.at(*place)])
+        state = state.having(plus=[thing.at(*position)])
     return state
 
 
@@ -153,8 +153,8 @@ def _random_shelf(rng: random.Random) -> tuple[int, ...]:
     return tuple(range(first, first + length))
 
 
-def _random_place(rng: random.Random, state: State) -> Place | None:
-    """A free place at rest: on a box or on the shelf more often than their share of the width."""
+def _random_position(rng: random.Random, state: State) -> Position | None:
+    """A free position at rest: on a box or on the shelf more often than their share of the width."""
     room = board(state)
     floor = range(GRID)
     for _ in range(30):
@@ -162,17 +162,17 @@ def _random_place(rng: random.Random, state: State) -> Place | None:
         boxes = [t for t in state.things if t.shape == "box"]
         if surface == "box" and boxes:
             box = rng.choice(boxes)
-            place = _shifted(rng, state, box.x, box.y + 1, 0.2)
+            position = _shifted(rng, state, box.x, box.y + 1, 0.2)
         elif surface == "shelf" and state.shelf:
-            place = _shifted(rng, state, rng.choice(state.shelf), SHELF_ROW + 1, 0.5)
+            position = _shifted(rng, state, rng.choice(state.shelf), SHELF_ROW + 1, 0.5)
         else:
-            place = _shifted(rng, state, rng.choice(floor), 0, 0.5)
-        if room.free(place) and room.supported(place):
-            return place
+            position = _shifted(rng, state, rng.choice(floor), 0, 0.5)
+        if room.free(position) and room.supported(position):
+            return position
     return None
 
 
-def _shifted(rng: random.Random, state: State, x: float, y: float, most: float) -> Place:
+def _shifted(rng: random.Random, state: State, x: float, y: float, most: float) -> Position:
     """In "continuous", up to `most` cells to the left or right, by whole pixels."""
     return (x, y) if state.size == "cells" else (x + round(rng.uniform(-most, most) * CELL) / CELL, y)
 

@@ -17,14 +17,14 @@ SIZES: tuple[Size, ...] = ("cells", "continuous")
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange")
 SHAPES = ("ball", "box", "cone")
 
-GRID = 6  # cells along each side of the picture
+GRID = 6  # cells along each side of the image
 CELL = 16  # pixels along each side of a cell
 PIXELS = GRID * CELL
 SHELF_ROW = 2  # the row of cells that the plank is in; things stand on it in the row above
 PLANK_PIXELS = 6  # how thick the plank is, from the top of its row down
 FEWEST, MOST = 2, 4  # things in a scene
 
-TOLERANCE = 3 / CELL  # "continuous": positions that agree within this many cells count as the same place
+TOLERANCE = 3 / CELL  # "continuous": positions that agree within this many cells count as the same position
 
 
 class Thing(NamedTuple):
@@ -80,7 +80,7 @@ def same_place(a: Thing, b: Thing, size: Size) -> bool:
 
 
 def same_things(a: list[Thing], b: list[Thing], size: Size) -> bool:
-    """Whether two lists hold things of the same shapes at the same places. Their colours must agree already."""
+    """Whether two lists hold things of the same shapes at the same positions. Their colours must agree already."""
     return len(a) == len(b) and all(
         p.shape == q.shape and same_place(p, q, size) for p, q in zip(sorted(a), sorted(b), strict=True)
     )
@@ -88,7 +88,7 @@ def same_things(a: list[Thing], b: list[Thing], size: Size) -> bool:
 
 def changed_colours(a: State, b: State) -> set[str]:
     """The colours that differ between two scenes: a thing of that colour came, went, moved or has another shape."""
-    if a.size == "cells":  # places are whole numbers: the same as below, many times quicker
+    if a.size == "cells":  # positions are whole numbers: the same as below, many times quicker
         return {t.colour for t in set(a.things) ^ set(b.things)}
     return {c for c in COLOURS if not same_things(of_colour(a, c), of_colour(b, c), a.size)}
 

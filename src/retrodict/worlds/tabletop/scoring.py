@@ -1,14 +1,14 @@
-"""Exact scores of a predicted picture: did what had to change, change as it should, and did the rest stay?
+"""Exact scores of a predicted image: did what had to change, change as it should, and did the rest stay?
 
-Facts are read off the pictures per colour, as every thing of a scene has its own: a fact is the shape and the place
+Facts are read off the images per colour, as every thing of a scene has its own: a fact is the shape and the position
 of the thing of one colour; the shelf is a fact too.
 
 - Editing success (es): over the things that the action changes, the share that the prediction shows exactly as the
-  target does. It is all or nothing per thing: right shape, right place, and nothing of that colour anywhere else,
-  in particular not at the old place. A painted thing must show its new colour and not the old one.
+  target does. It is all or nothing per thing: right shape, right position, and nothing of that colour anywhere else,
+  in particular not at the old position. A painted thing must show its new colour and not the old one.
 - Minimal editing (me): over the facts that must stay, the share that the prediction still shows. Every colour, and a
   shelf, that neither source nor target shows and the prediction does, counts as one more fact, not kept.
-- score = min(es, me), so that neither copying nor drawing the change on a wrong scene earns anything.
+- score = min(es, me), so that neither copying nor rendering the change on a wrong scene earns anything.
 
 The true target scores 1 and a copy of the source exactly 0.
 """
@@ -27,13 +27,13 @@ from retrodict.worlds.tabletop.scene import COLOURS, State, changed_colours, of_
 
 
 def score(prediction: Image.Image, example: Example | Transition) -> Score:
-    """How exactly a picture shows the outcome; `ValueError` for a row that *tabletop* did not make."""
+    """How exactly an image shows the outcome; `ValueError` for a row that *tabletop* did not make."""
     source, target = states(example)
     return score_state(parse(prediction, target.size), source, target)
 
 
 def score_state(predicted: State, source: State, target: State) -> Score:
-    """`score` for a picture that is parsed already."""
+    """`score` for an image that is parsed already."""
     changed = changed_colours(source, target)
     assert changed, "a transition changes something"
     wrong = changed_colours(predicted, target)
@@ -71,7 +71,7 @@ def states(example: Example | Transition) -> tuple[State, State]:
 
 
 def is_copy(prediction: Image.Image, example: Example | Transition) -> bool:
-    """Whether the picture shows the source scene unchanged."""
+    """Whether the image shows the source scene unchanged."""
     source, _ = states(example)
     return same_scene(parse(prediction, source.size), source)
 

@@ -1,8 +1,8 @@
-"""Finding things at any place in a picture, for the size "continuous".
+"""Finding things at any position in an image, for the size "continuous".
 
 Pixels near a thing's colour vote for the 16 x 16 windows that hold them; around the window with most votes, the
-shape and the place are those whose sprite explains most of what differs from the empty scene. What is found is taken
-out of the votes, and the search goes on, so that a picture with two things of one colour is read as such. In the end
+shape and the position are those whose sprite explains most of what differs from the empty scene. What is found is taken
+out of the votes, and the search goes on, so that an image with two things of one colour is read as such. In the end
 every thing is fitted once more to the pixel, in front of all the others.
 """
 
@@ -26,45 +26,45 @@ _FEWEST_PIXELS = 40  # of a thing's colour in one window; a ball, the smallest, 
 
 
 class _Views(NamedTuple):
-    """What a sprite is fitted to: the picture, what it would show without the thing, and the pixels that matter."""
+    """What a sprite is fitted to: the image, what it would show without the thing, and the pixels that matter."""
 
-    picture: Floats
+    image: Floats
     empty: Floats
     counts: Mask
 
 
-def parse_continuous(picture: Floats) -> State:
-    """The scene in a picture of shape (96, 96, 3)."""
-    shelf = _shelf(picture)
+def parse_continuous(image: Floats) -> State:
+    """The scene in an image of shape (96, 96, 3)."""
+    shelf = _shelf(image)
     empty = np.asarray(backdrop(shelf), dtype=np.float32)
-    colours = _colours(picture, np.abs(picture - empty).sum(-1) > _NEAR)
+    colours = _colours(image, np.abs(image - empty).sum(-1) > _NEAR)
     counts = np.bincount(colours.reshape(-1), minlength=len(COLOURS) + 1)
     found: list[Thing] = []
     for index, colour in enumerate(COLOURS):
         if counts[index] >= _FEWEST_PIXELS:
             near = colours == index
             own = near | (colours == _NO_COLOUR)
-            found += _find(_Views(picture, empty, own), near, colour)
-    return State.of((_refined(picture, shelf, found, thing) for thing in found), shelf, "continuous")
+            found += _find(_Views(image, empty, own), near, colour)
+    return State.of((_refined(image, shelf, found, thing) for thing in found), shelf, "continuous")
 
 
-def _refined(picture: Floats, shelf: tuple[int, ...], found: list[Thing], thing: Thing) -> Thing:
+def _refined(image: Floats, shelf: tuple[int, ...], found: list[Thing], thing: Thing) -> Thing:
     others = np.asarray(paint((t for t in found if t is not thing), shelf), dtype=np.float32)
     left, top = corner(thing)
     everywhere = np.ones((PIXELS, PIXELS), dtype=np.bool_)
-    return _fit(_Views(picture, others, everywhere), thing.colour, top, left, reach=4)
+    return _fit(_Views(image, others, everywhere), thing.colour, top, left, reach=4)
 
 
 def _planes(views: _Views, rows: slice, columns: slice) -> Floats:
-    """What `_fit` needs of an area of the picture: shape (rows, columns, 9).
+    """What `_fit` needs of an area of the image: shape (rows, columns, 9).
 
-    With p the picture, b what is behind, s a sprite and m its mask, a sprite explains, summed over the pixels that
+    With p the image, b what is behind, s a sprite and m its mask, a sprite explains, summed over the pixels that
     matter, (p - b)^2 - (p - b - m (s - b))^2 = 2 m s (p - b) - 2 m b (p - b) - m^2 s^2 + 2 m^2 s b - m^2 b^2: products
-    of what depends on the picture alone, these planes, and on the sprite alone, `_kernels`.
+    of what depends on the image alone, these planes, and on the sprite alone, `_kernels`.
     """
-    picture, empty, counts = (view[rows, columns] for view in views)
+    image, empty, counts = (view[rows, columns] for view in views)
     weight = counts[..., None].astype(np.float32)
-    excess, behind = (picture - empty) * weight, empty * weight
+    excess, behind = (image - empty) * weight, empty * weight
     of_both = (excess * empty).sum(-1, keepdims=True)
     return np.concatenate((excess, of_both, weight, behind, (behind * empty).sum(-1, keepdims=True)), axis=-1)
 
@@ -82,9 +82,9 @@ def _kernels(colour: str, stride: int) -> Floats:
     return np.stack(kernels, axis=1, dtype=np.float32)
 
 
-def _colours(picture: Floats, foreground: Mask) -> npt.NDArray[np.intp]:
+def _colours(image: Floats, foreground: Mask) -> npt.NDArray[np.intp]:
     """Which thing's colour each pixel has, as an index; `_NO_COLOUR` for the background, outlines and lit sides."""
-    pixels = picture[foreground]
+    pixels = image[foreground]
     # |p - f|^2 for every pixel and colour, by one matrix product
     fills = np.array([RGB[c] for c in COLOURS], dtype=np.float32)
     distance = np.square(pixels).sum(-1)[:, None] - 2 * pixels @ fills.T + np.square(fills).sum(-1)
@@ -117,20 +117,20 @@ def _window_sums(near: Mask) -> npt.NDArray[np.int32]:
 
 
 def _fit(views: _Views, colour: str, top: int, left: int, reach: int) -> Thing:
-    """The thing that explains the picture best, up to `reach` pixels from a first guess: coarse search, then fine."""
+    """The thing that explains the image best, up to `reach` pixels from a first guess: coarse search, then fine."""
     shape = SHAPES[0]
     for far, stride in ((reach, 2), (1, 1)):
         rows, columns = _around(top, far, stride), _around(left, far, stride)
         area = slice(rows[0], rows[-1] + CELL), slice(columns[0], columns[-1] + CELL)
         explained = _windows(_planes(views, *area), stride) @ _kernels(colour, stride)
-        place, index = divmod(int(explained.argmax()), len(SHAPES))
-        y, x = divmod(place, len(columns))
+        window, index = divmod(int(explained.argmax()), len(SHAPES))
+        y, x = divmod(window, len(columns))
         shape, top, left = SHAPES[index], rows[y], columns[x]
     return Thing(colour, shape, left / CELL, (PIXELS - CELL - top) / CELL)
 
 
 def _around(middle: int, reach: int, stride: int) -> range:
-    """Starts of windows up to `reach` pixels to each side that lie inside the picture."""
+    """Starts of windows up to `reach` pixels to each side that lie inside the image."""
     return range(max(middle - reach, 0), min(middle + reach, PIXELS - CELL) + 1, stride)
 
 
@@ -141,10 +141,10 @@ def _windows(area: Floats, stride: int) -> Floats:
     return thinned.reshape(thinned.shape[0] * thinned.shape[1], -1)
 
 
-def _shelf(picture: Floats) -> tuple[int, ...]:
+def _shelf(image: Floats) -> tuple[int, ...]:
     """The columns where the plank's band is nearer to wood than to the wall."""
     top = (GRID - 1 - SHELF_ROW) * CELL
-    band = picture[top : top + PLANK_PIXELS].reshape(PLANK_PIXELS, GRID, CELL, 3)
+    band = image[top : top + PLANK_PIXELS].reshape(PLANK_PIXELS, GRID, CELL, 3)
     wood, wall = (_band(shelf) for shelf in (True, False))
     off_wood, off_wall = (np.abs(band - b).mean(axis=(0, 2, 3)) for b in (wood, wall))
     return tuple(int(x) for x in np.flatnonzero((off_wood < off_wall) & (off_wood < 40)))

@@ -19,7 +19,7 @@ from PIL import Image
 from retrodict.files import write_atomic, write_json
 from retrodict.worlds.tabletop.drawing import draw
 from retrodict.worlds.tabletop.language import SUITE_KINDS, SUITES, Action, Kind, parse_action, templates
-from retrodict.worlds.tabletop.motion import pictures_between
+from retrodict.worlds.tabletop.motion import frames_between
 from retrodict.worlds.tabletop.outcomes import apply, candidates, true_action
 from retrodict.worlds.tabletop.sampling import check_size, is_held_out, random_state
 from retrodict.worlds.tabletop.scene import COLOURS, PIXELS, Size, State
@@ -119,7 +119,7 @@ def _play(rng: random.Random, truth: VideoTruth, actions: int) -> Iterator[Image
         seen.add((state, target))
         count = rng.randint(*_MOVING)
         truth.moments.append(Moment(truth.frames, truth.frames + count - 1, action))
-        yield from pictures_between(state, target, action, count)
+        yield from frames_between(state, target, action, count)
         truth.frames += count
         truth.scenes.append((truth.frames - 1, target))
         yield from _still(rng, truth, target)
@@ -160,14 +160,14 @@ def _still(rng: random.Random, truth: VideoTruth, state: State) -> Iterator[Imag
     yield from [draw(state)] * count
 
 
-def _encode(path: Path, pictures: Iterator[Image.Image]) -> None:
+def _encode(path: Path, images: Iterator[Image.Image]) -> None:
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS, options=_ENCODER)
         stream.width = stream.height = PIXELS
         stream.pix_fmt = "yuv444p"  # small things of pure colour suffer from chroma subsampling
         stream.codec_context.thread_count = 1
-        for index, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
+        for index, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")
             frame.pts = index
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

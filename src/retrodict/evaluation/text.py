@@ -158,4 +158,4 @@ def _by_subset(truths: Sequence[str], subsets: Sequence[str]) -> dict[str, list[
     found: dict[str, list[str]] = {}
     for truth, subset in zip(truths, subsets, strict=True):
         found.setdefault(subset, []).append(truth)
-    return texts
+    return found

@@ -37,7 +37,7 @@ NEGATIVE = (
 
 
 class Emu3Family(HFFamily):
-    """`TokenFamily` of Emu3. Images are squares of `pixels.size`: 512 gives 64 x 64 image tokens, and two of those fit into
+    """`TokenFamily` of Emu3. Images are squares of `pixels.size`: 512 gives 64 x 64 tokens, and two of those fit into
     the 9,216 positions that the model has."""
 
     name = "emu3"

@@ -1,6 +1,6 @@
 """The image tokenizer of Chameleon, Anole and Liquid: a VQGAN (Esser et al. 2021), named as in taming-transformers.
 
-Always float32: in bfloat16 some 8 % of the image tokens come out different. The modules carry the names of the published
+Always float32: in bfloat16 some 8 % of the tokens come out different. The modules carry the names of the published
 checkpoints, so that weights load without a table of names. `vqgan_files.py` finds and reads those checkpoints.
 """
 

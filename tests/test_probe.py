@@ -148,7 +148,7 @@ def test_a_run_keeps_what_cannot_be_scored_apart(tmp_path: Path, monkeypatch: py
     assert sum(part["inverse"]["copy"]["n"] for part in found["subsets"].values()) == 30 - lost
     assert len((tmp_path / "items" / "probe.jsonl").read_text().splitlines()) == 30
     with pytest.raises(ValueError, match="only reads pictures"):
-        probe_run.run_probe("tabletop", out=tmp_path, model="picky", items=3, directions=["forward"])
+        probe_run.run_probe("tabletop", out=tmp_path / "other", model="picky", items=3, directions=["forward"])
 
 
 def test_the_small_model_is_probed_in_both_directions(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -97,8 +98,22 @@ def rollout(
     check_output(out)
 
     from retrodict.api import rollout as run
+    from retrodict.files import write_json
     from retrodict.images import write_image
+    from retrodict.run_folder import RECORD, Input, check
 
+    settings = {
+        "actions": actions,
+        "n": n,
+        "verifier": verifier,
+        "model": model,
+        "inverse": inverse,
+        "seed": seed,
+        **asdict(sampling),
+        "reencode": reencode,
+    }
+    inputs: dict[str, Input] = {"source": source, "model weights": model, "inverse weights": inverse}
+    record = check(out, "rollout", settings, inputs=inputs)
     steps = run(
         source,
         actions,
@@ -110,6 +125,7 @@ def rollout(
         sampling=sampling,
         reencode=reencode,
     )
+    write_json(out / RECORD, record)  # not before: a model may not know a word of the actions
     for number, (action, step) in enumerate(zip(actions, steps, strict=True), start=1):
         path = out / f"step_{number:02d}.png"
         write_image(path, step.image)

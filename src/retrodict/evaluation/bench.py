@@ -35,7 +35,7 @@ from retrodict.files import write_json
 from retrodict.models.editors import CopyModel
 from retrodict.models.protocol import ForwardModel, InverseModel, TokenFamily
 from retrodict.progress import Progress, QuietProgress
-from retrodict.run_folder import Input, claim
+from retrodict.run_folder import RECORD, Input, check
 from retrodict.sampling import Sampling
 from retrodict.training.config import Weighting
 from retrodict.training.weighting import loss_weights
@@ -122,10 +122,6 @@ def run_bench(
     if verifier != NONE and VERIFIERS[verifier].needs_world and benchmark.world is None:
         raise ValueError(f'The verifier "{verifier}" needs exact states, which {bench} does not have: choose another.')
     described = _captions(captions)
-    embedders, bert = _metrics(metrics)
-    system, forward, reader, verifiers = _system(model, inverse, verifier, predictions, benchmark.world)
-    sampled = 0 if verifier == NONE or forward is None else n
-    given = None if predictions is None else _from_folder(predictions, benchmark)
     settings = {
         "bench": benchmark.name,
         "model": model,
@@ -143,7 +139,12 @@ def run_bench(
     inputs: dict[str, Input] = {"data": benchmark.folder}
     if predictions is None:
         inputs |= {"model weights": model, "inverse weights": inverse}
-    claim(out, "bench", settings, inputs=inputs, apart=() if predictions is None else [predictions])
+    record = check(out, "bench", settings, inputs=inputs, apart=() if predictions is None else [predictions])
+    embedders, bert = _metrics(metrics)
+    system, forward, reader, verifiers = _system(model, inverse, verifier, predictions, benchmark.world)
+    sampled = 0 if verifier == NONE or forward is None else n
+    given = None if predictions is None else _from_folder(predictions, benchmark)
+    write_json(out / RECORD, record)  # not before: a misspelt name leaves the folder free
     benchmark.store(out / "test")
     frames = f"{1 + sampled} frame{'s' if sampled else ''} each"
     progress.stage("predict", f"{len(benchmark.items)} items, {frames}, by {system}")

@@ -134,11 +134,13 @@ def read_results(run: Path) -> dict[str, Any]:
 def items_of_run(run: Path, data: Path | None = None) -> list[Transition]:
     """The items that a run was about: those that it stored, else its benchmark's, which `data` says where to find.
 
-    Raises `ValueError` where neither can be had.
+    Raises `ValueError` where neither can be had, or `run` is no run's folder.
     """
+    results = read_results(run)
+    if "kind" not in results:
+        raise ValueError(f"{run / 'results.json'} is of no run: name a folder that demo, bootstrap or bench wrote.")
     if any((run / "test").glob("*.parquet")):
         return read_transitions(run / "test")
-    results = read_results(run)
     config = results.get("config") or {}
     name, stored = str(results.get("bench") or ""), config.get("data")
     folder = data or (Path(stored) if stored else None)

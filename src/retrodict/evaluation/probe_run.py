@@ -28,7 +28,7 @@ from retrodict.files import made_once, write_json, write_lines
 from retrodict.loading import load
 from retrodict.models.protocol import LogProb
 from retrodict.progress import Progress
-from retrodict.run_folder import claim
+from retrodict.run_folder import RECORD, check
 from retrodict.transitions import Transition
 from retrodict.versions import provenance, versions
 from retrodict.worlds.base import World
@@ -80,18 +80,19 @@ def run_probe(
     others = [counterfactual(t, world, seed) for t in transitions]
     reasons: list[str] = []
     found: dict[str, Answers] = {}
-    scores = _scores(model, directions)
     settings = {
         "bench": benchmark.name,
         "model": model,
-        "directions": list(scores),
+        "directions": list(directions),
         "seed": seed,
         "items": items,
         "subsets": subsets,
         "limit": limit,
         "retrodict": versions().get("retrodict"),
     }
-    claim(out, "probe", settings, inputs={"model weights": model, "data": benchmark.folder})
+    record = check(out, "probe", settings, inputs={"model weights": model, "data": benchmark.folder})
+    scores = _scores(model, directions)
+    write_json(out / RECORD, record)
     for direction, score in scores.items():
         if progress is not None:
             progress.stage(f"probe {direction}", f"{len(transitions)} items")

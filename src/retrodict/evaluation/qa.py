@@ -26,7 +26,7 @@ from retrodict.models.protocol import LogProb
 from retrodict.models.vlm import GREEDY, VisionLanguageModel, message
 from retrodict.progress import Progress
 from retrodict.prompts import QUESTIONS
-from retrodict.run_folder import claim
+from retrodict.run_folder import RECORD, check
 from retrodict.stats import share
 from retrodict.transitions import decode_image
 from retrodict.versions import versions
@@ -102,11 +102,12 @@ def run_qa(
     questions = READERS[bench](data, images)[:limit]
     if not questions:
         raise ValueError(f"{data} holds no questions.")
-    asked = answerer or VLMAnswerer(model)
     if progress is not None:
         progress.stage("ask", f"{len(questions)} questions")
     settings = {"bench": bench, "model": model, "limit": limit, "retrodict": versions().get("retrodict")}
-    claim(out, "qa", settings, inputs={"model weights": model, "data": data, "images": images})
+    record = check(out, "qa", settings, inputs={"model weights": model, "data": data, "images": images})
+    asked = answerer or VLMAnswerer(model)
+    write_json(out / RECORD, record)
     answers: list[Answered] = []
     for number, start in enumerate(range(0, len(questions), BATCH)):
         batch = questions[start : start + BATCH]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,8 @@ from retrodict.transitions import Transition
 def judge_run(run: Path, plan: Plan, progress: Progress | None = None) -> dict[str, Any]:
     """Judge the predictions of a run folder and return what `judge/<name>.json` holds.
 
-    First the card: a judge that fails it raises `ValueError`, unless `plan.force`. Writes `judge/<name>.card.json`,
+    First the card: a judge that fails it raises `ValueError`, unless `plan.force`; so does a name under which another
+    judge, or this one with other settings, has judged the run. Writes `judge/<name>.card.json`,
     `judge/<name>.json` and, one line per row and item, `judge/<name>.jsonl`.
     """
     began = time.monotonic()
@@ -36,6 +38,7 @@ def judge_run(run: Path, plan: Plan, progress: Progress | None = None) -> dict[s
     name = plan.name or default_name(plan)
     progress = progress or QuietProgress()
     with open_judge(run, items, plan) as judge:
+        _refuse_another(judge, run / FOLDER / f"{name}.json")
         card = _card(judge, run, name, items, plan, progress)
         progress.stage("judge", f"{len(items)} items, {len(rows)} rows, by {name}")
         if isinstance(judge, PairJudge):
@@ -50,6 +53,19 @@ def judge_run(run: Path, plan: Plan, progress: Progress | None = None) -> dict[s
         }
         measured = {**metadata, **measured, "card": card, "forced": not card["trusted"], "usage": _usage(judge, plan)}
     return _finish(run, name, measured, lines, began)
+
+
+def _refuse_another(judge: Judge | PairJudge, file: Path) -> None:
+    if not file.is_file():
+        return
+    was = json.loads(file.read_text(encoding="utf-8")).get("judge") or {}
+    now = json.loads(json.dumps(dict(judge.metadata)))
+    for key in {**was, **now}:
+        if was.get(key) != now.get(key):
+            raise ValueError(
+                f"{file} is of a judge with {key} {was.get(key)} and not {now.get(key)}: choose another --name, or "
+                "delete that file."
+            )
 
 
 def _scored(

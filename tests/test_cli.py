@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from retrodict import _HOMES
+from retrodict import _HOMES, __version__
 from retrodict.cli import app
 from retrodict.errors import check_output, check_output_file, guarded
 from retrodict.versions import command_line
@@ -105,18 +105,8 @@ def test_public_names_exist(name: str) -> None:
     assert callable(getattr(retrodict, name))
 
 
-def test_layouts_are_those_that_can_be_read() -> None:
-    from retrodict.cli.data import Layout
-    from retrodict.data import LAYOUTS
-
-    assert sorted(layout.value for layout in Layout) == sorted(LAYOUTS)
-
-
-def test_formats_to_import_are_those_that_can_be_read() -> None:
-    from retrodict.cli.data import Labelled
-    from retrodict.data import LABELLED, PRESETS
-
-    assert sorted(kind.value for kind in Labelled) == sorted([*PRESETS, *LABELLED])
+def test_version() -> None:
+    assert run("--version") == (0, f"{__version__}\n")
 
 
 def test_the_recorded_command_can_be_typed_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -209,3 +210,34 @@ def test_a_prompt_is_a_line_or_a_file(tmp_path: Path, monkeypatch: pytest.Monkey
         "strict_v1",
         ["source", "prediction"],
     )
+
+
+def test_a_world_is_a_file_and_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import retrodict
+    from retrodict import worlds
+
+    (line,) = fenced("A world")
+    (tmp_path / "dots.py").write_bytes((ROOT / "tests" / "toy_world.py").read_bytes())
+    monkeypatch.setattr(worlds, "__path__", [*worlds.__path__, str(tmp_path)])
+    for name, module in eval("{" + line + "}").items():
+        monkeypatch.setitem(worlds.WORLDS, name, module)
+    found = retrodict.bench("dots", out=tmp_path / "run", model="copy", n=1, items=4)
+    assert (found["ground_truth"]["score"], found["systems"]["copy"]["greedy"]["score"]) == (1, 0)
+
+
+def test_a_layout_is_a_file_and_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from retrodict import data
+    from retrodict.data.layouts import LAYOUTS, Layout, labelled_layouts
+    from retrodict.worlds import get_world
+
+    module, record = fenced("A data layout")
+    (tmp_path / "flat.py").write_text(module)
+    monkeypatch.setattr(data, "__path__", [*data.__path__, str(tmp_path)])
+    monkeypatch.setitem(LAYOUTS, "flat", eval("{" + record + "}", {"Layout": Layout})["flat"])
+    (video,) = get_world("tabletop").write_videos(tmp_path / "made", 1, 0, actions=1, truth=tmp_path / "truth")
+    (tmp_path / "videos").mkdir()
+    video.rename(tmp_path / "videos" / "kitchen3-open the drawer.mp4")
+    (ref,) = data.read_clips("flat", tmp_path / "videos")
+    (row,) = data.transitions(data.labelled_clips("flat", tmp_path / "videos"), Counter())
+    assert (ref.group, row.group, row.action) == ("kitchen3", "kitchen3", "open the drawer")
+    assert "flat" in labelled_layouts()

@@ -18,8 +18,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from retrodict.cli import app
-from retrodict.study.build import PRESETS, Design, build
-from retrodict.study.plan import DATABASE, KEY, PICTURES, PLAN, Plan, read_key, read_plan
+from retrodict.study.build import build
+from retrodict.study.plan import DATABASE, KEY, PICTURES, PLAN, PRESETS, Design, Plan, read_key, read_plan
 from retrodict.study.schedule import schedule
 from retrodict.study.store import Answer, Conflict, Store
 

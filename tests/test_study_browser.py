@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from retrodict.study.build import Design, build
-from retrodict.study.plan import DATABASE, read_plan
+from retrodict.study.build import build
+from retrodict.study.plan import DATABASE, Design, read_plan
 from retrodict.study.store import Store
 
 if TYPE_CHECKING:

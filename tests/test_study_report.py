@@ -17,8 +17,8 @@ from retrodict.study.analysis.agreement import agreement, attention, krippendorf
 from retrodict.study.analysis.judges import against_people
 from retrodict.study.analysis.panel import Panel, Values
 from retrodict.study.analysis.systems import PRIOR, bradley_terry, pairs, scores, strengths, win_matrix, wins
-from retrodict.study.build import Design, build
-from retrodict.study.plan import DATABASE, read_key, read_plan
+from retrodict.study.build import build
+from retrodict.study.plan import DATABASE, Design, read_key, read_plan
 from retrodict.study.report import write_report
 from retrodict.study.store import Answer, Store
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from retrodict.study.build import Design, build
-from retrodict.study.plan import DATABASE
+from retrodict.study.build import build
+from retrodict.study.plan import DATABASE, Design
 from retrodict.study.server.app import create_app
 from retrodict.study.server.safety import HEADERS
 from retrodict.study.store import Store

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
+from retrodict.chat import Detail
 from retrodict.images import encode_png
 from retrodict.prompts.chat import ChatPrompt
 from retrodict.transitions import decode_image
@@ -38,7 +39,7 @@ class Settings:
     temperature: float | None = 0.0  # None sends none: some models refuse it
     seed: int = 0  # plus the number of the repeat
     max_tokens: int = 400
-    detail: Literal["auto", "low", "high"] = "high"
+    detail: Detail = "high"
     max_side: int = 768
     schema: Schema = "auto"  # "auto" asks for a JSON schema and does without where the server cannot
     repeats: int = 1

@@ -6,10 +6,11 @@ Whatever is heavy is imported inside a command, so that `retrodict --help` answe
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 
+from retrodict import __version__
 from retrodict.errors import guarded
 
 P = ParamSpec("P")
@@ -23,6 +24,21 @@ app = typer.Typer(
     help="Retrodict what happened; predict what happens next.\n\n"
     "Start with [bold]retrodict demo[/bold]: it runs the whole loop on a simulated world in minutes.",
 )
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

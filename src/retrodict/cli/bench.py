@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -25,14 +24,9 @@ from retrodict.cli.options import (
     options_of,
 )
 from retrodict.errors import check_output, check_output_file
+from retrodict.evaluation import L1Protocol
 from retrodict.progress.view import open_progress
 from retrodict.sampling import Sampling
-
-
-class L1(StrEnum):
-    NATIVE_LANCZOS = "native-lanczos"
-    NATIVE_BICUBIC = "native-bicubic"
-    FIXED512 = "fixed512"
 
 
 @verb
@@ -53,7 +47,7 @@ def bench(
     items: Items = None,
     subset: Subsets = None,
     limit: Limit = None,
-    l1: Annotated[L1, typer.Option(help="How L1 compares images of unequal size.")] = (L1.NATIVE_LANCZOS),
+    l1: Annotated[L1Protocol, typer.Option(help="How L1 compares images of unequal size.")] = "native-lanczos",
     metric: Annotated[
         list[str] | None,
         typer.Option(help="Without exact states: also `clip`, `dino` or `bertscore`; or clip=FOLDER. Repeatable."),
@@ -86,7 +80,7 @@ def bench(
             items=items,
             subsets=subset or (),
             limit=limit,
-            protocol=l1.value,
+            protocol=l1,
             metrics=metric or (),
             captions=captions,
             seed=seed,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields, replace
-from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,43 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retrodict.cli.app import app, verb
-from retrodict.cli.options import OutDir, Quiet, options_of
+from retrodict.cli.options import OutDir, Quiet, choice, one_of, options_of
 from retrodict.cli.printing import dropped, print_counts
+from retrodict.data.layouts import FOLDER, LAYOUTS, PRESETS, labelled_layouts
 from retrodict.errors import check_output, guarded
 from retrodict.progress.view import open_progress
-from retrodict.video.config import MineConfig
+from retrodict.video.config import ExecutorName, MineConfig
 
 if TYPE_CHECKING:
     from retrodict.data import Columns, Item
     from retrodict.video import ClipRef
-
-
-class Layout(StrEnum):
-    FOLDER = "folder"
-    UCF101 = "ucf101"
-    KINETICS700 = "kinetics700"
-    MOMENTS = "moments"
-    EPIC100 = "epic100"
-    SSV2 = "ssv2"
-    LEROBOT = "lerobot"
-
-
-class Executor(StrEnum):
-    SERIAL = "serial"
-    PROCESSES = "processes"
-    RAY = "ray"
-
-
-class Labelled(StrEnum):
-    PAIRS = "pairs"
-    AURORA = "aurora"
-    MAGICBRUSH = "magicbrush"
-    AURORA_MAGICBRUSH = "aurora-magicbrush"
-    ACTION_GENOME = "action-genome"
-    KUBRIC = "kubric"
-    EPIC100 = "epic100"
-    SSV2 = "ssv2"
-    LEROBOT = "lerobot"
 
 
 @verb
@@ -60,11 +32,11 @@ def mine(
     out: OutDir,
     config: MineConfig,
     executor: Annotated[
-        Executor, typer.Option(help="Where clips are mined: in this process, in several, or on a Ray cluster.")
-    ] = Executor.PROCESSES,
+        ExecutorName, typer.Option(help="Where clips are mined: in this process, in several, or on a Ray cluster.")
+    ] = "processes",
     workers: Annotated[int | None, typer.Option(min=1, help="How many processes; one per core by default.")] = None,
-    layout: Annotated[Layout, typer.Option(help="How the videos are laid out, where they are a known collection.")] = (
-        Layout.FOLDER
+    layout: Annotated[str, choice(LAYOUTS, help="How the videos are laid out, where they are a known collection.")] = (
+        FOLDER
     ),
     annotations: Annotated[
         Path | None, typer.Option(help="The collection's own list, where it does not lie next to the videos.")
@@ -98,7 +70,7 @@ def mine(
             _clips(videos, layout, annotations),
             out,
             config,
-            executor_name=executor.value,
+            executor_name=executor,
             workers=workers,
             shard_clips=shard_clips,
             timeout=timeout,
@@ -112,11 +84,12 @@ def mine(
 
 def import_labelled(
     kind: Annotated[
-        Labelled,
+        str,
         typer.Argument(
             metavar="FORMAT",
-            help="Collections of video whose clips have an action: ssv2, epic100, lerobot. Files of image pairs: "
-            "pairs (any; see --column), aurora, magicbrush, aurora-magicbrush, action-genome, kubric.",
+            callback=one_of((*labelled_layouts(), *PRESETS)),
+            help=f"Collections of video whose clips have an action: {', '.join(labelled_layouts())}. Files of image "
+            f"pairs: {', '.join(PRESETS)}; see --column.",
         ),
     ],
     data: Annotated[
@@ -148,20 +121,20 @@ def import_labelled(
     """
     check_output(out)
 
-    from retrodict.data import LABELLED, PRESETS, image_pairs, labelled_clips, write_transitions
+    from retrodict.data import image_pairs, labelled_clips, write_transitions
     from retrodict.run_folder import place
 
     items: Iterable[Item]
-    given: dict[str, Any] = {"format": kind.value, "data": place(data, out), "limit": limit}
-    if kind.value in LABELLED:
+    given: dict[str, Any] = {"format": kind, "data": place(data, out), "limit": limit}
+    if kind in labelled_layouts():
         if pictures or column:
-            raise ValueError(f"{kind.value} is a collection of video: --pictures and --column are for image pairs.")
-        items = labelled_clips(kind.value, data, annotations)
+            raise ValueError(f"{kind} is a collection of video: --pictures and --column are for image pairs.")
+        items = labelled_clips(kind, data, annotations)
         given["annotations"] = annotations and place(annotations, out)
     else:
         if annotations:
-            raise ValueError(f"{kind.value} names its actions in the file: leave out --annotations.")
-        columns = _columns(PRESETS[kind.value], column or ())
+            raise ValueError(f"{kind} names its actions in the file: leave out --annotations.")
+        columns = _columns(PRESETS[kind], column or ())
         items = image_pairs(data, columns, root=pictures)
         given |= {"columns": asdict(columns), "pictures": pictures and place(pictures, out)}
     total = min(len(items), limit or len(items)) if isinstance(items, list) else 0
@@ -176,16 +149,16 @@ def import_labelled(
 app.command("import")(guarded(import_labelled))
 
 
-def _clips(videos: list[Path], layout: Layout, annotations: Path | None) -> list[Path] | list[ClipRef]:
+def _clips(videos: list[Path], layout: str, annotations: Path | None) -> list[Path] | list[ClipRef]:
     """What to mine: files and folders as they are, or the clips of one known collection."""
-    if layout is Layout.FOLDER and annotations is None:
+    if layout == FOLDER and annotations is None:
         return videos
     if len(videos) > 1:
-        raise ValueError(f"--layout {layout.value} reads one folder: give the collection's folder alone.")
+        raise ValueError(f"--layout {layout} reads one folder: give the collection's folder alone.")
 
     from retrodict.data import read_clips
 
-    return read_clips(layout.value, videos[0], annotations)
+    return read_clips(layout, videos[0], annotations)
 
 
 def _columns(preset: Columns, given: Sequence[str]) -> Columns:

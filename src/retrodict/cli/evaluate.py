@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from retrodict.cli.app import verb
-from retrodict.cli.options import Bench, Data, Items, Limit, Model, OutDir, Quiet, Seed, Subsets
+from retrodict.cli.options import Bench, Data, Items, Limit, Model, OutDir, Quiet, Seed, Subsets, choice
+from retrodict.data.questions import READERS
 from retrodict.errors import check_output
 from retrodict.progress.view import open_progress
-
-
-class Direction(StrEnum):
-    INVERSE = "inverse"
-    FORWARD = "forward"
+from retrodict.prompts import Direction
 
 
 @verb
@@ -26,8 +22,8 @@ def probe(
     data: Data = None,
     model: Model = "small",
     direction: Annotated[
-        list[Direction] | None,
-        typer.Option(help="Direction to probe; by default those that the model has. Repeatable."),
+        list[str] | None,
+        choice(get_args(Direction), help="Direction to probe; by default those that the model has. Repeatable."),
     ] = None,
     items: Items = None,
     subset: Subsets = None,
@@ -49,7 +45,7 @@ def probe(
             bench,
             out=out,
             model=model,
-            directions=[d.value for d in direction or ()],
+            directions=direction or (),
             data=data,
             seed=seed,
             items=items,
@@ -90,11 +86,6 @@ def compare(
         write_report(out)
 
 
-class Questions(StrEnum):
-    SPATIALMQA = "spatialmqa"
-    EMBSPATIAL = "embspatial"
-
-
 @verb
 def qa(
     model: Annotated[
@@ -102,7 +93,7 @@ def qa(
     ],
     data: Annotated[Path, typer.Option(help="The set's file: test.jsonl or embspatial_bench.json.")],
     out: OutDir,
-    bench: Annotated[Questions, typer.Option(help="Which set of questions.")] = Questions.SPATIALMQA,
+    bench: Annotated[str, choice(READERS, help="Which set of questions.")] = "spatialmqa",
     images: Annotated[
         Path | None, typer.Option(help="Folder of the questions' images; by default where the file is.")
     ] = None,
@@ -119,7 +110,7 @@ def qa(
 
     with open_progress(quiet, "retrodict qa") as progress:
         found = run(
-            bench.value,
+            bench,
             data=data,
             images=images or data.parent,
             model=model,

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from retrodict.chat import Detail
 from retrodict.cli.app import verb
 from retrodict.cli.options import Quiet, Seed, choice
 from retrodict.errors import check_output, check_output_file
+from retrodict.evaluation import Frames
 from retrodict.evaluation.judge.kinds import JUDGES
 from retrodict.progress.view import open_progress
 
 if TYPE_CHECKING:
     from retrodict.evaluation.judge.plan import Plan
-
-
-class JudgedFrames(StrEnum):
-    BEST = "best"
-    ALL = "all"
-
-
-class Detail(StrEnum):
-    AUTO = "auto"
-    LOW = "low"
-    HIGH = "high"
 
 
 @verb
@@ -49,9 +39,9 @@ def judge(
         Path | None, typer.Option(help="Folder of the benchmark's images, where the run does not hold them.")
     ] = None,
     frames: Annotated[
-        JudgedFrames,
+        Frames,
         typer.Option(help="`best` judges greedy frames and those that the verifier chose, `all` every candidate."),
-    ] = JudgedFrames.BEST,
+    ] = "best",
     repeats: Annotated[int, typer.Option(min=1, help="How often each question is asked.")] = 1,
     temperature: Annotated[
         str, typer.Option(help="Sampling temperature; `default` sends none, for models that refuse one.")
@@ -59,7 +49,7 @@ def judge(
     seed: Seed = 0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 400,
     max_side: Annotated[int, typer.Option(min=16, help="Longest image side sent to the judge, in pixels.")] = 768,
-    detail: Annotated[Detail, typer.Option(help="How closely an OpenAI model looks at images.")] = Detail.HIGH,
+    detail: Annotated[Detail, typer.Option(help="How closely an OpenAI model looks at images.")] = "high",
     schema: Annotated[bool, typer.Option(help="Ask for a JSON schema where the server can.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent and cost.")] = False,
     price_in: Annotated[float | None, typer.Option(help="Price of a million prompt tokens.")] = None,
@@ -102,7 +92,7 @@ def judge(
             temperature=_temperature(temperature),
             seed=seed,
             max_tokens=max_tokens,
-            detail=detail.value,
+            detail=detail,
             max_side=max_side,
             schema="auto" if schema else "off",
             repeats=repeats,
@@ -113,7 +103,7 @@ def judge(
         prompt=prompt,
         name=name,
         data=data,
-        frames=frames.value,
+        frames=frames,
         card_items=card_items,
         force=force,
         prices=None if price_in is None or price_out is None else Prices(price_in, price_out),

@@ -15,18 +15,26 @@ from typer.models import OptionInfo
 from retrodict.dynamics.verifiers import NONE, VERIFIERS
 from retrodict.worlds import WORLDS
 
+Given = str | list[str] | None
 
-def choice(names: Iterable[str], *flags: str, help: str) -> OptionInfo:
-    """An option with these values, from the place that defines them; also one that may be given repeatedly."""
+
+def one_of(names: Iterable[str]) -> Callable[[Given], Given]:
+    """A callback that refuses other values; also for what may be given repeatedly."""
     known = tuple(names)
 
-    def check(value: str | list[str] | None) -> str | list[str] | None:
+    def check(value: Given) -> Given:
         for given in [value] if isinstance(value, str) else value or ():
             if given not in known:
                 raise typer.BadParameter(f"'{given}' is not one of {', '.join(known)}.")
         return value
 
-    option: OptionInfo = typer.Option(*flags, callback=check, metavar=f"<{'|'.join(known)}>", help=help)
+    return check
+
+
+def choice(names: Iterable[str], *flags: str, help: str) -> OptionInfo:
+    """An option with these values, from the place that defines them; also one that may be given repeatedly."""
+    known = tuple(names)
+    option: OptionInfo = typer.Option(*flags, callback=one_of(known), metavar=f"<{'|'.join(known)}>", help=help)
     return option
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
 from retrodict.cli.app import app
-from retrodict.cli.options import OutDir, Quiet, Seed
+from retrodict.cli.options import OutDir, Quiet, Seed, choice
 from retrodict.errors import check_output, guarded
 from retrodict.progress.view import open_progress
+from retrodict.study.plan import PRESETS
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,11 +25,6 @@ study = typer.Typer(
 app.add_typer(study, name="study")
 
 Folder = Annotated[Path, typer.Argument(metavar="STUDY", help="Folder that `retrodict study build` wrote.")]
-
-
-class Preset(StrEnum):
-    DEFAULT = "default"
-    PAPER = "paper"
 
 
 def verb(function: Callable[P, T]) -> Callable[P, T]:
@@ -51,8 +46,15 @@ def build(
         Path | None, typer.Option(help="Folder of AURORA-Bench, for systems that were measured on it.")
     ] = None,
     preset: Annotated[
-        Preset, typer.Option(help="`default`: 20 items per subset and 3 raters. `paper`: 5 and 14.")
-    ] = Preset.DEFAULT,
+        str,
+        choice(
+            PRESETS,
+            help="; ".join(
+                f"`{name}` {d.per_subset} items per subset, {d.raters} raters" for name, d in PRESETS.items()
+            )
+            + ".",
+        ),
+    ] = "default",
     per_subset: Annotated[int | None, typer.Option(min=1, help="Items of each subset.")] = None,
     raters: Annotated[int | None, typer.Option(min=1, help="How many personal links to make.")] = None,
     repeats: Annotated[
@@ -77,10 +79,10 @@ def build(
 
     from dataclasses import replace
 
-    from retrodict.study.build import CONSENT, PRESETS, build
+    from retrodict.study.build import CONSENT, build
 
     asked: dict[str, Any] = {"per_subset": per_subset, "raters": raters, "repeat_share": repeats}
-    design = replace(PRESETS[preset.value], **{name: value for name, value in asked.items() if value is not None})
+    design = replace(PRESETS[preset], **{name: value for name, value in asked.items() if value is not None})
     with open_progress(quiet, "retrodict study build") as progress:
         plan = build(
             systems,

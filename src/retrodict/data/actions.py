@@ -21,16 +21,21 @@ _QUALITY = 95
 
 @dataclass(frozen=True)
 class LabelledClip:
-    """A clip during which the action happens, from its first frame to its last."""
+    """A clip during which the action happens, from its first frame to its last.
+
+    Attributes:
+        unusable: why its first and last frame make no transition; it can be mined for pairs all the same.
+    """
 
     ref: ClipRef
     action: str
+    unusable: str = ""
 
 
 def transition_of(clip: LabelledClip) -> Transition:
     """First and last frame of a labelled clip. Raises `UnusableError` when it has no action or cannot be read."""
-    if clip.ref.unusable:
-        raise UnusableError(clip.ref.unusable)
+    if reason := clip.unusable or clip.ref.unusable:
+        raise UnusableError(reason)
     if not clip.action.strip():
         raise UnusableError("no_action")
     try:

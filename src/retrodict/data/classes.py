@@ -15,6 +15,13 @@ _KINETICS_NAME = re.compile(r"(?P<id>.{11})_\d{6}_\d{6}$")
 _MOMENTS_NAME = re.compile(r"(?P<source>.+?)_\d+$")
 
 
+def plain_folder(root: Path, annotations: Path | None = None) -> list[ClipRef]:
+    """Every video below `root`, and no collection."""
+    if annotations is not None:
+        raise ValueError("The layout folder has no annotations: name the collection's layout, or leave them out.")
+    return folder_clips(root)
+
+
 def ucf101(root: Path, annotations: Path | None = None) -> list[ClipRef]:
     """UCF-101: `Class/v_Class_g08_c01.avi`; clips of one `gNN` come from one video and share a group.
 

@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,43 +21,16 @@ from PIL import Image
 
 from retrodict.data.files import inside, read_json
 from retrodict.data.items import Item, UnusableError, state
+from retrodict.data.layouts import PRESETS, Columns
 from retrodict.transitions import Transition
 
 
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """Which column holds what. An empty name: the file has no such column."""
-
-    source: str = "input"
-    target: str = "output"
-    action: str = "instruction"
-    category: str = ""
-    group: str = ""  # column whose value is the group
-    group_pattern: str = ""  # else: what this regular expression finds in the source's path (its first bracket)
-    id: str = ""
-
-
-AURORA = Columns(category="task")
-MAGICBRUSH = Columns(source="source_img", target="target_img", group="img_id")
-AURORA_MAGICBRUSH = Columns(group="img_id")
-ACTION_GENOME = Columns(group_pattern=r"([^/]+)\.mp4_\d+_(?:left|right)\.\w+$")
-KUBRIC = Columns(group_pattern=r"(.*)/[^/]+$")  # pairs of one folder are used in both directions
-PRESETS = {
-    "pairs": Columns(),
-    "aurora": AURORA,
-    "magicbrush": MAGICBRUSH,
-    "aurora-magicbrush": AURORA_MAGICBRUSH,
-    "action-genome": ACTION_GENOME,
-    "kubric": KUBRIC,
-}
-
-
-def image_pairs(file: Path, columns: Columns = AURORA, *, root: Path | None = None) -> Iterator[Item]:
+def image_pairs(file: Path, columns: Columns = PRESETS["aurora"], *, root: Path | None = None) -> Iterator[Item]:
     """The rows of a file of labelled image pairs, each read when it is called.
 
     Args:
         file: `.json` (a list), `.jsonl` or `.parquet`; or a folder of Parquet files.
-        columns: which column holds what; see `PRESETS`.
+        columns: which column holds what; see `layouts.PRESETS`.
         root: folder that image paths start from; by default that of `file`.
 
     Raises:

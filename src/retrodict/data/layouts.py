@@ -1,41 +1,83 @@
-"""The layouts of video collections by name: what to mine in them, and the actions that some of them name."""
+"""The layouts that published data comes in, by name: one record each, from which choices and help texts derive.
+
+Nothing heavy is loaded before a layout is read.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from retrodict.data.actions import LabelledClip, clip_key, transition_of
-from retrodict.data.classes import kinetics700, moments, ucf101
-from retrodict.data.epic import epic100
-from retrodict.data.items import Item, UnusableError
-from retrodict.data.lerobot import lerobot
-from retrodict.data.ssv2 import shows_action, ssv2
-from retrodict.transitions import Transition
-from retrodict.video.clips import ClipRef, folder_clips
+if TYPE_CHECKING:
+    from retrodict.data.actions import LabelledClip
+    from retrodict.data.items import Item
+    from retrodict.video.clips import ClipRef
 
-
-def _folder(root: Path, annotations: Path | None) -> list[ClipRef]:
-    if annotations is not None:
-        raise ValueError("The layout folder has no annotations: name the collection's layout, or leave them out.")
-    return folder_clips(root)
+# From the folder of the videos, and the collection's own list where it does not lie there, or is to limit the clips.
+Reader = Callable[[Path, "Path | None"], "Sequence[ClipRef | LabelledClip]"]
 
 
-UNLABELLED: dict[str, Callable[[Path, Path | None], list[ClipRef]]] = {
-    "folder": _folder,
-    "ucf101": ucf101,
-    "kinetics700": kinetics700,
-    "moments": moments,
+@dataclass(frozen=True)
+class Layout:
+    """How a collection of video lies on disk.
+
+    Attributes:
+        reader: `module:function`, a `Reader`.
+        labelled: what it reads are `LabelledClip`s: they have an action in words.
+    """
+
+    reader: str
+    labelled: bool = False
+
+    def read(self, root: Path, annotations: Path | None) -> Sequence[ClipRef | LabelledClip]:
+        module, _, function = self.reader.partition(":")
+        reader: Reader = getattr(import_module(module), function)
+        return reader(root, annotations)
+
+
+FOLDER = "folder"  # no collection: every video below a folder
+LAYOUTS = {
+    FOLDER: Layout("retrodict.data.classes:plain_folder"),
+    "ucf101": Layout("retrodict.data.classes:ucf101"),
+    "kinetics700": Layout("retrodict.data.classes:kinetics700"),
+    "moments": Layout("retrodict.data.classes:moments"),
+    "epic100": Layout("retrodict.data.epic:epic100", labelled=True),
+    "ssv2": Layout("retrodict.data.ssv2:ssv2", labelled=True),
+    "lerobot": Layout("retrodict.data.lerobot:lerobot", labelled=True),
 }
-LABELLED: dict[str, Callable[[Path, Path | None], list[LabelledClip]]] = {
-    "epic100": epic100,
-    "ssv2": ssv2,
-    "lerobot": lerobot,
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Which column of a file of image pairs holds what. An empty name: the file has no such column."""
+
+    source: str = "input"
+    target: str = "output"
+    action: str = "instruction"
+    category: str = ""
+    group: str = ""  # column whose value is the group
+    group_pattern: str = ""  # else: what this regular expression finds in the source's path (its first bracket)
+    id: str = ""
+
+
+PRESETS = {
+    "pairs": Columns(),
+    "aurora": Columns(category="task"),
+    "magicbrush": Columns(source="source_img", target="target_img", group="img_id"),
+    "aurora-magicbrush": Columns(group="img_id"),
+    "action-genome": Columns(group_pattern=r"([^/]+)\.mp4_\d+_(?:left|right)\.\w+$"),
+    "kubric": Columns(group_pattern=r"(.*)/[^/]+$"),  # pairs of one folder are used in both directions
 }
-LAYOUTS = (*UNLABELLED, *LABELLED)
+
+
+def labelled_layouts() -> list[str]:
+    """Names of the layouts whose clips have an action."""
+    return [name for name, layout in LAYOUTS.items() if layout.labelled]
 
 
 def read_clips(layout: str, root: Path, annotations: Path | None = None) -> list[ClipRef]:
@@ -49,9 +91,10 @@ def read_clips(layout: str, root: Path, annotations: Path | None = None) -> list
     Raises:
         ValueError: the layout is not known, or the folder or its annotations do not have that layout.
     """
-    if layout in UNLABELLED:
-        return _unique(UNLABELLED[layout](root, annotations))
-    return _unique([clip.ref for clip in _labelled(layout)(root, annotations)])
+    from retrodict.data.actions import LabelledClip
+
+    clips = _layout(layout).read(root, annotations)
+    return _unique([clip.ref if isinstance(clip, LabelledClip) else clip for clip in clips])
 
 
 def _unique(refs: Sequence[ClipRef]) -> list[ClipRef]:
@@ -72,22 +115,16 @@ def labelled_clips(layout: str, root: Path, annotations: Path | None = None) -> 
     label; those that AURORA excludes are unusable. LeRobot: first and last frame of a subtask, else of the episode.
     Errors are those of `read_clips`.
     """
-    clips = _labelled(layout)(root, annotations)
-    return [_item(clip, excluded=layout == "ssv2" and not shows_action(clip.action)) for clip in clips]
+    from retrodict.data.actions import LabelledClip, clip_key, transition_of
+    from retrodict.data.items import Item
+
+    if not _layout(layout).labelled:
+        raise ValueError(f"The layout {layout} names no actions: {', '.join(labelled_layouts())} do.")
+    clips = [clip for clip in _layout(layout).read(root, annotations) if isinstance(clip, LabelledClip)]
+    return [Item(clip.ref.name, partial(clip_key, clip), partial(transition_of, clip)) for clip in clips]
 
 
-def _item(clip: LabelledClip, excluded: bool) -> Item:
-    read = _excluded if excluded else partial(transition_of, clip)
-    return Item(clip.ref.name, partial(clip_key, clip), read)
-
-
-def _excluded() -> Transition:
-    raise UnusableError("excluded_label")
-
-
-def _labelled(layout: str) -> Callable[[Path, Path | None], list[LabelledClip]]:
-    if layout in UNLABELLED:
-        raise ValueError(f"The layout {layout} names no actions: {', '.join(LABELLED)} do.")
-    if layout not in LABELLED:
-        raise ValueError(f"There is no layout {layout!r}: choose one of {', '.join(LAYOUTS)}.")
-    return LABELLED[layout]
+def _layout(name: str) -> Layout:
+    if name not in LAYOUTS:
+        raise ValueError(f"There is no layout {name!r}: choose one of {', '.join(LAYOUTS)}.")
+    return LAYOUTS[name]

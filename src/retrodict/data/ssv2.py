@@ -29,7 +29,8 @@ _UNSEEN = (
 def ssv2(root: Path, annotations: Path | None = None) -> list[LabelledClip]:
     """Clips of the label JSON (`id`, `label`, `template`); class is the template without its brackets.
 
-    Videos are `ID.webm` (or another video suffix) anywhere below `root`. All clips are yielded; see `shows_action`.
+    Videos are `ID.webm` (or another video suffix) anywhere below `root`. A clip whose label AURORA
+    leaves out gives no transition (`excluded_label`).
     """
     labels = annotation(annotations, root, ["*train.json", "*labels*.json", "*validation.json"])
     videos = video_index(root)
@@ -43,7 +44,8 @@ def _clip(item: dict[str, str], root: Path, videos: dict[str, Path]) -> Labelled
     category = str(item.get("template") or "").replace("[", "").replace("]", "")
     path = videos.get(name) or inside(root, f"{name}.webm")
     ref = ClipRef(path=path, name=name, category=category, group=name, meta={"file": shown_name(path, root)})
-    return LabelledClip(ref, str(item.get("label") or ""))
+    label = str(item.get("label") or "")
+    return LabelledClip(ref, label, unusable="" if shows_action(label) else "excluded_label")
 
 
 def shows_action(label: str) -> bool:

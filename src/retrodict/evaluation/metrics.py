@@ -10,15 +10,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-L1_PROTOCOL = "native-lanczos"
-L1_PROTOCOLS = (L1_PROTOCOL, "native-bicubic", "fixed512")
+from retrodict.evaluation import L1Protocol
+
+L1_PROTOCOL: L1Protocol = "native-lanczos"
+L1_PROTOCOLS: tuple[L1Protocol, ...] = get_args(L1Protocol)
 COPY_RATIO = 0.25  # a prediction that is this much nearer to the source than the target is counts as a copy
 CHANGE_CELLS = 32  # the change map has this many cells a side
 CHANGED = 0.05  # a cell has changed when its mean absolute difference exceeds this share of the full range

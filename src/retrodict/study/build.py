@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from retrodict.study.plan import (
     PICTURES,
     PLAN,
     CheckKind,
+    Design,
     Key,
     KeyedCheck,
     KeyedItem,
@@ -41,18 +41,6 @@ CONSENT = (
     "is voluntary. You may stop at any time, and come back with the same link.",
 )
 _CHECKS_PER_ITEM = 0.05  # one attention check per twenty items, two at least
-
-
-@dataclass(frozen=True)
-class Design:
-    """How many items of each subset, how many raters, and what share of the items comes twice."""
-
-    per_subset: int = 20
-    raters: int = 3
-    repeat_share: float = 0.1
-
-
-PRESETS = {"default": Design(), "paper": Design(per_subset=5, raters=14)}  # arXiv 2506.06006, section 4.3
 
 
 def build(

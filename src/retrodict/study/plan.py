@@ -15,6 +15,18 @@ CheckKind = Literal["noise", "truth"]
 
 
 @dataclass(frozen=True)
+class Design:
+    """How many items of each subset, how many raters, and what share of the items comes twice."""
+
+    per_subset: int = 20
+    raters: int = 3
+    repeat_share: float = 0.1
+
+
+PRESETS = {"default": Design(), "paper": Design(per_subset=5, raters=14)}  # arXiv 2506.06006, section 4.3
+
+
+@dataclass(frozen=True)
 class Shown:
     """One question as the server knows it. Images are named by keyed hashes; `candidates` is sorted by name."""
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 Motion = Literal["flow", "fast", "reference"]
 Selection = Literal["exact", "paper"]
+ExecutorName = Literal["serial", "processes", "ray"]  # where clips are mined, which changes no pair
 
 # Part of every config hash: raise it when the same settings would give other pairs.
 ALGORITHM = 2

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from importlib import import_module
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from retrodict.video.clip_miner import process_clip
 from retrodict.video.clips import ClipRef, ClipResult
@@ -21,7 +21,6 @@ from retrodict.video.config import MineConfig
 from retrodict.video.worker import HEADER, TICK, send
 
 _CHUNK = 1 << 20
-ExecutorName = Literal["serial", "processes", "ray"]
 
 
 class Executor(Protocol):

@@ -20,9 +20,9 @@ from retrodict.run_folder import claim
 from retrodict.transitions import FramePair, write_manifest
 from retrodict.video.clip_miner import decode_some, file_sha256
 from retrodict.video.clips import ClipError, ClipRef, ClipResult, folder_clips
-from retrodict.video.config import ALGORITHM, MineConfig
+from retrodict.video.config import ALGORITHM, ExecutorName, MineConfig
 from retrodict.video.decode import to_jpeg
-from retrodict.video.executors import ExecutorName, executor
+from retrodict.video.executors import executor
 from retrodict.video.shards import forget, is_done, plan, read_ledgers, record, remove_leftovers, take, write_shard
 
 CLIPS, PAGE = "clips.jsonl", "index.html"  # the page is written by retrodict.report.mining

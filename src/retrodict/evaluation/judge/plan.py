@@ -11,10 +11,10 @@ from pathlib import Path
 from retrodict.chat.cache import AnswerCache, open_cache
 from retrodict.chat.cost import Budget, Prices
 from retrodict.chat.request import Settings
+from retrodict.evaluation import Frames
 from retrodict.evaluation.judge.chat import ChatJudge
 from retrodict.evaluation.judge.kinds import JUDGES
 from retrodict.evaluation.judge.pairwise import PairJudge
-from retrodict.evaluation.judge.predictions import Frames
 from retrodict.evaluation.judge.protocol import Judge
 from retrodict.prompts.chat import DEFAULT, ChatPrompt, load_chat_prompt
 from retrodict.transitions import Transition

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from retrodict.evaluation import Frames
 from retrodict.evaluation.judge.protocol import Question
 from retrodict.evaluation.pool import ItemResult, chosen
 from retrodict.evaluation.predictions import GREEDY, read_predictions
 from retrodict.evaluation.summary import default_selector
 from retrodict.transitions import Transition
 
-Frames = Literal["best", "all"]
 COPY = "copy"
 
 

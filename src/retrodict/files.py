@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+JsonObject = dict[str, Any]  # what JSON files hold
+JsonMapping = Mapping[str, Any]  # the same, to be read only
+
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary)` and rename the result to `path`, so that no reader and no crash sees half a file."""
@@ -32,7 +35,7 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text)
 
 
-def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+def write_lines(path: Path, records: Iterable[JsonMapping]) -> None:
     """Write JSON lines, whole or not at all."""
     write_text(path, "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 from weakref import WeakValueDictionary
 
+from retrodict.files import JsonObject
 from retrodict.models.protocol import ForwardModel, InverseModel, TokenFamily
 from retrodict.models.registry import CARD, card_of, get_family, read_json
 from retrodict.prompts import Direction
@@ -198,7 +199,7 @@ def resolve(name: str | Path) -> Path:
     raise ValueError(f"There is no model '{name}': give a folder, a hub id (owner/name), copy, or one of: {shipped}.")
 
 
-def _base_folder(folder: Path, card: dict[str, Any]) -> Path:
+def _base_folder(folder: Path, card: JsonObject) -> Path:
     """Of an adapter: a path from its own folder, or any other name."""
     inside = folder / str(card["base"])
     return inside if inside.is_dir() else resolve(card["base"])

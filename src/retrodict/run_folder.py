@@ -20,9 +20,8 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from retrodict.files import write_json
+from retrodict.files import JsonMapping, JsonObject, write_json
 
 RECORD = "run.json"
 _NOTES = frozenset({RECORD, "recipe.yaml"})  # beside a record, these two alone are a run that has not begun
@@ -36,7 +35,7 @@ Input = str | Path | Sequence[Path] | None  # a model's name, whose weights coun
 def claim(
     out: Path,
     command: str,
-    settings: Mapping[str, Any],
+    settings: JsonMapping,
     *,
     inputs: Mapping[str, Input] | None = None,
     apart: Iterable[Path] = (),
@@ -67,11 +66,11 @@ def claim(
 def check(
     out: Path,
     command: str,
-    settings: Mapping[str, Any],
+    settings: JsonMapping,
     *,
     inputs: Mapping[str, Input] | None = None,
     apart: Iterable[Path] = (),
-) -> dict[str, Any]:
+) -> JsonObject:
     """The record that `claim` would write, with its refusals; nothing is written."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: give a folder for the output.")
@@ -173,16 +172,16 @@ def _begun(out: Path) -> str | None:
     return next((name for name in names if name not in notes), None)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> JsonObject:
     try:
-        held: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        held: JsonObject = json.loads(file.read_text(encoding="utf-8"))
         _ = held["command"], held["settings"], held["inputs"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} cannot be read ({error!r}): choose another --out, or delete that folder.") from None
     return held
 
 
-def _difference(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def _difference(held: JsonMapping, wanted: JsonMapping) -> str:
     """The first thing in which two records differ, in words; empty where they agree."""
     if held["command"] != wanted["command"]:
         return f"command {held['command']} and not {wanted['command']}"
@@ -201,8 +200,8 @@ def _difference(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     return ""
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(values: JsonMapping, prefix: str = "") -> JsonObject:
+    flat: JsonObject = {}
     for key, value in values.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return flat

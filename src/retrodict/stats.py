@@ -15,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from retrodict.files import JsonObject
+
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 ALPHA = 0.05
 _SEED = 20_250_606  # fixed, so that the same values always print the same interval
 
 Values = npt.NDArray[np.float64]
-Entry = dict[str, Any]  # a number of `results.json` with its interval and counts
+Entry = JsonObject  # a number of `results.json` with its interval and counts
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from retrodict.files import write_atomic, write_json
+from retrodict.files import JsonMapping, JsonObject, write_atomic, write_json
 from retrodict.images import encode_png, html_row, read_image  # noqa: F401 (PNG is what rows hold)
 
 ActionSource = Literal["human", "template", "idm"]
@@ -46,7 +46,7 @@ class FramePair:
     target: bytes | None = None
     motion: float = float("nan")
     sharpness: float = float("nan")
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: JsonMapping = field(default_factory=dict)
 
     @property
     def cluster(self) -> str:
@@ -121,7 +121,7 @@ _ACTION_FIELDS = [
 
 
 def _features(columns: list[tuple[str, pa.DataType]]) -> bytes:
-    def feature(kind: pa.DataType) -> dict[str, Any]:
+    def feature(kind: pa.DataType) -> JsonObject:
         if kind == _IMAGE:
             return {"_type": "Image"}
         return {"dtype": "float64" if kind == pa.float64() else str(kind), "_type": "Value"}
@@ -135,7 +135,7 @@ def schema(kind: type[FramePair]) -> pa.Schema:
     return pa.schema(columns, metadata={b"huggingface": _features(columns)})
 
 
-def _to_record(row: FramePair) -> dict[str, Any]:
+def _to_record(row: FramePair) -> JsonObject:
     record = {f.name: getattr(row, f.name) for f in fields(row)}
     record["class"] = record.pop("category")
     for side in ("source", "target"):
@@ -144,7 +144,7 @@ def _to_record(row: FramePair) -> dict[str, Any]:
     return record
 
 
-def _from_record(record: dict[str, Any]) -> FramePair:
+def _from_record(record: JsonObject) -> FramePair:
     record["category"] = record.pop("class")
     for side in ("source", "target"):
         record[side] = (record[side] or {}).get("bytes")
@@ -267,7 +267,7 @@ def decode_image(data: bytes | None, what: str) -> Image.Image:
 
 
 def write_manifest(
-    directory: Path, *, kind: str, config: Mapping[str, Any], kept: int, dropped: Mapping[str, int], **more: Any
+    directory: Path, *, kind: str, config: JsonMapping, kept: int, dropped: Mapping[str, int], **more: Any
 ) -> None:
     """Record what a stage made: its config, the versions it ran with, and counts kept and dropped by reason."""
     from retrodict.versions import versions

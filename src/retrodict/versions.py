@@ -5,10 +5,10 @@ from __future__ import annotations
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+
+from retrodict.files import JsonMapping, JsonObject
 
 _RECORDED = (
     "retrodict",
@@ -36,8 +36,8 @@ def versions() -> dict[str, str]:
 
 
 def provenance(
-    wall_seconds: float, *, config: Mapping[str, Any] | None = None, seed: int | None = None, command: str | None = None
-) -> dict[str, Any]:
+    wall_seconds: float, *, config: JsonMapping | None = None, seed: int | None = None, command: str | None = None
+) -> JsonObject:
     """How a result was made, as every `results.json` holds it.
 
     Args:

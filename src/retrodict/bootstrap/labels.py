@@ -7,10 +7,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from retrodict.files import JsonObject
 from retrodict.stats import mean_interval
 from retrodict.training.data import Stored
 from retrodict.transitions import Transition
@@ -33,9 +33,7 @@ def with_true_labels(world: World, transitions: Stored, truth: Path) -> Stored:
     return Stored(rows, refs)
 
 
-def labelling(
-    world: World, annotated: Sequence[Transition], selected: Sequence[Transition], truth: Path
-) -> dict[str, Any]:
+def labelling(world: World, annotated: Sequence[Transition], selected: Sequence[Transition], truth: Path) -> JsonObject:
     """Share of exact labels among pairs that show one action, in all, by confidence, and among those selected."""
     chosen = {t.id for t in selected}
     rows: list[tuple[Transition, float]] = []
@@ -57,7 +55,7 @@ def labelling(
     }
 
 
-def _by_confidence(rows: Sequence[tuple[Transition, float]]) -> list[dict[str, Any]]:
+def _by_confidence(rows: Sequence[tuple[Transition, float]]) -> list[JsonObject]:
     ordered = sorted(rows, key=lambda row: row[0].logprob)
     bins = [chunk for chunk in np.array_split(np.arange(len(ordered)), CONFIDENCE_BINS) if len(chunk)]
     entries = []

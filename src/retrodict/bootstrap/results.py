@@ -21,7 +21,7 @@ from retrodict.evaluation.pool import ItemResult, Scored, Scorer, chosen, score_
 from retrodict.evaluation.predict import evaluate
 from retrodict.evaluation.predictions import read_predictions
 from retrodict.evaluation.summary import compare, estimate, summarise
-from retrodict.files import write_json
+from retrodict.files import JsonObject, write_json
 from retrodict.loading import load_family
 from retrodict.models.editors import CopyModel
 from retrodict.models.protocol import TokenFamily
@@ -85,7 +85,7 @@ def write_results(context: Context, *, command: str, wall_seconds: float) -> Non
     write_report(out)
 
 
-def _checks(family: TokenFamily, test: Sequence[Transition], score: Scorer) -> dict[str, Any]:
+def _checks(family: TokenFamily, test: Sequence[Transition], score: Scorer) -> JsonObject:
     """What the scorer says of the truth, as it is and through the image tokenizer."""
     targets = [t.target_image for t in test]
     return {
@@ -94,9 +94,7 @@ def _checks(family: TokenFamily, test: Sequence[Transition], score: Scorer) -> d
     }
 
 
-def _closeness(
-    family: TokenFamily, test: Sequence[Transition], items: Items, verifiers: Sequence[str]
-) -> dict[str, Any]:
+def _closeness(family: TokenFamily, test: Sequence[Transition], items: Items, verifiers: Sequence[str]) -> JsonObject:
     """L1 to the true frame, per class and over all, of every system, of copying, and of the tokenizer alone."""
     shown: dict[str, Shown] = {
         "copy": lambda i: test[i].source_image,
@@ -112,7 +110,7 @@ def _closeness(
     for i, transition in enumerate(test):
         classes[transition.category].append(i)
 
-    def table(rows: Sequence[int]) -> dict[str, Any]:
+    def table(rows: Sequence[int]) -> JsonObject:
         groups = [test[i].group or test[i].id for i in rows]
         return {name: mean_interval([d[i] for i in rows], groups).entry("l1") for name, d in distances.items()}
 
@@ -141,7 +139,7 @@ def _comparisons(
     verifiers: Sequence[str],
     loglik: Mapping[str, Sequence[Sequence[float]]],
     test: Sequence[Transition],
-) -> dict[str, Any]:
+) -> JsonObject:
     """Paired differences, item by item, of what the loop claims."""
     if world is None:
         sums = {name: [row[0] for row in loglik[name]] for name in ("fdm", "ft")}
@@ -171,7 +169,7 @@ def _same_words(text: str, row: Transition) -> bool:
     return text.casefold().split() == row.action.casefold().split()
 
 
-def _loglik(rows: Sequence[Sequence[float]], test: Sequence[Transition]) -> dict[str, Any]:
+def _loglik(rows: Sequence[Sequence[float]], test: Sequence[Transition]) -> JsonObject:
     groups = [t.group or t.id for t in test]
     per_token = [total / count if count else math.nan for total, count in rows]
     return {
@@ -180,16 +178,16 @@ def _loglik(rows: Sequence[Sequence[float]], test: Sequence[Transition]) -> dict
     }
 
 
-def _annotation(context: Context) -> dict[str, Any]:
+def _annotation(context: Context) -> JsonObject:
     """What is known of the labels: how many are right, where a world knows, else how many there are."""
     if context.dir(LABELLING).is_file():
-        checked: dict[str, Any] = json.loads(context.dir(LABELLING).read_text())
+        checked: JsonObject = json.loads(context.dir(LABELLING).read_text())
         return checked
     folders = {"mined": "annotated", "selected": "selected"}
     return {key: sum(1 for _ in iter_rows(context.dir(name), ["id"])) for key, name in folders.items()}
 
 
-def _mining(context: Context) -> dict[str, Any]:
+def _mining(context: Context) -> JsonObject:
     manifest = json.loads((context.dir("pairs") / MANIFEST).read_text())
     counts = manifest["counts"]
     return {"clips": manifest["clips"]["mined"], "pairs": counts["kept"], "dropped": counts["dropped"]}

@@ -25,7 +25,7 @@ from typing import Any
 
 import psutil
 
-from retrodict.files import write_json
+from retrodict.files import JsonObject, write_json
 from retrodict.progress import EventProgress, Progress, receive
 from retrodict.progress import Stage as Planned
 from retrodict.training.distributed import RankError, agreed, is_main, meet, process_count
@@ -51,7 +51,7 @@ def record_path(out: Path, name: str) -> Path:
     return out / "stages" / f"{name}.json"
 
 
-def read_records(out: Path) -> dict[str, dict[str, Any]]:
+def read_records(out: Path) -> dict[str, JsonObject]:
     """What finished stages left: `{name: {"seconds", "summary"}}`."""
     return {path.stem: json.loads(path.read_text()) for path in sorted((out / "stages").glob("*.json"))}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodict.bootstrap.recipe import TINY, BootstrapRecipe
-from retrodict.files import write_json
+from retrodict.files import JsonObject, write_json
 from retrodict.progress import Progress
 from retrodict.prompts import Direction
 from retrodict.training.config import Weighting
@@ -143,7 +143,7 @@ def data(context: Context, progress: Progress) -> str:
     return ", ".join(counts)
 
 
-def _write(folder: Path, rows: list[Transition], config: dict[str, Any]) -> None:
+def _write(folder: Path, rows: list[Transition], config: JsonObject) -> None:
     write_rows(folder / "transitions-00000.parquet", rows)
     write_manifest(folder, kind="transitions", config=config, kept=len(rows), dropped={})
 
@@ -381,7 +381,7 @@ def probe(context: Context, progress: Progress) -> str:
     return ", ".join(names)
 
 
-def _probe(context: Context, name: str) -> dict[str, Any]:
+def _probe(context: Context, name: str) -> JsonObject:
     from retrodict.evaluation.probe import probe_forward, probe_inverse
     from retrodict.loading import load
     from retrodict.training.validation import can_say, log_likelihoods
@@ -415,7 +415,7 @@ def _probe_file(context: Context, name: str) -> Path:
     return context.dir("probe") / f"{name}.json"
 
 
-def read_probe(context: Context) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_probe(context: Context) -> Iterator[tuple[str, JsonObject]]:
     """What `probe` wrote, by model."""
     for name in (*context.inverse_models, "ft", "fdm"):
         yield name, json.loads(_probe_file(context, name).read_text())

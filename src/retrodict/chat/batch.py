@@ -7,15 +7,14 @@ that is read twice changes nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from retrodict.chat.cache import AnswerCache
 from retrodict.chat.parsing import read_body
 from retrodict.chat.request import Request
-from retrodict.files import write_atomic
+from retrodict.files import JsonMapping, JsonObject, write_atomic
 
 MOST_LINES, MOST_BYTES = 50_000, 190_000_000  # of one file; providers stop at 50,000 and 200 MB
 _URL = "/v1/chat/completions"
@@ -91,7 +90,7 @@ def read_batch(path: Path, requests: Sequence[Request], cache: AnswerCache) -> T
     return Taken(answered, already, lost, unknown)
 
 
-def _records(path: Path) -> Iterator[dict[str, Any]]:
+def _records(path: Path) -> Iterator[JsonObject]:
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -105,10 +104,10 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
             yield record
 
 
-def _body(record: Mapping[str, Any]) -> Mapping[str, Any]:
+def _body(record: JsonMapping) -> JsonMapping:
     response = record.get("response")
     if isinstance(response, dict) and isinstance(response.get("body"), dict):
-        body: Mapping[str, Any] = response["body"]
+        body: JsonMapping = response["body"]
         return body
     return {"error": record.get("error") or {"message": "the batch gave no answer"}}
 

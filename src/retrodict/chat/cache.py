@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from retrodict.files import JsonMapping
 
 _VERSION = 1
 _TABLE = """
@@ -28,8 +29,8 @@ CREATE TABLE IF NOT EXISTS answers (
 
 @dataclass(frozen=True)
 class Answer:
-    body: Mapping[str, Any]
-    how: Mapping[str, Any]
+    body: JsonMapping
+    how: JsonMapping
 
 
 class AnswerCache:
@@ -42,7 +43,7 @@ class AnswerCache:
         row = self._connection.execute("SELECT body, how FROM answers WHERE key = ?", (key,)).fetchone()
         return None if row is None else Answer(json.loads(row[0]), json.loads(row[1]))
 
-    def put(self, key: str, request: Mapping[str, Any], body: Mapping[str, Any], how: Mapping[str, Any]) -> None:
+    def put(self, key: str, request: JsonMapping, body: JsonMapping, how: JsonMapping) -> None:
         """Keep an answer; it is on disk when this returns."""
         row = (key, *(json.dumps(part, ensure_ascii=False) for part in (request, body, how)))
         self._connection.execute("INSERT OR REPLACE INTO answers (key, request, body, how) VALUES (?, ?, ?, ?)", row)

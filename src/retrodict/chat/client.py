@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from retrodict.chat.cache import AnswerCache
 from retrodict.chat.cost import Budget, Prices
 from retrodict.chat.endpoint import Outcome, RefusedError
 from retrodict.chat.parsing import PARSER, Reason, Reply, read_body
 from retrodict.chat.request import ENCODING, Request, Settings
+from retrodict.files import JsonMapping, JsonObject
 from retrodict.progress import Progress
 from retrodict.prompts.chat import ChatPrompt
 
@@ -69,7 +70,7 @@ class Chat:
     used: dict[str, None] = field(default_factory=dict)  # keys of all answers that were read, in order
 
     @property
-    def metadata(self) -> Mapping[str, Any]:
+    def metadata(self) -> JsonMapping:
         """What an answer depends on, for whoever wants to get the same again."""
         return {
             "kind": self.kind,
@@ -112,7 +113,7 @@ class Chat:
         return read_body(kept.body)
 
 
-def usage(keys: Iterable[str], fresh: set[str], cache: AnswerCache, prices: Prices | None) -> dict[str, Any]:
+def usage(keys: Iterable[str], fresh: set[str], cache: AnswerCache, prices: Prices | None) -> JsonObject:
     """Tokens and cost of the answers behind a result, as the server counted them, and who gave them.
 
     `cost` is over all of them, `cost_now` over those that this run asked for. Answers that the server counted no

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from retrodict.chat.request import Request
+from retrodict.files import JsonObject
 
 _MILLION = 1_000_000
 
@@ -57,7 +57,7 @@ class Budget:
             self._ratio = max(self._ratio, prompt_tokens / max(1, request.prompt_tokens))
 
 
-def estimate(requests: Sequence[Request], prices: Prices | None) -> dict[str, Any]:
+def estimate(requests: Sequence[Request], prices: Prices | None) -> JsonObject:
     """What sending these would take at most: estimated prompt tokens, and answers of the greatest allowed length."""
     prompt = sum(r.prompt_tokens for r in requests)
     completion = sum(r.settings.max_tokens for r in requests)

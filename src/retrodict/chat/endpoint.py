@@ -16,10 +16,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from retrodict.chat.parsing import is_filtered, read_body
 from retrodict.chat.request import Request, Settings, check_base_url
+from retrodict.files import JsonMapping, JsonObject
 
 if TYPE_CHECKING:
     from openai import APIStatusError
@@ -51,8 +52,8 @@ class LostError(Exception):
 class Outcome:
     """A raw body, or None with the reason why none arrived after all attempts."""
 
-    body: Mapping[str, Any] | None
-    how: Mapping[str, Any]
+    body: JsonMapping | None
+    how: JsonMapping
     detail: str = ""
     lost_paid: int = 0  # attempts whose answer was lost and may have been charged
 
@@ -115,7 +116,7 @@ class Endpoint:
             return 0.0  # `_once` waits, and so do all others
         return wait_random_exponential(multiplier=min(1.0, self._slowest), max=self._slowest)(state)
 
-    async def _once(self, request: Request) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    async def _once(self, request: Request) -> tuple[JsonMapping, JsonObject]:
         """One answer, with what this server turned out not to know left out."""
         if (pause := self._not_before - time.monotonic()) > 0:
             await asyncio.sleep(pause + random.uniform(0, min(1.0, 0.25 * pause + 0.05)))
@@ -132,7 +133,7 @@ class Endpoint:
             raise LostError(read_body(body).detail, "no answer in the body", paid=True)
         return body, {"by": "endpoint", "schema": way[0], "status": status}
 
-    async def _send(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    async def _send(self, body: JsonObject) -> tuple[int, JsonObject]:
         """Status and JSON of one call: 200, or an error about this one request. Raises `LostError`, `RefusedError`."""
         import openai
 
@@ -159,7 +160,7 @@ class Endpoint:
             raise LostError("the body is not JSON, or was cut off", "broken body", paid=True)
         return 200, answer
 
-    def _status(self, error: APIStatusError) -> tuple[int, dict[str, Any]]:
+    def _status(self, error: APIStatusError) -> tuple[int, JsonObject]:
         status, inner = error.status_code, error.body
         inner = json.loads(self._clean(json.dumps(inner))) if isinstance(inner, dict) else {"message": error.message}
         body = {"error": inner}
@@ -177,7 +178,7 @@ class Endpoint:
         return text.replace(self._key, "***") if self._key else text
 
 
-def _simpler(error: Mapping[str, Any], schema: bool, tokens_as: str) -> tuple[bool, str] | None:
+def _simpler(error: JsonMapping, schema: bool, tokens_as: str) -> tuple[bool, str] | None:
     """What to try when a server finds a request wrong: the other name of the limit if it speaks of that, no schema."""
     if tokens_as == "max_tokens" and "max_tokens" in json.dumps(error):
         return schema, "max_completion_tokens"

@@ -11,9 +11,11 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from retrodict.files import JsonMapping, JsonObject
 
 Reason = Literal[
     "",
@@ -60,7 +62,7 @@ class Failure:
     detail: str
 
 
-def read_body(body: Mapping[str, Any]) -> Reply:
+def read_body(body: JsonMapping) -> Reply:
     """A chat-completion body, or an error body, as a `Reply`; "transport" where it is neither."""
     if body.get("error"):
         return _read_error(body["error"])
@@ -70,7 +72,7 @@ def read_body(body: Mapping[str, Any]) -> Reply:
     choice = choices[0]
     usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
     assert isinstance(usage, dict)
-    counts: dict[str, Any] = {
+    counts: JsonObject = {
         "model": str(body.get("model") or ""),
         "prompt_tokens": _count(usage.get("prompt_tokens")),
         "completion_tokens": _count(usage.get("completion_tokens")),
@@ -140,8 +142,8 @@ class _Twice:
 _TWICE = _Twice()
 
 
-def _pairs(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
+def _pairs(pairs: Sequence[tuple[str, Any]]) -> JsonObject:
+    values: JsonObject = {}
     for name, value in pairs:
         values[name] = _TWICE if name in values else value
     return values
@@ -151,7 +153,7 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
 
 
-def _only_object(text: str) -> dict[str, Any] | None:
+def _only_object(text: str) -> JsonObject | None:
     """The JSON object in a text that has no other brace; else the Python dictionary that the whole text is."""
     decoder = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_no_constant)
     at = text.find("{")
@@ -162,7 +164,7 @@ def _only_object(text: str) -> dict[str, Any] | None:
     return value if at >= 0 and isinstance(value, dict) and not re.search(r"[{}]", text[end:]) else None
 
 
-def _python(text: str) -> dict[str, Any] | None:
+def _python(text: str) -> JsonObject | None:
     fenced = _FENCE.match(text)
     try:
         node = ast.parse(fenced[1] if fenced else text, mode="eval").body

@@ -13,12 +13,13 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 from PIL import Image
 
 from retrodict.chat import Detail
+from retrodict.files import JsonObject
 from retrodict.images import encode_png
 from retrodict.prompts.chat import ChatPrompt
 from retrodict.transitions import decode_image
@@ -78,12 +79,12 @@ class Request:
     prompt_tokens: int  # estimated
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JsonObject:
         """What the key is the hash of."""
         return _identity(self)
 
-    def messages(self) -> list[dict[str, Any]]:
-        content: list[dict[str, Any]] = []
+    def messages(self) -> list[JsonObject]:
+        content: list[JsonObject] = []
         for kind, value in self.prompt.parts(self.instruction):
             if kind == "text":
                 content.append({"type": "text", "text": value})
@@ -93,10 +94,10 @@ class Request:
         system = [{"role": "system", "content": self.prompt.system}] if self.prompt.system else []
         return [*system, {"role": "user", "content": content}]
 
-    def body(self, schema: bool, tokens_as: str = "max_tokens") -> dict[str, Any]:
+    def body(self, schema: bool, tokens_as: str = "max_tokens") -> JsonObject:
         """The chat-completions request. `tokens_as` is the name of the limit: newer models know another one."""
         s = self.settings
-        body: dict[str, Any] = {"model": s.model, "messages": self.messages(), "seed": s.seed + self.repeat}
+        body: JsonObject = {"model": s.model, "messages": self.messages(), "seed": s.seed + self.repeat}
         body[tokens_as] = s.max_tokens
         if s.temperature is not None:
             body["temperature"] = s.temperature
@@ -118,7 +119,7 @@ def build(
     return replace(request, key=hashlib.sha256(canonical.encode()).hexdigest(), prompt_tokens=_estimate(request))
 
 
-def _identity(request: Request) -> dict[str, Any]:
+def _identity(request: Request) -> JsonObject:
     s = request.settings
     prints = {name: fingerprint(data, s.max_side)[0] for name, data in request.images.items()}
     return {

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from retrodict.cli.options import OutDir, Quiet, choice, one_of, options_of
 from retrodict.cli.printing import dropped, print_counts
 from retrodict.data.layouts import FOLDER, LAYOUTS, PRESETS, labelled_layouts
 from retrodict.errors import check_output, guarded
+from retrodict.files import JsonObject
 from retrodict.progress.view import open_progress
 from retrodict.video.config import ExecutorName, MineConfig
 
@@ -125,7 +126,7 @@ def import_labelled(
     from retrodict.run_folder import place
 
     items: Iterable[Item]
-    given: dict[str, Any] = {"format": kind, "data": place(data, out), "limit": limit}
+    given: JsonObject = {"format": kind, "data": place(data, out), "limit": limit}
     if kind in labelled_layouts():
         if pictures or column:
             raise ValueError(f"{kind} is a collection of video: --pictures and --column are for image pairs.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from retrodict.cli.options import Quiet, Seed, choice
 from retrodict.errors import check_output, check_output_file
 from retrodict.evaluation import Frames
 from retrodict.evaluation.judge.kinds import JUDGES
+from retrodict.files import JsonObject
 from retrodict.progress.view import open_progress
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def _act(run: Path, plan: Plan, dry_run: bool, batch_out: Path | None, batch_in:
     return None
 
 
-def _lines(measured: dict[str, Any]) -> list[str]:
+def _lines(measured: JsonObject) -> list[str]:
     entries, lines = measured.get("rows") or measured["pairs"], []
     for name, entry in entries.items():
         if "share" in entry:
@@ -170,7 +171,7 @@ def _lines(measured: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _say_cost(found: dict[str, Any]) -> None:
+def _say_cost(found: JsonObject) -> None:
     typer.echo(f"To send: {found['requests']} requests; {found.get('answered', 0)} answers are there already.")
     if found["requests"]:
         typer.echo(

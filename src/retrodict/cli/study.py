@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 
 from retrodict.cli.app import app
 from retrodict.cli.options import OutDir, Quiet, Seed, choice
 from retrodict.errors import check_output, guarded
+from retrodict.files import JsonObject
 from retrodict.progress.view import open_progress
 from retrodict.study.plan import PRESETS
 
@@ -81,7 +82,7 @@ def build(
 
     from retrodict.study.build import CONSENT, build
 
-    asked: dict[str, Any] = {"per_subset": per_subset, "raters": raters, "repeat_share": repeats}
+    asked: JsonObject = {"per_subset": per_subset, "raters": raters, "repeat_share": repeats}
     design = replace(PRESETS[preset], **{name: value for name, value in asked.items() if value is not None})
     with open_progress(quiet, "retrodict study build") as progress:
         plan = build(

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from retrodict.files import JsonMapping, JsonObject
 from retrodict.transitions import Transition
 
 SUBSETS = ("magicbrush", "ag", "something", "whatsup", "kubric")  # those with targets; arXiv 2506.06006 uses them
@@ -41,7 +41,7 @@ def read_aurora(folder: Path, subsets: tuple[str, ...] = SUBSETS) -> list[Transi
     return items
 
 
-def _records(folder: Path) -> Iterator[dict[str, Any]]:
+def _records(folder: Path) -> Iterator[JsonObject]:
     """Records of either layout as `id, subset, source, target, instruction, origin`."""
     compact, public = folder / "manifest.json", folder / "test.json"
     if compact.is_file():
@@ -65,7 +65,7 @@ def _records(folder: Path) -> Iterator[dict[str, Any]]:
         raise ValueError(f"{folder} is no AURORA-Bench: it holds neither manifest.json nor test.json.")
 
 
-def _load(path: Path) -> list[dict[str, Any]]:
+def _load(path: Path) -> list[JsonObject]:
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -75,7 +75,7 @@ def _load(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _transition(folder: Path, record: Mapping[str, Any]) -> Transition:
+def _transition(folder: Path, record: JsonMapping) -> Transition:
     name = record["id"]
     action = (record.get("instruction") or "").strip()
     if not action:
@@ -96,7 +96,7 @@ def _transition(folder: Path, record: Mapping[str, Any]) -> Transition:
     )
 
 
-def _extras(record: Mapping[str, Any]) -> dict[str, str]:
+def _extras(record: JsonMapping) -> dict[str, str]:
     return {name: record[name] for name in EXTRAS if record.get(name)}
 
 

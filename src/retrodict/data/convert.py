@@ -8,10 +8,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from retrodict.data.items import Item, UnusableError
-from retrodict.files import write_json
+from retrodict.files import JsonMapping, write_json
 from retrodict.progress import Progress, QuietProgress
 from retrodict.run_folder import RECORD, check
 from retrodict.transitions import FramePair, Transition, file_rows, read_notes, write_manifest, write_rows
@@ -24,7 +23,7 @@ def write_transitions(
     items: Iterable[Item],
     out: Path,
     *,
-    source: Mapping[str, Any],
+    source: JsonMapping,
     inputs: Iterable[Path] = (),
     total: int = 0,
     progress: Progress | None = None,

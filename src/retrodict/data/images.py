@@ -22,6 +22,7 @@ from PIL import Image
 from retrodict.data.files import inside, read_json
 from retrodict.data.items import Item, UnusableError, state
 from retrodict.data.layouts import PRESETS, Columns
+from retrodict.files import JsonObject
 from retrodict.transitions import Transition
 
 
@@ -44,7 +45,7 @@ def image_pairs(file: Path, columns: Columns = PRESETS["aurora"], *, root: Path 
         yield Item(identity, partial(_key, row, number, identity, columns, root), read)
 
 
-def _key(row: dict[str, Any], number: int, identity: str, columns: Columns, root: Path) -> str:
+def _key(row: JsonObject, number: int, identity: str, columns: Columns, root: Path) -> str:
     """What the transition is made of: the row, and the files that it names."""
     digest = hashlib.sha256(f"{number} {identity}".encode())
     for name, value in sorted(row.items()):
@@ -56,9 +57,7 @@ def _key(row: dict[str, Any], number: int, identity: str, columns: Columns, root
     return digest.hexdigest()[:16]
 
 
-def _transition(
-    row: dict[str, Any], number: int, identity: str, file: Path, columns: Columns, root: Path
-) -> Transition:
+def _transition(row: JsonObject, number: int, identity: str, file: Path, columns: Columns, root: Path) -> Transition:
     action = str(row.get(columns.action) or "").strip()
     if not action:
         raise UnusableError("no_action")
@@ -110,7 +109,7 @@ def _image(value: Any, root: Path) -> bytes:
     return data
 
 
-def _checked(rows: Iterable[dict[str, Any]], columns: Columns, file: Path) -> Iterator[dict[str, Any]]:
+def _checked(rows: Iterable[JsonObject], columns: Columns, file: Path) -> Iterator[JsonObject]:
     """The rows as they come; at their end, an error when not one had the columns that are needed."""
     seen: set[str] = set()
     for row in rows:
@@ -124,7 +123,7 @@ def _checked(rows: Iterable[dict[str, Any]], columns: Columns, file: Path) -> It
             raise ValueError(f"{file} has no column {name!r}: map the columns to those it has ({has}).")
 
 
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
+def _rows(file: Path) -> Iterator[JsonObject]:
     files = sorted(file.glob("*.parquet")) if file.is_dir() else [file]
     if not files or not files[0].is_file():
         raise ValueError(f"{file} does not exist, or is a folder without .parquet files.")
@@ -137,7 +136,7 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
             yield from read_json(part)
 
 
-def _parquet_rows(file: Path) -> Iterator[dict[str, Any]]:
+def _parquet_rows(file: Path) -> Iterator[JsonObject]:
     try:
         for batch in pq.ParquetFile(file).iter_batches(batch_size=64):
             yield from batch.to_pylist()
@@ -145,7 +144,7 @@ def _parquet_rows(file: Path) -> Iterator[dict[str, Any]]:
         raise ValueError(f"{file} is not a readable Parquet file: {error}.") from None
 
 
-def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
+def _json_lines(file: Path) -> Iterator[JsonObject]:
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():

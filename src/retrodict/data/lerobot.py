@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from retrodict.data.actions import LabelledClip
 from retrodict.data.files import inside, read_json, shown_name
+from retrodict.files import JsonObject
 from retrodict.video.clips import ClipRef
 
 _LANGUAGE = "language_persistent"
@@ -20,7 +21,7 @@ _LANGUAGE = "language_persistent"
 @dataclass(frozen=True)
 class _Dataset:
     root: Path
-    info: dict[str, Any]
+    info: JsonObject
 
     @property
     def cameras(self) -> list[str]:
@@ -63,13 +64,13 @@ def _open(root: Path) -> _Dataset:
     return _Dataset(root, info)
 
 
-def _is_colour_video(feature: dict[str, Any]) -> bool:
+def _is_colour_video(feature: JsonObject) -> bool:
     details = feature.get("info") or {}
     depth = details.get("is_depth_map") or details.get("video.is_depth_map")
     return feature.get("dtype") == "video" and not depth
 
 
-def _episodes(data: _Dataset) -> list[dict[str, Any]]:
+def _episodes(data: _Dataset) -> list[JsonObject]:
     files = sorted((data.root / "meta" / "episodes").glob("**/*.parquet"))
     if not files:
         raise ValueError(f"{data.root}/meta/episodes holds no .parquet file.")
@@ -84,7 +85,7 @@ def _read(file: Path, columns: list[str] | None) -> pa.Table:
         raise ValueError(f"{file} is not a readable Parquet file: {error}.") from None
 
 
-def _clips(data: _Dataset, episode: dict[str, Any], camera: str, spans: _Subtasks) -> Iterator[LabelledClip]:
+def _clips(data: _Dataset, episode: JsonObject, camera: str, spans: _Subtasks) -> Iterator[LabelledClip]:
     number = int(episode["episode_index"])
     where = {key: episode[f"videos/{camera}/{key}"] for key in ("chunk_index", "file_index")}
     begin, end = (float(episode[f"videos/{camera}/{key}"]) for key in ("from_timestamp", "to_timestamp"))
@@ -114,9 +115,9 @@ class _Subtasks:
 
     def __init__(self, data: _Dataset) -> None:
         self._data = data
-        self._known: dict[Path, dict[int, list[dict[str, Any]]]] = {}
+        self._known: dict[Path, dict[int, list[JsonObject]]] = {}
 
-    def of(self, episode: dict[str, Any], length: float) -> list[tuple[float, float, str]]:
+    def of(self, episode: JsonObject, length: float) -> list[tuple[float, float, str]]:
         """(start, stop, text) in seconds from the start of the episode; empty where the data set has none."""
         if _LANGUAGE not in self._data.info["features"]:
             return []
@@ -130,7 +131,7 @@ class _Subtasks:
         return [(start, stop, text) for (start, text), stop in zip(begins, ends, strict=True) if stop > start]
 
     @staticmethod
-    def _load(file: Path) -> dict[int, list[dict[str, Any]]]:
+    def _load(file: Path) -> dict[int, list[JsonObject]]:
         """The rows stand on every frame of an episode; one frame's worth is kept."""
         table = _read(file, ["episode_index", _LANGUAGE])
         numbers = table["episode_index"].to_pylist()

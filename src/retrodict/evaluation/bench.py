@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -31,7 +30,7 @@ from retrodict.evaluation.pool import ItemResult, Scored, Scorer, item_result, s
 from retrodict.evaluation.predict import evaluate, parts_of
 from retrodict.evaluation.predictions import read_predictions, write_items, write_predictions
 from retrodict.evaluation.summary import MIN_COPY, compare, estimate, item_values, summarise
-from retrodict.files import write_json
+from retrodict.files import JsonObject, write_json
 from retrodict.models.editors import CopyModel
 from retrodict.models.protocol import ForwardModel, InverseModel, TokenFamily
 from retrodict.progress import Progress, QuietProgress
@@ -83,7 +82,7 @@ def run_bench(
     metrics: Sequence[str] = (),
     captions: str | Path | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Measure a model on a benchmark. The same call again goes on: finished batches of predictions are kept.
 
     Writes `results.json`, `items/`, `predictions/` and, where the benchmark samples its items, `test/`.

@@ -25,6 +25,7 @@ from PIL import Image
 from retrodict.data.aurora import SUBSETS, read_aurora
 from retrodict.data.files import inside
 from retrodict.evaluation.pool import Scorer, exact_scorer, no_state
+from retrodict.files import JsonObject
 from retrodict.transitions import Transition, read_transitions, write_rows
 from retrodict.worlds import WORLDS, get_world, world_of
 from retrodict.worlds.base import World
@@ -117,7 +118,7 @@ def choose_items(
     return [rows[i] for i in sorted(i for _, i in kept)]
 
 
-def read_results(run: Path) -> dict[str, Any]:
+def read_results(run: Path) -> JsonObject:
     """What a run measured, from its `results.json`. Raises `ValueError` where there is none to read."""
     path = run / "results.json"
     try:

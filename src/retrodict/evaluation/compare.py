@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from retrodict.evaluation.benchmarks import read_results
 from retrodict.evaluation.metrics import METRICS
 from retrodict.evaluation.pool import MEASURES, ItemResult, Scored
 from retrodict.evaluation.summary import item_values
-from retrodict.files import write_json
+from retrodict.files import JsonMapping, JsonObject, write_json
 from retrodict.stats import holm, macro_interval, paired_difference
 
 JUDGE = "judge:"
@@ -33,7 +33,7 @@ class Value:
 
 def compare_runs(
     a: Path, b: Path, *, measure: str = "", rows: tuple[str, str] = ("", ""), out: Path | None = None
-) -> dict[str, Any]:
+) -> JsonObject:
     """Paired differences a - b on the items that both runs have, per subset, over all, and as the mean of subset means.
 
     `measure` is `score`, `es`, `me` or `copy` (an exact state), `l1` or another metric of the AURORA table, a text
@@ -59,7 +59,7 @@ def compare_runs(
     categories = [first[name].category for name in ids]
     groups = [first[name].group or name for name in ids]
 
-    def paired(chosen: Any) -> dict[str, Any]:
+    def paired(chosen: Any) -> JsonObject:
         found = paired_difference(x[chosen], y[chosen], np.array(groups)[chosen].tolist())
         both = chosen & ~np.isnan(x - y)
         means = {side: float(v[both].mean()) if found.n else math.nan for side, v in (("a", x), ("b", y))}
@@ -132,7 +132,7 @@ def _scored(run: Path, measure: Any, row: str) -> dict[str, Value]:
     return {item.id: Value(float(v), item.category, item.group) for item, v in zip(items, values, strict=True)}
 
 
-def _item(record: Mapping[str, Any]) -> ItemResult:
+def _item(record: JsonMapping) -> ItemResult:
     return ItemResult(
         record["id"],
         record["class"],
@@ -143,8 +143,8 @@ def _item(record: Mapping[str, Any]) -> ItemResult:
     )
 
 
-def _frame(record: Mapping[str, Any]) -> Scored:
-    numbers: dict[str, Any] = {name: _number(record.get(name)) for name in _NUMBERS}
+def _frame(record: JsonMapping) -> Scored:
+    numbers: JsonObject = {name: _number(record.get(name)) for name in _NUMBERS}
     return Scored(**numbers, verifiers={name: _number(v) for name, v in record["verifiers"].items()})
 
 
@@ -161,7 +161,7 @@ def _similar(run: Path, metric: str, row: str) -> dict[str, Value]:
     return found
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def _lines(path: Path) -> Iterator[JsonObject]:
     if not path.is_file():
         raise ValueError(f"{path.parent.parent} does not hold {path.parent.name}/{path.name}, which this compares.")
     with path.open(encoding="utf-8") as file:

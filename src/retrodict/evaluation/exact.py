@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from retrodict.evaluation.pool import exact_scorer, score_images
 from retrodict.evaluation.predict import evaluate
 from retrodict.evaluation.predictions import write_items
 from retrodict.evaluation.summary import MIN_COPY, compare, estimate, summarise
-from retrodict.files import made_once
+from retrodict.files import JsonObject, made_once
 from retrodict.models.editors import CopyModel
 from retrodict.models.protocol import InverseModel
 from retrodict.stats import mean_interval
@@ -25,14 +24,14 @@ from retrodict.worlds.base import World
 Names = Callable[[str, Transition], bool]  # whether a sentence says what happened, such as `World.names_action`
 
 
-def measure(predicted: Predicted, world: World, out: Path) -> dict[str, Any]:
+def measure(predicted: Predicted, world: World, out: Path) -> JsonObject:
     """Scores of the system and of the known images, and paired comparisons of its selectors."""
     rows, scorer = predicted.items, exact_scorer(world)
     known = [t for t in rows if t.target is not None]
     strangers = [(t, rows[other]) for t, other in zip(rows, other_targets(rows), strict=True) if other is not None]
     alone = [t for t, _ in strangers]
     systems = {COPY: evaluate(CopyModel(), rows, scorer=scorer, n=0, seed=0), predicted.system: predicted.results}
-    measured: dict[str, Any] = {
+    measured: JsonObject = {
         "systems": {
             name: summarise(results, predicted.verifiers if name == predicted.system else ())
             for name, results in systems.items()
@@ -55,7 +54,7 @@ def measure(predicted: Predicted, world: World, out: Path) -> dict[str, Any]:
 
 def explained(
     inverse: InverseModel, transitions: Sequence[Transition], world: World, seed: int, out: Path
-) -> dict[str, Any]:
+) -> JsonObject:
     """How well the inverse model that verifies reads actions off true pairs; `out/explained.json` keeps its words."""
     known = [t for t in transitions if t.target is not None]
 
@@ -65,7 +64,7 @@ def explained(
     return exactness(made_once(out / "explained.json", explain), known, world.names_action, seed)
 
 
-def exactness(explained: Sequence[str], test: Sequence[Transition], names: Names, seed: int) -> dict[str, Any]:
+def exactness(explained: Sequence[str], test: Sequence[Transition], names: Names, seed: int) -> JsonObject:
     """How often the exact action is named; the floor is naming the action of another scene of the suite.
 
     The floor is NaN where no suite has a second scene.
@@ -81,7 +80,7 @@ def exactness(explained: Sequence[str], test: Sequence[Transition], names: Names
     return {"exact": named.mean, "ci95": named.ci95, "n": named.n, "floor": share}
 
 
-def _comparisons(predicted: Predicted) -> dict[str, Any]:
+def _comparisons(predicted: Predicted) -> JsonObject:
     """The default selector's best-of-n against greedy, against one sample, and against picking what moved most."""
     system, results, verifiers = predicted.system, predicted.results, predicted.verifiers
     size = min(len(item.pool) for item in results)

@@ -16,6 +16,8 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from retrodict.files import JsonObject
+
 Embeddings = npt.NDArray[np.float32]
 
 
@@ -64,7 +66,7 @@ class Embedder:
             raise ValueError(f"--metric {kind}={model}: {model} is no folder. Without it, {kind} is downloaded.")
         self.kind, self.pin = kind, PINS[kind]
         self._name = model or self.pin.model
-        self._pinned: dict[str, Any] = {} if model else {"revision": self.pin.revision}
+        self._pinned: JsonObject = {} if model else {"revision": self.pin.revision}
         self._model = self._load()
         self._tokenizer: Any = None
         size = self._model.config.vision_config.image_size if kind == "clip" else self._model.config.image_size
@@ -87,7 +89,7 @@ class Embedder:
         return loaded.eval()
 
     @property
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self) -> JsonObject:
         """What a number of this embedding depends on."""
         commit = getattr(self._model.config, "_commit_hash", None)
         return {

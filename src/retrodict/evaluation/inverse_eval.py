@@ -9,7 +9,7 @@ from typing import Any
 from retrodict.evaluation.bertscore import BertScore
 from retrodict.evaluation.pool import BATCH, reason_counts
 from retrodict.evaluation.text import agreement, compare_texts, constant_texts, floors, random_texts
-from retrodict.files import made_once, write_lines
+from retrodict.files import JsonObject, made_once, write_lines
 from retrodict.models.protocol import InverseModel
 from retrodict.stats import mean_interval
 from retrodict.transitions import Transition
@@ -17,7 +17,7 @@ from retrodict.transitions import Transition
 
 def measure_explanations(
     model: InverseModel, transitions: Sequence[Transition], out: Path, *, bert: BertScore | None = None
-) -> dict[str, Any]:
+) -> JsonObject:
     """Text metrics of the actions that `model` reads off the pairs with a target, beside their floors.
 
     Writes `items/explained.jsonl`, described in docs/evaluation.md, and `explained.json`, which a repeated run reads.
@@ -57,14 +57,14 @@ def measure_texts(
     *,
     reasons: Mapping[str, str] | None = None,
     bert: BertScore | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """The same for anybody's texts, by item id; an item without one is unscored."""
     reasons = reasons or {}
     kept = [t for t in transitions if t.target is not None]
     given = [texts.get(t.id) for t in kept]
     truths, subsets = [t.action for t in kept], [t.category for t in kept]
     groups = [t.cluster for t in kept]
-    found: dict[str, Any] = {"all": compare_texts(given, truths, groups), "floors": floors(truths, subsets, groups)}
+    found: JsonObject = {"all": compare_texts(given, truths, groups), "floors": floors(truths, subsets, groups)}
     found["subsets"] = {
         subset: compare_texts(*_part(subset, subsets, given, truths, groups)) for subset in dict.fromkeys(subsets)
     }
@@ -93,10 +93,10 @@ def _bertscore(
     truths: Sequence[str],
     subsets: Sequence[str],
     groups: Sequence[str],
-    records: Sequence[dict[str, Any]],
-) -> dict[str, Any]:
+    records: Sequence[JsonObject],
+) -> JsonObject:
     rows = {"model": given, "constant": constant_texts(truths, subsets), "random": random_texts(truths, subsets, 0)}
-    found: dict[str, Any] = {"signature": bert.signature}
+    found: JsonObject = {"signature": bert.signature}
     for name, texts in rows.items():
         known = [i for i, text in enumerate(texts) if text is not None]
         scores = bert.scores([str(texts[i]) for i in known], [truths[i] for i in known])

@@ -6,13 +6,12 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrodict.evaluation.pool import ItemResult, Scored
-from retrodict.files import write_atomic, write_lines
+from retrodict.files import JsonObject, write_atomic, write_lines
 
 GREEDY = -1  # the candidate index of the greedy frame
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -35,7 +34,7 @@ def write_predictions(path: Path, items: Sequence[ItemResult]) -> None:
 
 def read_predictions(path: Path) -> list[ItemResult]:
     """What `write_predictions` wrote, in its order."""
-    items: dict[str, dict[str, Any]] = {}
+    items: dict[str, JsonObject] = {}
     for batch in pq.ParquetFile(path).iter_batches(batch_size=500):
         for row in batch.to_pylist():
             item = items.setdefault(row["id"], {"row": row, "greedy": Scored(), "pool": []})
@@ -59,7 +58,7 @@ def write_items(path: Path, items: Sequence[ItemResult]) -> None:
     write_lines(path, [_record(item) for item in items])
 
 
-def _record(item: ItemResult) -> dict[str, Any]:
+def _record(item: ItemResult) -> JsonObject:
     return {
         "id": item.id,
         "class": item.category,
@@ -92,7 +91,7 @@ def _schema(verifiers: Sequence[str]) -> pa.Schema:
     return pa.schema(columns, metadata={b"huggingface": json.dumps({"info": {"features": features}}).encode()})
 
 
-def _row(item: ItemResult, candidate: int, frame: Scored, verifiers: Sequence[str]) -> dict[str, Any]:
+def _row(item: ItemResult, candidate: int, frame: Scored, verifiers: Sequence[str]) -> JsonObject:
     return {
         "id": item.id,
         "class": item.category,
@@ -106,7 +105,7 @@ def _row(item: ItemResult, candidate: int, frame: Scored, verifiers: Sequence[st
     }
 
 
-def _frame(row: dict[str, Any]) -> Scored:
+def _frame(row: JsonObject) -> Scored:
     return Scored(
         image=(row["image"] or {}).get("bytes") or b"",
         reason=row["reason"],
@@ -117,8 +116,8 @@ def _frame(row: dict[str, Any]) -> Scored:
     )
 
 
-def _numbers(frame: Scored) -> dict[str, Any]:
-    numbers: dict[str, Any] = {name: _or_null(getattr(frame, name)) for name in _NUMBERS}
+def _numbers(frame: Scored) -> JsonObject:
+    numbers: JsonObject = {name: _or_null(getattr(frame, name)) for name in _NUMBERS}
     numbers["verifiers"] = {name: _or_null(value) for name, value in frame.verifiers.items()}
     return numbers | ({"reason": frame.reason} if frame.reason else {})
 

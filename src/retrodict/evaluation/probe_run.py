@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from retrodict.evaluation.probe import (
     inverse_score,
     preferences,
 )
-from retrodict.files import made_once, write_json, write_lines
+from retrodict.files import JsonMapping, JsonObject, made_once, write_json, write_lines
 from retrodict.loading import load
 from retrodict.models.protocol import LogProb
 from retrodict.progress import Progress
@@ -50,7 +50,7 @@ def run_probe(
     subsets: Sequence[str] = (),
     limit: int | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Probe a model in the directions that it has. The same call again goes on with what `out/answers` holds.
 
     Args:
@@ -157,7 +157,7 @@ def _kept(score: _Careful, folder: Path, direction: str, reasons: list[str]) -> 
     calls = itertools.count()
 
     def kept(queries: Sequence[Query]) -> list[LogProb]:
-        def make() -> dict[str, Any]:
+        def make() -> JsonObject:
             found, missing = score(queries)
             return {"logprobs": [asdict(one) for one in found], "reasons": missing}
 
@@ -198,8 +198,8 @@ def _finish(
     found: dict[str, Answers],
     transitions: Sequence[Transition],
     reasons: Sequence[str],
-    how: Mapping[str, Any],
-) -> dict[str, Any]:
+    how: JsonMapping,
+) -> JsonObject:
     names = list(dict.fromkeys(t.category for t in transitions))
     results = {
         "kind": "probe",
@@ -252,7 +252,7 @@ def _part(answers: Answers, category: str) -> Answers:
     )
 
 
-def _records(direction: str, answers: Answers) -> list[dict[str, Any]]:
+def _records(direction: str, answers: Answers) -> list[JsonObject]:
     return [
         {
             "id": t.id,

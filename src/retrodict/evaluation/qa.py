@@ -21,7 +21,7 @@ from PIL import Image
 
 from retrodict.data.questions import READERS, Question
 from retrodict.evaluation.pool import BATCH, reason_counts
-from retrodict.files import made_once, write_json, write_lines
+from retrodict.files import JsonObject, made_once, write_json, write_lines
 from retrodict.models.protocol import LogProb
 from retrodict.models.vlm import GREEDY, VisionLanguageModel, message
 from retrodict.progress import Progress
@@ -88,7 +88,7 @@ def run_qa(
     limit: int | None = None,
     answerer: Answerer | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Ask `model` the questions of `bench` ("spatialmqa", "embspatial") and return what `results.json` holds.
 
     `data` is the set's own file and `images` the folder of its images. `answerer` takes the place of loading `model`.
@@ -180,7 +180,7 @@ def _whole(option: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w/]){re.escape(_plain(option))}(?![\w/])")
 
 
-def _accuracy(questions: Sequence[Question], answers: Sequence[Answered]) -> dict[str, Any]:
+def _accuracy(questions: Sequence[Question], answers: Sequence[Answered]) -> JsonObject:
     """Share of right answers by each way; an answer that names no option is wrong, one that failed is unscored."""
 
     def right(way: str, question: Question, answer: Answered) -> float:
@@ -208,8 +208,8 @@ def _finish(
     questions: Sequence[Question],
     answers: Sequence[Answered],
     began: float,
-    config: dict[str, Any],
-) -> dict[str, Any]:
+    config: JsonObject,
+) -> JsonObject:
     from retrodict.versions import provenance
 
     kept = [a for a in answers if not a.reason]
@@ -237,7 +237,7 @@ def _finish(
     return results
 
 
-def _record(question: Question, answer: Answered) -> dict[str, Any]:
+def _record(question: Question, answer: Answered) -> JsonObject:
     return {
         "id": question.id,
         "kind": question.kind,

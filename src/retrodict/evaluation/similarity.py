@@ -24,7 +24,7 @@ from retrodict.evaluation.features import Embedder
 from retrodict.evaluation.metrics import FLOW_METHOD, L1_PROTOCOL, METRICS, Compared, flow_magnitude, l1
 from retrodict.evaluation.pool import ItemResult, reason_counts
 from retrodict.evaluation.summary import best_of_k, pool_sizes
-from retrodict.files import write_lines
+from retrodict.files import JsonObject, write_lines
 from retrodict.progress import Progress
 from retrodict.stats import Values, holm, macro_interval, mean_interval, paired_difference
 from retrodict.transitions import Transition, decode_image
@@ -41,7 +41,7 @@ def measure(
     embedders: Sequence[Embedder] = (),
     captions: Mapping[str, str] | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Every metric of every row, per subset, over all and as the mean of the subsets' means.
 
     `captions` says in words what targets show, by item id (for CLIP-T; those in the benchmark's own records are known).
@@ -119,12 +119,12 @@ def _captions(transitions: Sequence[Transition]) -> dict[str, str]:
     return {name: caption for name, caption in known.items() if caption}
 
 
-def _by_subset(transitions: Sequence[Transition], rows: Mapping[str, Values], key: str) -> dict[str, Any]:
+def _by_subset(transitions: Sequence[Transition], rows: Mapping[str, Values], key: str) -> JsonObject:
     """`{"subsets": {subset: {row: entry}}, "all": {row: entry}, "macro": {row: entry}}`."""
     categories = np.array([t.category for t in transitions])
     groups = np.array([t.cluster for t in transitions])
 
-    def table(chosen: Any) -> dict[str, Any]:
+    def table(chosen: Any) -> JsonObject:
         return {name: mean_interval(v[chosen], groups[chosen]).entry(key) for name, v in rows.items()}
 
     subsets = list(dict.fromkeys(categories.tolist()))
@@ -158,9 +158,9 @@ def split_by_motion(magnitude: Sequence[float], strata: Sequence[str]) -> list[H
 
 def _by_motion(
     transitions: Sequence[Transition], rows: Mapping[str, Values], halves: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
+) -> JsonObject:
     """L1 of the high and the low half under each split, and the subsets that make up the halves."""
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     groups = np.array([t.cluster for t in transitions])
     for name, labels in halves.items():
         masks = {half: np.array([label == half for label in labels]) for half in ("high", "low")}
@@ -180,7 +180,7 @@ def _by_motion(
 
 def _k_curve(
     results: Sequence[ItemResult], transitions: Sequence[Transition], verifiers: Sequence[str], protocol: str
-) -> dict[str, Any]:
+) -> JsonObject:
     """Expected L1 of the best of k by each selector, from one pool; the oracle chooses by L1 itself."""
     size = min((len(item.pool) for item in results), default=0)
     if not size:
@@ -200,7 +200,7 @@ def _k_curve(
     for name in verifiers:
         scores[name] = table(lambda i, j, name=name: results[i].pool[j].verifiers.get(name, math.nan))  # type: ignore[misc]
     groups = [t.cluster for t in transitions]
-    curve: dict[str, Any] = {}
+    curve: JsonObject = {}
     for k in pool_sizes(size):
         values = {name: (best_of_k(s, k) * distances_IN).sum(1) for name, s in scores.items()}
         values["random"] = distances_IN.mean(1)
@@ -208,7 +208,7 @@ def _k_curve(
     return curve
 
 
-def _against_copy(system: str, transitions: Sequence[Transition], rows: Mapping[str, Values]) -> dict[str, Any]:
+def _against_copy(system: str, transitions: Sequence[Transition], rows: Mapping[str, Values]) -> JsonObject:
     """How much nearer than Copy the system is on each subset; p is Holm's over the subsets."""
     if system == COPY:
         return {}
@@ -244,7 +244,7 @@ def _records(
     table: Table,
     flow: Sequence[float],
     halves: Mapping[str, Sequence[str]],
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[JsonObject]:
     for i, (transition, item) in enumerate(zip(transitions, results, strict=True)):
         values = {metric: {name: _or_null(v[i]) for name, v in rows.items()} for metric, rows in table.items()}
         yield {

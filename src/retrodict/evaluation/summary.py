@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
 from retrodict.evaluation.pool import ItemResult, Measure, Scored, reason_counts
+from retrodict.files import JsonObject
 from retrodict.stats import Values, mean_interval, paired_difference
 
 KS = (1, 2, 4, 8)
@@ -70,7 +70,7 @@ def _selector_score(frame: Scored, selector: str) -> float:
     return frame.score if selector == "oracle" else frame.verifiers.get(selector, math.nan)
 
 
-def estimate(items: Sequence[ItemResult], selector: str = "greedy", k: int = 1) -> dict[str, Any]:
+def estimate(items: Sequence[ItemResult], selector: str = "greedy", k: int = 1) -> JsonObject:
     """`{"score", "es", "me", "ci95", "n", "n_unscored", "copy_rate"}`; the interval is that of the score."""
     scores = item_values(items, selector, k, "score")
     groups = [item.group for item in items]
@@ -98,7 +98,7 @@ def pool_sizes(size: int) -> list[int]:
 
 def summarise(
     items: Sequence[ItemResult], verifiers: Sequence[str] = (), ks: Sequence[int] | None = None
-) -> dict[str, Any]:
+) -> JsonObject:
     """The entry of one system in `results.json`.
 
     `greedy` is one estimate. Each `k<k>` has an estimate per selector (the verifiers, `random`, `oracle`) and, at its
@@ -109,7 +109,7 @@ def summarise(
     size = min((len(item.pool) for item in items), default=0)
     chosen = default_selector(verifiers) or "random"
     ks = pool_sizes(size) if ks is None else [k for k in ks if k <= size]
-    entry: dict[str, Any] = {"greedy": estimate(items)}
+    entry: JsonObject = {"greedy": estimate(items)}
     for k in ks:
         by_selector = {name: estimate(items, name, k) for name in dict.fromkeys([*verifiers, "random", "oracle"])}
         entry[f"k{k}"] = {**by_selector[chosen], "selector": chosen, **by_selector}
@@ -118,7 +118,7 @@ def summarise(
     return entry
 
 
-def _suite(items: Sequence[ItemResult], name: str, chosen: str, ks: Sequence[int]) -> dict[str, Any]:
+def _suite(items: Sequence[ItemResult], name: str, chosen: str, ks: Sequence[int]) -> JsonObject:
     part = [item for item in items if item.category == name]
     return {"greedy": estimate(part), **{f"k{k}": estimate(part, chosen, k) for k in ks}}
 
@@ -134,7 +134,7 @@ def compare(
     names: tuple[str, str],
     selectors: tuple[str, str] = ("greedy", "greedy"),
     ks: tuple[int, int] = (1, 1),
-) -> dict[str, Any]:
+) -> JsonObject:
     """A `comparisons` entry: `{"a", "b", "difference", "ci95", "relative", "n", "n_unscored", "p"}`, a minus b.
 
     The items are paired by position. Raises `ValueError` when they are not the same items.

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from retrodict.files import JsonObject
 from retrodict.stats import Values, mean_interval
 
 FLOOR_SEEDS = 5
@@ -56,7 +57,7 @@ def rouge(text: str, truth: str) -> tuple[float, float]:
     return found["rouge1"].fmeasure, found["rougeL"].fmeasure
 
 
-def bleu(texts: Sequence[str], truths: Sequence[str]) -> dict[str, Any]:
+def bleu(texts: Sequence[str], truths: Sequence[str]) -> JsonObject:
     """Corpus BLEU in [0, 1] by sacrebleu's defaults (13a, mixed case), with its signature."""
     try:
         from sacrebleu.metrics.bleu import BLEU
@@ -104,10 +105,10 @@ def _plain(text: str) -> list[str]:
     return text.casefold().rstrip(" .\n").split()
 
 
-def compare_texts(texts: Sequence[str | None], truths: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
+def compare_texts(texts: Sequence[str | None], truths: Sequence[str], groups: Sequence[str]) -> JsonObject:
     """`{measure: {"value", "ci95", "n", "n_unscored"}, "bleu": {...}}`; None is an action that could not be written."""
     rows = [None if text is None else agreement(text, truth) for text, truth in zip(texts, truths, strict=True)]
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     for measure in MEASURES:
         values = [np.nan if row is None else row[measure] for row in rows]
         found[measure] = mean_interval(values, groups).entry("value")
@@ -137,13 +138,13 @@ def random_texts(truths: Sequence[str], subsets: Sequence[str], seed: int) -> li
     return texts
 
 
-def floors(truths: Sequence[str], subsets: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
+def floors(truths: Sequence[str], subsets: Sequence[str], groups: Sequence[str]) -> JsonObject:
     """What two predictors reach that never look at an image: one sentence per subset, and another item's action.
 
     The random one is the mean over `FLOOR_SEEDS` samples, without an interval.
     """
     draws = [compare_texts(random_texts(truths, subsets, seed), truths, groups) for seed in range(FLOOR_SEEDS)]
-    chance: dict[str, Any] = {
+    chance: JsonObject = {
         measure: {"value": float(np.mean([draw[measure]["value"] for draw in draws])), "n": draws[0][measure]["n"]}
         for measure in MEASURES
     }

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers.utils import logging
 
+from retrodict.files import JsonObject
 from retrodict.models.protocol import TokenFamily
 from retrodict.models.registry import read_json
 from retrodict.prompts import Direction
@@ -97,7 +98,7 @@ def read_extra_files(folder: Path) -> dict[str, str]:
     return {name: (folder / name).read_text(encoding="utf-8") for name in EXTRA_FILES if (folder / name).is_file()}
 
 
-def preprocessing(folder: Path) -> dict[str, Any]:
+def preprocessing(folder: Path) -> JsonObject:
     """`preprocessor_config.json`, or the same part of a newer folder's `processor_config.json`."""
     for file, part in ((PREPROCESSING, ""), ("processor_config.json", "image_processor")):
         config = read_json(folder / file) if (folder / file).is_file() else {}

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import Emu3ForConditionalGeneration
 
+from retrodict.files import JsonMapping
 from retrodict.models.checkpoint import load_pretrained, preprocessing, read_extra_files, take_image_tokenizer
 from retrodict.models.hf import HFFamily, Pixels, TextTokenizer, decoder_spec, exact_float32, fingerprint, token_ids
 from retrodict.models.protocol import Branch, Codes, ImageSpec, IntArray, TokenSequence
@@ -100,7 +101,7 @@ def first_code_id(vocabulary: Mapping[str, int], codebook: int) -> int:
 class Emu3Images:
     """Emu3's image tokenizer: the library's, in float32, on square images."""
 
-    def __init__(self, vq: Any, config: Mapping[str, Any]) -> None:
+    def __init__(self, vq: Any, config: JsonMapping) -> None:
         self.vq = vq
         stride = vq.vision_spatial_factor
         least = config.get("min_pixels") or config["size"]["min_pixels"]  # the authors' smallest area

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from retrodict.files import JsonMapping
 from retrodict.models.checkpoint import save_with_image_tokenizer
 from retrodict.models.protocol import Codes, ImageSpec, IntArray, TokenSequence, TrainSpec
 
@@ -149,7 +150,7 @@ class Pixels:
     fit: Literal["crop", "pad"]  # what makes an image square: its middle, or bars in the mean colour
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], size: int, fit: Literal["crop", "pad"]) -> Pixels:
+    def of(cls, config: JsonMapping, size: int, fit: Literal["crop", "pad"]) -> Pixels:
         """From `preprocessor_config.json`."""
         return cls(size, tuple(config["image_mean"]), tuple(config["image_std"]), fit)
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import JanusForConditionalGeneration
 
+from retrodict.files import JsonMapping
 from retrodict.models.checkpoint import load_pretrained, preprocessing, read_extra_files, take_image_tokenizer
 from retrodict.models.hf import HFFamily, Pixels, TextTokenizer, decoder_spec, exact_float32, fingerprint, token_ids
 from retrodict.models.protocol import Branch, Codes, ImageSpec, IntArray, TokenSequence
@@ -136,7 +137,7 @@ class JanusImages:
     """The image tokenizer: the library's decoder, and an encoder that normalises as the authors' does, in float32.
     The same pixels go to the understanding side."""
 
-    def __init__(self, vq: Any, size: int, config: Mapping[str, Any]) -> None:
+    def __init__(self, vq: Any, size: int, config: JsonMapping) -> None:
         self.vq = vq
         side = size // 2 ** (len(vq.config.channel_multiplier) - 1)
         self.grid = (side, side)

@@ -14,6 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrodict.files import JsonObject
+
 if TYPE_CHECKING:
     from retrodict.models.protocol import TokenFamily
 
@@ -219,7 +221,7 @@ def tiny_family(name: str) -> Callable[[Sequence[str]], TokenFamily]:
     return make
 
 
-def card_of(folder: Path) -> dict[str, Any]:
+def card_of(folder: Path) -> JsonObject:
     """What a folder says it holds: our card, or the family that a published `config.json` belongs to; empty if none.
 
     Raises:
@@ -270,7 +272,7 @@ def size_of(name: str, model: str | Path = "") -> Size:
         raise ValueError(f"{file} does not say how large the model is: it has no {error}.") from None
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> JsonObject:
     """A JSON object from a model's folder. Raises `ValueError` that names the file when it is none."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from retrodict.files import JsonObject
 from retrodict.models.checkpoint import PREPROCESSING
 from retrodict.models.hf import TextTokenizer
 from retrodict.models.vqgan import VQGAN, VQGANConfig
@@ -241,8 +242,8 @@ def tiny_tokenizer(names: Sequence[str], special: Iterable[str], texts: Iterable
     return str(tokenizer.to_str())
 
 
-_LANGUAGE: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-_NORMALISED: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+_LANGUAGE: JsonObject = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+_NORMALISED: JsonObject = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 
 
 def _levels(patch: int) -> list[int]:
@@ -258,7 +259,7 @@ def _taken(module: Any) -> Any:
     return vq
 
 
-def _extra(pixels: dict[str, Any], names: dict[str, str]) -> dict[str, str]:
+def _extra(pixels: JsonObject, names: dict[str, str]) -> dict[str, str]:
     """The files beside configuration and weights, as a published folder has them."""
     named = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
     return {PREPROCESSING: json.dumps(pixels), "tokenizer_config.json": json.dumps(named)}

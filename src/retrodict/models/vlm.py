@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from retrodict.files import JsonMapping, JsonObject
 from retrodict.models.checkpoint import no_bars
 from retrodict.models.hub import model_folder
 from retrodict.models.protocol import Explanation, Frame, LogProb, Pair, image_of
@@ -22,14 +23,14 @@ from retrodict.prompts import PROMPTS, Prompt, Slot
 
 PROMPT = "chat-inverse-1"
 # What a checkpoint asks for when it chats (a penalty on repetition, say) does not give the likeliest answer.
-GREEDY: Mapping[str, Any] = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
+GREEDY: JsonMapping = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
 
-Message = dict[str, Any]
+Message = JsonObject
 
 
 def message(parts: Sequence[str | Image.Image | None], role: str = "user") -> Message:
     """A turn of a chat, of texts and images. None stands for an image that is not there yet."""
-    content: list[dict[str, Any]] = []
+    content: list[JsonObject] = []
     for part in parts:
         if isinstance(part, str):
             content.append({"type": "text", "text": part})

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 import torch
 import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from retrodict.files import write_json
+from retrodict.files import JsonMapping, JsonObject, write_json
 from retrodict.models.checkpoint import has_tensors, read_tensors
 from retrodict.models.registry import read_json
 from retrodict.models.vqgan import VQGAN, VQGANConfig
@@ -90,7 +89,7 @@ def _from_yaml(file: Path) -> VQGANConfig:
     return config if config.stride != 16 else VQGANConfig(**{**asdict(config), "size": 512})
 
 
-def _config(fields: Mapping[str, Any], file: Path) -> VQGANConfig:
+def _config(fields: JsonMapping, file: Path) -> VQGANConfig:
     for name, usual in _UNUSUAL.items():
         if fields.get(name, usual) != usual:
             raise ValueError(f"{file} says {name}: {fields[name]}; only {name}: {usual} is known here.")
@@ -120,7 +119,7 @@ def _load_hf(folder: Path) -> VQGAN:
     return _build(config, state, folder)
 
 
-def hf_config(config: VQGANConfig) -> dict[str, Any]:
+def hf_config(config: VQGANConfig) -> JsonObject:
     """The same sizes as `vq_config` of a Chameleon configuration in transformers."""
     return {
         "embed_dim": config.embed_dim,

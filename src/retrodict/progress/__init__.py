@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
-Event = Mapping[str, Any]
+from retrodict.files import JsonMapping
+
+Event = JsonMapping
 
 
 @dataclass(frozen=True)

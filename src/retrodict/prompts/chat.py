@@ -6,9 +6,11 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
+
+from retrodict.files import JsonObject
 
 FOLDER = Path(__file__).parent
 DEFAULT = "paper_fig10_v1"
@@ -43,12 +45,12 @@ class ChatPrompt:
         return [part for part in (*parts, ("text", text.strip())) if part[1]]
 
     @property
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> JsonObject:
         """JSON schema of the answer."""
         reasoning = {"type": "string"}
         if self.answer == "scores":
             number = {"type": "number", "minimum": 0, "maximum": 10}
-            answer: dict[str, Any] = {"score": {"type": "array", "items": number, "minItems": 2, "maxItems": 2}}
+            answer: JsonObject = {"score": {"type": "array", "items": number, "minItems": 2, "maxItems": 2}}
         elif self.answer == "action":
             answer = {"action": {"type": "string"}}
         else:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ValidationError
+
+from retrodict.files import JsonMapping, JsonObject
 
 Kind = type[Any]  # a section: a pydantic model or a dataclass
 
@@ -36,7 +38,7 @@ def one_line(error: ValidationError, kind: Kind, path: Path, changed: Iterable[s
     return f"{where}: {reason}" + (f" ({more} more to fix)" if more else "")
 
 
-def _is_unknown(problem: Mapping[str, Any]) -> bool:
+def _is_unknown(problem: JsonMapping) -> bool:
     return problem["type"] in ("extra_forbidden", "unexpected_keyword_argument")
 
 
@@ -53,7 +55,7 @@ def _key(location: Sequence[str | int], kind: Kind) -> str:
     return ".".join(key)
 
 
-def _keys(kind: Kind) -> dict[str, Any]:
+def _keys(kind: Kind) -> JsonObject:
     """The keys of a section and their types."""
     if issubclass(kind, BaseModel):
         return {name: field.annotation for name, field in kind.model_fields.items()}

@@ -7,8 +7,10 @@ from typing import Any
 
 import yaml
 
+from retrodict.files import JsonObject
 
-def read_yaml(path: Path) -> dict[str, Any]:
+
+def read_yaml(path: Path) -> JsonObject:
     """The mapping in a YAML file. Raises `FileNotFoundError`, or `ValueError` with the line that is wrong."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -34,7 +36,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise ValueError(f"--set {text}: the value is not YAML") from None
 
 
-def set_value(values: dict[str, Any], key: str, value: Any) -> None:
+def set_value(values: JsonObject, key: str, value: Any) -> None:
     """Change the value at a dotted key, making sections that are not there."""
     *sections, leaf = key.split(".")
     for section in sections:

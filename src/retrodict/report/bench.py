@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from retrodict.evaluation.metrics import METRICS
+from retrodict.files import JsonMapping, JsonObject
 from retrodict.report.kit.charts import Bar, Curve, on_one_scale
 from retrodict.report.kit.format import MISSING, SELECTORS, duration, finite, flat, number, percent, spoken, system_name
 from retrodict.report.kit.tables import Cell, Table, estimate
@@ -156,7 +156,7 @@ def text_signatures(run: Run) -> list[str]:
     return [str(one) for one in signatures if one]
 
 
-def _text_cells(entry: Mapping[str, Any]) -> list[Cell]:
+def _text_cells(entry: JsonMapping) -> list[Cell]:
     cells = []
     for key in TEXT:
         if key == "bleu":
@@ -223,7 +223,7 @@ def suite_table(run: Run) -> Table | None:
     return Table([run.suite_title(suite) for suite in suites], rows, system_name(run.main or ""))
 
 
-def _suite(entry: Mapping[str, Any], suite: str, key: str) -> Any:
+def _suite(entry: JsonMapping, suite: str, key: str) -> Any:
     return ((entry.get("suites") or {}).get(suite) or {}).get(key)
 
 
@@ -238,7 +238,7 @@ def distance_curves(run: Run) -> list[Curve]:
     """L1 against the number of candidates, where that is what was measured. Lower is better."""
     points = run.get("k_curve") or {}
     ks = sorted(int(k[1:]) for k in points)
-    entry: dict[str, Any] = {
+    entry: JsonObject = {
         k: {name: {"score": row["l1"], "ci95": row["ci95"]} for name, row in rows.items()} for k, rows in points.items()
     }
     greedy = run.get("all", run.main or "")

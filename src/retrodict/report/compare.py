@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from retrodict.evaluation.compare import compare_runs
+from retrodict.files import JsonMapping
 from retrodict.report.bench import row_name
 from retrodict.report.kit.format import MISSING, finite, number, p_value, signed, span, system_name
 from retrodict.report.kit.tables import Cell, Table, estimate
@@ -22,7 +22,7 @@ class Comparison:
     table: Table
 
 
-def comparison(results: Mapping[str, Any]) -> Comparison:
+def comparison(results: JsonMapping) -> Comparison:
     """Per subset, over all and for the mean of the subsets: both means, difference, interval, n, p and Holm's p."""
     sides = [f"{side.upper()}: {results[side]['row']} of {results[side]['run']}" for side in ("a", "b")]
     better = "higher" if results["higher_is_better"] else "lower"
@@ -32,7 +32,7 @@ def comparison(results: Mapping[str, Any]) -> Comparison:
     return Comparison(f"{results['measure']} ({better} is better). {'. '.join(sides)}.", Table(list(HEAD), rows, "all"))
 
 
-def _cells(entry: Mapping[str, Any]) -> list[Cell]:
+def _cells(entry: JsonMapping) -> list[Cell]:
     texts = [
         number(entry["mean_a"]),
         number(entry["mean_b"]),
@@ -45,7 +45,7 @@ def _cells(entry: Mapping[str, Any]) -> list[Cell]:
     return [Cell(text) for text in texts]
 
 
-def text(results: Mapping[str, Any]) -> str:
+def text(results: JsonMapping) -> str:
     """A table for the terminal."""
     one = comparison(results)
     lines = [("", *HEAD), *((name, *(cell.text for cell in cells)) for name, cells in one.table.rows)]

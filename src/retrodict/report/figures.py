@@ -14,6 +14,7 @@ from typing import Any
 from retrodict.evaluation.metrics import L1_PROTOCOL, l1
 from retrodict.evaluation.pool import ItemResult, Scored, chosen
 from retrodict.evaluation.summary import default_selector
+from retrodict.files import JsonMapping
 from retrodict.report.kit.format import finite, system_name
 from retrodict.report.kit.images import Cells, Pair, hashed, pair, shape_of, uri
 from retrodict.report.run import Run
@@ -185,7 +186,7 @@ def _worth(run: Run, column: Column) -> Callable[[Transition], float]:
 
 
 def _distance(
-    run: Run, row: str, transition: Transition, records: Mapping[str, Mapping[str, Any]], image: bytes | None
+    run: Run, row: str, transition: Transition, records: Mapping[str, JsonMapping], image: bytes | None
 ) -> float:
     """L1 to the true frame, as the run recorded it, or else of the stored images."""
     if recorded := (records.get(transition.id) or {}).get("l1"):
@@ -214,9 +215,7 @@ def _rows(run: Run, transitions: Iterable[Transition]) -> Iterator[Row]:
         yield Row(uri(t.source), uri(t.target), t.action, title, shown, cells.get(t.id, ()), shape)
 
 
-def _shown(
-    run: Run, column: Column, transition: Transition, records: Mapping[str, Mapping[str, Mapping[str, Any]]]
-) -> Shown:
+def _shown(run: Run, column: Column, transition: Transition, records: Mapping[str, Mapping[str, JsonMapping]]) -> Shown:
     frame = column.pick(run.predictions(column.system)[transition.id])
     if run.has_scores:
         return Shown(uri(frame.image), frame.score, frame.copy == 1, frame.reason)

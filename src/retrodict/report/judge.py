@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from retrodict.files import JsonMapping
 from retrodict.report.kit.charts import Bar, Curve, bar, measured, on_one_scale
 from retrodict.report.kit.format import flat, number, percent, span, spoken, system_name
 from retrodict.report.kit.tables import Cell, Claim, Table, claims, estimate
@@ -42,7 +41,7 @@ def judged(run: Run) -> list[Judged]:
     return [_judged(run, entry) for entry in run.judges]
 
 
-def _judged(run: Run, entry: Mapping[str, Any]) -> Judged:
+def _judged(run: Run, entry: JsonMapping) -> Judged:
     card = entry.get("card") or {}
     return Judged(
         str(entry.get("name")),
@@ -59,7 +58,7 @@ def _judged(run: Run, entry: Mapping[str, Any]) -> Judged:
     )
 
 
-def score_table(run: Run, entry: Mapping[str, Any]) -> Table:
+def score_table(run: Run, entry: JsonMapping) -> Table:
     """Rows by subsets, and the mean of the subsets."""
     rows = entry.get("rows") or {}
     subsets = list(dict.fromkeys(s for row in rows.values() for s in row.get("subsets") or {}))
@@ -70,7 +69,7 @@ def score_table(run: Run, entry: Mapping[str, Any]) -> Table:
     return Table([*(run.suite_title(s) for s in subsets), "mean of subsets", "all items"], table)
 
 
-def _coverage(entry: Mapping[str, Any]) -> Table:
+def _coverage(entry: JsonMapping) -> Table:
     """How many answers there are, and what the rest could hide."""
     table = []
     for name, row in (entry.get("rows") or {}).items():
@@ -86,11 +85,11 @@ def _coverage(entry: Mapping[str, Any]) -> Table:
     return Table(["Scored", "Mean if the rest were 0, or 10", "Edit success", "Minimal edit", "Unscored"], table)
 
 
-def _facts(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _facts(entry: JsonMapping) -> list[tuple[str, str]]:
     return [*flat(entry.get("judge") or {}), *flat(entry.get("usage") or {})]
 
 
-def _card(entry: Mapping[str, Any]) -> list[Bar]:
+def _card(entry: JsonMapping) -> list[Bar]:
     """What a judge gives to the baselines."""
     rows = (entry.get("card") or {}).get("rows") or {}
     return measured(
@@ -115,7 +114,7 @@ CARD = {
 }
 
 
-def _curves(entry: Mapping[str, Any]) -> list[Curve]:
+def _curves(entry: JsonMapping) -> list[Curve]:
     """A judge's score against the number of candidates, where it judged whole pools."""
     systems = {system_name(name): one for name, one in (entry.get("systems") or {}).items()}
     ks = sorted({int(k[1:]) for one in systems.values() for k in one if k[:1] == "k" and k[1:].isdigit()})

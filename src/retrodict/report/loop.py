@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from retrodict.files import JsonMapping
 from retrodict.report.bench import row_name
 from retrodict.report.kit.charts import Bar, bar, measured
 from retrodict.report.kit.format import SELECTORS, finite, system_name
@@ -63,7 +64,7 @@ def distances(run: Run) -> list[Bar]:
     )
 
 
-def _with_n(note: str, row: Mapping[str, Any]) -> str:
+def _with_n(note: str, row: JsonMapping) -> str:
     n = f"n = {row.get('n')}" + (f", {row['n_unscored']} without an image" if row.get("n_unscored") else "")
     return f"{note}; {n}" if note else n
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import heapq
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import ParamSpec
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from retrodict.files import JsonMapping
 from retrodict.report import kit
 from retrodict.report.kit.charts import Bar, Histogram, histogram
 from retrodict.report.kit.format import count, flat
@@ -84,7 +85,7 @@ def _counted(number: int, what: str) -> str:
     return f"{count(number)} {what}{'' if number == 1 else 's'}"
 
 
-def _outcomes(clips: Sequence[Mapping[str, Any]]) -> list[Bar]:
+def _outcomes(clips: Sequence[JsonMapping]) -> list[Bar]:
     """How many clips gave pairs, and how many did not, by reason."""
     reasons = Counter(clip["reason"] for clip in clips if clip["reason"])
     given = len(clips) - reasons.total()
@@ -96,7 +97,7 @@ def _reason(name: str) -> str:
     return REASONS.get(name) or name.replace("_", " ").capitalize()
 
 
-def _examples(clips: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _examples(clips: Sequence[JsonMapping]) -> list[tuple[str, str]]:
     """One clip of each reason, with what was found."""
     firsts: dict[str, str] = {}
     for clip in clips:
@@ -105,7 +106,7 @@ def _examples(clips: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return [(_reason(why), text) for why, text in firsts.items()]
 
 
-def _notes(clips: Sequence[Mapping[str, Any]]) -> list[str]:
+def _notes(clips: Sequence[JsonMapping]) -> list[str]:
     def total(key: str) -> int:
         return sum(clip[key] for clip in clips)
 
@@ -161,7 +162,7 @@ def _pairs(file: Path, rows: Sequence[int]) -> list[Pair]:
     return shown
 
 
-def _pair(record: Mapping[str, Any]) -> Pair:
+def _pair(record: JsonMapping) -> Pair:
     source, target = ((record[side] or {}).get("bytes") for side in ("source", "target"))
     kind = f" ({record['class']})" if record["class"] else ""
     note = f"{record['t_target'] - record['t_source']:.2f} s apart"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from retrodict.files import JsonObject
 from retrodict.report import bench, compare, figures, judge, kit, loop, probe
 from retrodict.report.kit.format import plain, system_name
 from retrodict.report.kit.tables import Table, claims, markdown_claims, markdown_table
@@ -32,7 +32,7 @@ def title(runs: Sequence[Run]) -> str:
     return f"{system} {said} {bench.BENCHES.get(name) or Path(name).name}"
 
 
-def _story(run: Run) -> dict[str, Any]:
+def _story(run: Run) -> JsonObject:
     """What the templates show of one run; parts that it did not measure are None or empty."""
     return {
         "run": run,

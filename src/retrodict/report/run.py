@@ -12,6 +12,7 @@ from typing import Any
 from retrodict.evaluation.benchmarks import items_of_run, read_results
 from retrodict.evaluation.pool import ItemResult
 from retrodict.evaluation.predictions import read_predictions
+from retrodict.files import JsonObject
 from retrodict.report.kit.format import finite
 from retrodict.report.kit.images import hashed
 from retrodict.transitions import Transition, iter_rows
@@ -22,7 +23,7 @@ from retrodict.worlds.base import World
 @dataclass(frozen=True, eq=False)
 class Run:
     folder: Path
-    results: dict[str, Any]
+    results: JsonObject
     _read: dict[str, dict[str, ItemResult]] = field(default_factory=dict)
 
     @staticmethod
@@ -46,7 +47,7 @@ class Run:
         return self.kind not in ("bench", "probe", "qa", "compare")
 
     @cached_property
-    def systems(self) -> dict[str, dict[str, Any]]:
+    def systems(self) -> dict[str, JsonObject]:
         return {name: entry for name, entry in (self.get("systems") or {}).items() if isinstance(entry, dict)}
 
     @cached_property
@@ -83,7 +84,7 @@ class Run:
         return self.world.suites.get(category, category) if self.world else category
 
     @cached_property
-    def judges(self) -> list[dict[str, Any]]:
+    def judges(self) -> list[JsonObject]:
         """What judges wrote, by name: the numbers of `judge/<name>.json`, and `verdicts`, score by (row, item)."""
         entries = []
         for path in sorted((self.folder / "judge").glob("*.json")):
@@ -93,7 +94,7 @@ class Run:
         return entries
 
     @cached_property
-    def pairwise(self) -> list[dict[str, Any]]:
+    def pairwise(self) -> list[JsonObject]:
         """What judges of pairs wrote."""
         entries = (json.loads(p.read_text(encoding="utf-8")) for p in sorted((self.folder / "judge").glob("*.json")))
         return [entry for entry in entries if isinstance(entry, dict) and entry.get("kind") == "pairwise"]
@@ -101,7 +102,7 @@ class Run:
     def _verdicts(self, path: Path) -> dict[tuple[str, str], float | None]:
         return {(line["row"], line["id"]): line["score"] for line in _lines(path)}
 
-    def records(self, system: str) -> dict[str, dict[str, Any]]:
+    def records(self, system: str) -> dict[str, JsonObject]:
         """The lines of `items/<system>.jsonl` by item id."""
         return {line["id"]: line for line in _lines(self.folder / "items" / f"{system}.jsonl")}
 
@@ -125,7 +126,7 @@ class Run:
         return [rows[name] for name in chosen if name in rows]
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def _lines(path: Path) -> Iterator[JsonObject]:
     if path.is_file():
         with path.open(encoding="utf-8") as file:
             for line in file:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import ParamSpec
 
 from retrodict.evaluation.bench import run_bench
 from retrodict.evaluation.probe_run import run_probe
 from retrodict.evaluation.qa import run_qa
+from retrodict.files import JsonObject
 from retrodict.report import write_report
 
 P = ParamSpec("P")
-Results = dict[str, Any]
+Results = JsonObject
 
 
 def with_page(run: Callable[P, Results]) -> Callable[P, Results]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from retrodict.files import JsonMapping, JsonObject
 from retrodict.report.kit.charts import Mark
 from retrodict.report.kit.format import (
     MISSING,
@@ -22,7 +22,7 @@ from retrodict.report.kit.tables import Cell, Table, estimate, markdown_table
 from retrodict.stats import shown
 
 
-def page(results: Mapping[str, Any]) -> dict[str, Any]:
+def page(results: JsonMapping) -> JsonObject:
     """What the template `study.html` shows."""
     judges = results["judges"]
     return {
@@ -46,7 +46,7 @@ def page(results: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def markdown(results: Mapping[str, Any]) -> str:
+def markdown(results: JsonMapping) -> str:
     parts = [
         f"# {plain(results['title'])}",
         _design(results),
@@ -79,7 +79,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _design(results: Mapping[str, Any]) -> str:
+def _design(results: JsonMapping) -> str:
     every = results["all"]
     text = f"{every['n_judgements']} judgements of {every['n_items']} items by {every['n_raters']} raters."
     for system, count in results["design"]["left_out"].items():
@@ -87,13 +87,13 @@ def _design(results: Mapping[str, Any]) -> str:
     return text
 
 
-def _interval_words(entry: Mapping[str, Any]) -> str:
+def _interval_words(entry: JsonMapping) -> str:
     if entry["interval"] == "two-way":
         return "bootstrap over items and over raters"
     return "bootstrap over items only, as there are fewer than 20 items or one rater"
 
 
-def _marks(results: Mapping[str, Any]) -> list[Mark]:
+def _marks(results: JsonMapping) -> list[Mark]:
     scores = results["all"]["systems"]
     ends = [abs(v) for one in scores.values() for v in (one["score"], *one["ci95"]) if finite(v)]
     scale = max([*ends, 0.1]) * 1.05
@@ -101,7 +101,7 @@ def _marks(results: Mapping[str, Any]) -> list[Mark]:
     return [Mark(system_name(name), one["score"], one["ci95"], scale) for name, one in ranked]
 
 
-def _verdict(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _verdict(pairs: Sequence[JsonMapping]) -> list[str]:
     """One sentence for each pair whose difference is shown, and one for the rest."""
     told, level = [], 0
     for row in pairs:
@@ -117,7 +117,7 @@ def _verdict(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
     return told
 
 
-def _by_subset(results: Mapping[str, Any]) -> Table:
+def _by_subset(results: JsonMapping) -> Table:
     parts = [*results["subsets"].values(), results["all"]]
     rows = [
         (system_name(system), [estimate(part["systems"][system], "score", digits=2) for part in parts])
@@ -126,7 +126,7 @@ def _by_subset(results: Mapping[str, Any]) -> Table:
     return Table([*results["subsets"], "All"], rows)
 
 
-def _pairs(pairs: Sequence[Mapping[str, Any]]) -> Table:
+def _pairs(pairs: Sequence[JsonMapping]) -> Table:
     rows = [
         (
             f"{system_name(row['a'])} \N{MINUS SIGN} {system_name(row['b'])}",
@@ -150,19 +150,19 @@ def _matrix(systems: Sequence[str], rates: Sequence[Sequence[float]]) -> Table:
     return Table([system_name(s) for s in systems], rows)
 
 
-def _correlations(judge: Mapping[str, Any]) -> Table:
+def _correlations(judge: JsonMapping) -> Table:
     names = {"judgement": "Every judgement", "item": "Mean over raters", "system": "Systems"}
     rows = [(names[level], [estimate(one, "rho", digits=2)]) for level, one in judge["spearman"].items()]
     return Table(["Spearman's rho"], rows)
 
 
-def _strengths(results: Mapping[str, Any]) -> Table:
+def _strengths(results: JsonMapping) -> Table:
     ranked = sorted(results["bradley_terry"].items(), key=lambda pair: -pair[1]["log_strength"])
     rows = [(system_name(system), [estimate(one, "log_strength", digits=2)]) for system, one in ranked]
     return Table(["Log strength"], rows)
 
 
-def _agreement(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _agreement(results: JsonMapping) -> list[tuple[str, str]]:
     """What there is to say about the raters, as name and value."""
     between, again, checks = results["agreement"], results["self_consistency"], results["attention"]["failed"]
     cant = results["cant_tell"]
@@ -189,7 +189,7 @@ def _share(value: float, interval: Sequence[float]) -> str:
     return text if text == MISSING else f"{text} ({percent_span(interval)})"
 
 
-def _raters(results: Mapping[str, Any]) -> Table:
+def _raters(results: JsonMapping) -> Table:
     failed = results["attention"]["raters"]
     rows = []
     for rater, one in results["raters"].items():

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retrodict.files import write_json
+from retrodict.files import JsonMapping, write_json
 from retrodict.progress import Progress
 from retrodict.run_folder import RECORD, check
 from retrodict.study.examples import examples
@@ -221,7 +221,7 @@ def _open(system: System, item: str) -> Any:
         raise ValueError(f"{system.name} has an unreadable image of {item}: {error}") from None
 
 
-def _write(out: Path, record: Mapping[str, Any], plan: Plan, maker: _Maker, left_out: Mapping[str, int]) -> None:
+def _write(out: Path, record: JsonMapping, plan: Plan, maker: _Maker, left_out: Mapping[str, int]) -> None:
     """The key comes first, as it decides all names, and the plan last: a folder with it is complete.
 
     The record names the systems, so it is as secret as the key.

@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from retrodict.files import JsonMapping, JsonObject
 from retrodict.study.plan import Plan
 from retrodict.study.store import Store
 
-Record = dict[str, Any]
+Record = JsonObject
 
 
 def records(store: Store, plan: Plan) -> list[Record]:
@@ -47,11 +48,11 @@ def records(store: Store, plan: Plan) -> list[Record]:
     ]
 
 
-def to_jsonl(rows: Sequence[Mapping[str, Any]]) -> str:
+def to_jsonl(rows: Sequence[JsonMapping]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
 
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def to_csv(rows: Sequence[JsonMapping]) -> str:
     """Lists are joined with spaces. Text that a spreadsheet would run as a formula gets an apostrophe in front."""
     buffer = io.StringIO()
     if rows:

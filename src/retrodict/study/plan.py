@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from retrodict.files import JsonMapping, JsonObject
 
 PLAN, KEY, DATABASE, PICTURES = "study.json", "key.json", "study.sqlite", "pictures"
 MOST_CANDIDATES = 9  # the keys 1 to 9
@@ -109,7 +111,7 @@ class Key:
     left_out: Mapping[str, int] = field(default_factory=dict)  # items without an image, per system
 
 
-def to_json(value: Plan | Key) -> dict[str, Any]:
+def to_json(value: Plan | Key) -> JsonObject:
     return asdict(value)
 
 
@@ -142,11 +144,11 @@ def read_key(folder: Path) -> Key:
     )
 
 
-def _shown(rows: Sequence[Mapping[str, Any]]) -> tuple[Shown, ...]:
+def _shown(rows: Sequence[JsonMapping]) -> tuple[Shown, ...]:
     return tuple(Shown(**{**row, "candidates": tuple(row["candidates"]), "size": tuple(row["size"])}) for row in rows)
 
 
-def _load(folder: Path, name: str) -> dict[str, Any]:
+def _load(folder: Path, name: str) -> JsonObject:
     path = Path(folder) / name
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

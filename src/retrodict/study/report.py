@@ -6,9 +6,8 @@ This is where the key is read, and the only place.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from retrodict.files import write_json, write_text
+from retrodict.files import JsonObject, write_json, write_text
 from retrodict.report import PAGE, SUMMARY, study
 from retrodict.report.kit import write_page
 from retrodict.study.analysis.run import analyse
@@ -35,7 +34,7 @@ def write_report(folder: Path, out: Path) -> Path:
     return write_page(out / PAGE, "study.html", title=plan.title, **study.page(results))
 
 
-def _named(row: dict[str, Any], key: Key) -> dict[str, Any]:
+def _named(row: JsonObject, key: Key) -> JsonObject:
     """A judgement with systems in place of images; in a check, the decoy by its kind."""
     if row["kind"] == "check":
         check = key.checks[row["item"]]
@@ -43,6 +42,6 @@ def _named(row: dict[str, Any], key: Key) -> dict[str, Any]:
         item = check.id
     else:
         item, names = key.items[row["item"]].id, dict(key.items[row["item"]].pictures)
-    shown: dict[str, Any] = {"order": [names[name] for name in row["order"]]}
+    shown: JsonObject = {"order": [names[name] for name in row["order"]]}
     shown |= {side: names[row[side]] if row[side] else None for side in ("best", "worst")}
     return row | {"item": item} | shown

@@ -24,6 +24,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from retrodict.dynamics.batches import IGNORED, Example, collate
+from retrodict.files import JsonObject
 from retrodict.models.checkpoint import no_bars
 from retrodict.models.protocol import TokenFamily
 from retrodict.precision import matmul_precision
@@ -258,7 +259,7 @@ def _check_deepspeed(file: Path) -> None:
         raise ImportError("deepspeed needs DeepSpeed: pip install deepspeed")
 
 
-def _sharding(family: TokenFamily, config: TrainConfig) -> dict[str, Any]:
+def _sharding(family: TokenFamily, config: TrainConfig) -> JsonObject:
     """FSDP2 by the layers that the family names: what the library would guess from the class does not exist for all."""
     if not config.fsdp or process_count() == 1:
         return {}

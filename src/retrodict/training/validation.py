@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from retrodict.dynamics.unified import UnifiedModel
+from retrodict.files import JsonObject
 from retrodict.models.protocol import LogProb
 from retrodict.prompts import Direction
 from retrodict.stats import mean_interval
@@ -15,7 +15,7 @@ from retrodict.transitions import Transition
 CHUNK = 128  # transitions whose images are decoded at a time
 
 
-def validate(model: UnifiedModel, direction: Direction, transitions: Sequence[Transition]) -> dict[str, Any]:
+def validate(model: UnifiedModel, direction: Direction, transitions: Sequence[Transition]) -> JsonObject:
     """Negative log-likelihood in nats: `{"nll": {"mean", "ci95", "n", "n_unscored"}, "nll_per_token": {the same}}`."""
     found = log_likelihoods(model, direction, transitions)
     groups = [t.cluster for t in transitions]

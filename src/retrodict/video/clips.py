@@ -7,10 +7,11 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from retrodict.files import JsonMapping
 
 SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".mpeg", ".ts", ".m2ts", ".wmv", ".asf", ".flv"}
@@ -31,7 +32,7 @@ class ClipRef:
     group: str = ""  # clips of one group never straddle a split; the clip's own name when empty
     start: float = 0.0
     stop: float | None = None
-    meta: Mapping[str, Any] = field(default_factory=dict)  # what the layout knows; goes to the provenance
+    meta: JsonMapping = field(default_factory=dict)  # what the layout knows; goes to the provenance
     unusable: str = ""  # why the list that names the clip names none that can be read: a word for counting
 
     @property

@@ -6,7 +6,9 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
+
+from retrodict.files import JsonObject
 
 Motion = Literal["flow", "fast", "reference"]
 Selection = Literal["exact", "paper"]
@@ -26,7 +28,7 @@ class MineConfig:
     A dataclass and not a `Section`: the processes that mine would start half a second later with pydantic.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[JsonObject] = {"extra": "forbid"}
 
     frames_per_clip: int = field(
         default=6, metadata={"help": "How many frames to keep of each clip; consecutive ones become pairs."}
@@ -88,7 +90,7 @@ class MineConfig:
         text = json.dumps({"algorithm": ALGORITHM, **self.to_dict()}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return asdict(self)
 
 

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from retrodict.files import JsonObject
 from retrodict.video.clips import ClipError
 
 Gray = NDArray[Any]  # height x width, uint8; OpenCV's types do not say so
@@ -26,7 +27,7 @@ _CONTAINERS = (
 )
 _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 # Names and comments that are not UTF-8 are no reason to refuse a video. PyAV 19 replaces such bytes unasked.
-_LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+_LENIENT: JsonObject = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 _REFORMATTER = av.video.reformatter.VideoReformatter()  # shared, as setting one up costs more than a conversion
 _MAX_PIXELS = 16384 * 8640  # a header that claims more is broken; decoding it would exhaust the memory
 _LUMA_FIRST = frozenset(

@@ -10,11 +10,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import cast
 
 from filelock import FileLock, Timeout
 
-from retrodict.files import write_atomic
+from retrodict.files import JsonObject, write_atomic
 from retrodict.progress import Progress as ProgressView
 from retrodict.run_folder import claim
 from retrodict.transitions import FramePair, write_manifest
@@ -30,7 +30,7 @@ _LOCK = ".lock"
 _DAY = 86_400.0  # seconds
 
 # Called with the ledger record of each clip as it is finished, and with `done` of `total` clips; see `tally`.
-Progress = Callable[[dict[str, Any]], None]
+Progress = Callable[[JsonObject], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ def _watched(results: Iterator[ClipResult], progress: Progress | None, done: int
         yield result
 
 
-def _summary(out: Path, clips: list[dict[str, Any]], resumed: int, begun: float) -> MineResult:
+def _summary(out: Path, clips: list[JsonObject], resumed: int, begun: float) -> MineResult:
     return MineResult(
         out=out,
         clips=len(clips),
@@ -156,7 +156,7 @@ def _summary(out: Path, clips: list[dict[str, Any]], resumed: int, begun: float)
     )
 
 
-def _publish(out: Path, config: MineConfig, clips: list[dict[str, Any]], result: MineResult) -> None:
+def _publish(out: Path, config: MineConfig, clips: list[JsonObject], result: MineResult) -> None:
     """Ledger and manifest of all that is done; nothing in them tells one run from another."""
     lines = "".join(json.dumps(clip, sort_keys=True) + "\n" for clip in clips)
 
@@ -175,13 +175,13 @@ def _publish(out: Path, config: MineConfig, clips: list[dict[str, Any]], result:
     )
 
 
-def tally(progress: ProgressView, now: Callable[[], float] = time.monotonic) -> Callable[[dict[str, Any]], None]:
+def tally(progress: ProgressView, now: Callable[[], float] = time.monotonic) -> Callable[[JsonObject], None]:
     """What to pass to `mine` as `progress`, to show each finished clip in `progress` (retrodict.progress)."""
     began = now()
     clips = pairs = failed = 0
     video = 0.0
 
-    def finished(clip: dict[str, Any]) -> None:
+    def finished(clip: JsonObject) -> None:
         nonlocal clips, pairs, failed, video
         clips += 1
         pairs += clip["pairs"]

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
+from retrodict.files import JsonMapping, JsonObject
 from retrodict.transitions import FramePair, file_rows, read_notes, row_files, write_rows
 from retrodict.versions import versions
 from retrodict.video.clip_miner import file_sha256
@@ -46,10 +46,10 @@ def plan(refs: Sequence[ClipRef], done: set[str], size: int) -> list[Shard]:
     return [Shard(part[0][0], tuple(ref for _, ref in part)) for part in parts]
 
 
-def write_shard(out: Path, shard: Shard, results: Iterable[ClipResult], config: MineConfig) -> list[dict[str, Any]]:
+def write_shard(out: Path, shard: Shard, results: Iterable[ClipResult], config: MineConfig) -> list[JsonObject]:
     """Write a shard's results, given in the order of its clips, and return its ledger: one record per clip."""
     digest = config.digest()
-    ledger: list[dict[str, Any]] = []
+    ledger: list[JsonObject] = []
     notes: dict[bytes, bytes] = {}
 
     def rows() -> Iterator[FramePair]:
@@ -65,13 +65,13 @@ def write_shard(out: Path, shard: Shard, results: Iterable[ClipResult], config: 
     return ledger
 
 
-def read_ledgers(out: Path) -> dict[str, dict[str, Any]]:
+def read_ledgers(out: Path) -> dict[str, JsonObject]:
     """Records of the clips that were mined, by name."""
     files = sorted(out.glob("*.parquet"))
     return {clip["clip"]: clip for file in files for clip in json.loads(read_notes(file)[_CLIPS])}
 
 
-def record(result: ClipResult, pairs: int) -> dict[str, Any]:
+def record(result: ClipResult, pairs: int) -> JsonObject:
     """What the ledger keeps of a clip: everything but its frames."""
     stat = _stat(result.ref)
     return {
@@ -95,7 +95,7 @@ def record(result: ClipResult, pairs: int) -> dict[str, Any]:
     }
 
 
-def is_done(ref: ClipRef, held: Mapping[str, Any], retry_failed: bool) -> bool:
+def is_done(ref: ClipRef, held: JsonMapping, retry_failed: bool) -> bool:
     """Whether the ledger's record of a clip holds for the clip as it is asked for now, and for its file as it is.
 
     A file that is gone leaves what was made of it. Where only its time has changed, its bytes decide.

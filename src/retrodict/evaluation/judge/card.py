@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from retrodict.evaluation.benchmarks import written
 from retrodict.evaluation.judge.protocol import Judge, Question
 from retrodict.evaluation.judge.results import compare, estimate
+from retrodict.files import JsonObject
 from retrodict.progress import Progress
 from retrodict.stats import shown
 from retrodict.transitions import Transition, decode_image
@@ -50,7 +50,7 @@ def card_questions(transitions: Sequence[Transition], count: int) -> dict[str, l
 
 def make_card(
     judge: Judge, transitions: Sequence[Transition], count: int, progress: Progress | None = None
-) -> dict[str, Any]:
+) -> JsonObject:
     """Judge the rows and say whether the judge can be trusted; `trusted` is what `retrodict judge` goes by.
 
     Trusted: the 95 % interval of the paired difference of ground truth and copy lies above 0, and its sign-flip p is
@@ -62,8 +62,8 @@ def make_card(
     flat = [question for row in ROWS for question in questions[row] if question is not None]
     answers = iter(judge.score(flat, progress))
     verdicts = {row: [None if q is None else next(answers) for q in questions[row]] for row in ROWS}
-    rows: dict[str, Any] = {}
-    differences: dict[str, Any] = {}
+    rows: JsonObject = {}
+    differences: JsonObject = {}
     for row in ROWS:
         asked = [i for i, v in enumerate(verdicts[row]) if v is not None]
         mine = [v for v in verdicts[row] if v is not None]
@@ -79,7 +79,7 @@ def make_card(
     return {"items": len(items), "rows": rows, "differences": differences, **verdict}
 
 
-def _why(differences: dict[str, Any], trusted: bool) -> str:
+def _why(differences: JsonObject, trusted: bool) -> str:
     found = differences[COPY]
     low, high = found["ci95"]
     if math.isnan(low):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from retrodict.chat.client import Chat
 from retrodict.chat.parsing import Failure
 from retrodict.chat.request import Request, build
 from retrodict.evaluation.judge.parsing import read_scores
 from retrodict.evaluation.judge.protocol import Question, Verdict, merge, unscored, verdict
+from retrodict.files import JsonObject
 from retrodict.progress import Progress
 
 
@@ -46,9 +46,7 @@ class ChatJudge(Chat):
     def _read(self, request: Request) -> Verdict:
         reply = self.reply(request)
         scores = read_scores(reply)
-        metadata: dict[str, Any] = (
-            {"answers": (request.key,), "replies": (reply.text,)} if request.key in self.used else {}
-        )
+        metadata: JsonObject = {"answers": (request.key,), "replies": (reply.text,)} if request.key in self.used else {}
         if isinstance(scores, Failure):
             return unscored(scores.reason, scores.detail, **metadata)
         return verdict(*scores, **metadata)

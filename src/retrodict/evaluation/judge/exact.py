@@ -5,10 +5,10 @@ It needs no model and makes no mistakes, so it shows what the judging of a run l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from retrodict.evaluation.judge.protocol import TOP, Question, Verdict, unscored, verdict
+from retrodict.files import JsonMapping
 from retrodict.progress import Progress
 from retrodict.transitions import Transition, decode_image
 from retrodict.worlds import world_of
@@ -24,7 +24,7 @@ class ExactJudge:
         self._world, self._rows = world, {t.id: t for t in transitions}
 
     @property
-    def metadata(self) -> Mapping[str, Any]:
+    def metadata(self) -> JsonMapping:
         return {"kind": "exact", "model": f"{self._world.name} state", "prompt": None}
 
     def score(self, questions: Sequence[Question], progress: Progress | None = None) -> list[Verdict]:

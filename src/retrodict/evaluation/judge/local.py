@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from retrodict.chat.endpoint import Outcome
 from retrodict.chat.request import Request, Settings, shrink
+from retrodict.files import JsonObject
 from retrodict.models.hub import model_folder
 from retrodict.models.vlm import Message, VisionLanguageModel, message
 
@@ -53,7 +53,7 @@ class LocalSource:
         self.counts["asked"] += 1
         return Outcome(self._answer(request), {"by": "local", "schema": False})
 
-    def _answer(self, request: Request) -> dict[str, Any]:
+    def _answer(self, request: Request) -> JsonObject:
         """An answer in the form of an endpoint's."""
         import torch
 

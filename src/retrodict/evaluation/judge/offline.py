@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from retrodict.chat.batch import Taken, read_batch, write_batch
 from retrodict.chat.client import missing
@@ -20,10 +19,11 @@ from retrodict.evaluation.judge.kinds import JUDGES
 from retrodict.evaluation.judge.pairwise import PairJudge, pairs_of, truth_pairs
 from retrodict.evaluation.judge.plan import Plan, open_judge
 from retrodict.evaluation.judge.predictions import read_rows
+from retrodict.files import JsonObject
 from retrodict.transitions import Transition
 
 
-def dry_run(run: Path, plan: Plan) -> dict[str, Any]:
+def dry_run(run: Path, plan: Plan) -> JsonObject:
     """What judging a run would send and cost, at most. Nothing is sent and nothing but the cache file is made."""
     items = items_of_run(run, plan.data)
     with open_judge(run, items, replace(plan, online=False)) as judge:

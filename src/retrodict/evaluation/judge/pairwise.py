@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 from retrodict.chat.client import Chat
 from retrodict.chat.parsing import Failure
@@ -21,6 +20,7 @@ from retrodict.evaluation.judge.parsing import read_choice
 from retrodict.evaluation.judge.predictions import Row
 from retrodict.evaluation.judge.protocol import Question
 from retrodict.evaluation.judge.results import groups
+from retrodict.files import JsonMapping, JsonObject
 from retrodict.progress import Progress
 from retrodict.stats import mean_interval, paired_difference, shown
 from retrodict.transitions import Transition
@@ -109,7 +109,7 @@ def truth_pairs(transitions: Sequence[Transition], count: int) -> list[tuple[Que
 
 def make_pair_card(
     judge: PairJudge, transitions: Sequence[Transition], count: int, progress: Progress | None = None
-) -> dict[str, Any]:
+) -> JsonObject:
     """Trusted: the interval of how often the truth beats the copy lies above one half, with p below 0.05."""
     items = card_items(transitions, count)
     entry = summarise(judge.prefer(truth_pairs(transitions, count), progress), items)
@@ -122,7 +122,7 @@ def make_pair_card(
     return {"items": len(items), "rows": {f"{TRUTH} - {COPY}": entry}, "trusted": trusted, "why": why}
 
 
-def summarise(found: Sequence[Preference], items: Sequence[Transition]) -> dict[str, Any]:
+def summarise(found: Sequence[Preference], items: Sequence[Transition]) -> JsonObject:
     """`share` of wins, ties counting half, with its interval; `p` is against one half.
 
     `consistent` is the share of asked pairs whose two answers agree, `first` how often the first image was named
@@ -149,7 +149,7 @@ def summarise(found: Sequence[Preference], items: Sequence[Transition]) -> dict[
 
 def tournament(
     judge: PairJudge, rows: Sequence[Row], items: Sequence[Transition], progress: Progress | None = None
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+) -> tuple[JsonObject, list[JsonObject]]:
     """Every row against every other: numbers, and one record per pair and item.
 
     `wins[a][b]` is the share of items where a beats b; `wins[b][a]` is the rest of it, and a row ties with itself.
@@ -167,8 +167,8 @@ def tournament(
     return {"pairs": entries, "wins": wins}, records
 
 
-def _record(a: str, b: str, item: Transition, found: Preference) -> dict[str, Any]:
-    metadata: Mapping[str, Any] = {"id": item.id, "class": item.category, "group": item.cluster}
+def _record(a: str, b: str, item: Transition, found: Preference) -> JsonObject:
+    metadata: JsonMapping = {"id": item.id, "class": item.category, "group": item.cluster}
     return {
         "a": a,
         "b": b,

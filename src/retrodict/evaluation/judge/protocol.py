@@ -6,11 +6,12 @@ A judge that could not say is not guessed for: the verdict is NaN with a reason,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from retrodict.chat.parsing import Reason
+from retrodict.files import JsonMapping
 from retrodict.progress import Progress
 
 TOP = 10.0  # scores lie in [0, TOP]
@@ -84,7 +85,7 @@ class Judge(Protocol):
     """Scores predicted frames."""
 
     @property
-    def metadata(self) -> Mapping[str, Any]:
+    def metadata(self) -> JsonMapping:
         """Everything that a number of this judge depends on, for `results`: kind, model, prompt and its hash."""
         ...
 

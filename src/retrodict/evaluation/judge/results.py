@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from retrodict.evaluation.judge.protocol import TOP, Verdict
+from retrodict.files import JsonObject
 from retrodict.stats import mean_interval, paired_difference
 from retrodict.transitions import Transition
 
 
-def estimate(verdicts: Sequence[Verdict], items: Sequence[Transition]) -> dict[str, Any]:
+def estimate(verdicts: Sequence[Verdict], items: Sequence[Transition]) -> JsonObject:
     """The entry of one row, with one of the same form per subset in `subsets`, and their mean as `macro`."""
     entry = _estimate(verdicts, items)
     subsets = list(dict.fromkeys(t.category for t in items))
@@ -27,7 +27,7 @@ def estimate(verdicts: Sequence[Verdict], items: Sequence[Transition]) -> dict[s
     return entry
 
 
-def _estimate(verdicts: Sequence[Verdict], items: Sequence[Transition]) -> dict[str, Any]:
+def _estimate(verdicts: Sequence[Verdict], items: Sequence[Transition]) -> JsonObject:
     """`bounds`: the mean if every unscored item were worth 0, and if it were worth 10."""
     scores = [v.score for v in verdicts]
     found = mean_interval(scores, groups(items))
@@ -49,7 +49,7 @@ def _estimate(verdicts: Sequence[Verdict], items: Sequence[Transition]) -> dict[
 
 def compare(
     a: Sequence[Verdict], b: Sequence[Verdict], items: Sequence[Transition], names: tuple[str, str]
-) -> dict[str, Any]:
+) -> JsonObject:
     """a minus b on the same items, in the form of `comparisons` in `results.json`."""
     return paired_difference([v.score for v in a], [v.score for v in b], groups(items)).entry(*names)
 

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from retrodict.chat.client import Chat, usage
 from retrodict.evaluation.benchmarks import items_of_run
@@ -19,12 +18,12 @@ from retrodict.evaluation.judge.protocol import TOP, Judge, Verdict
 from retrodict.evaluation.judge.results import compare
 from retrodict.evaluation.judge.results import estimate as estimate_row
 from retrodict.evaluation.predictions import GREEDY
-from retrodict.files import write_json, write_lines
+from retrodict.files import JsonMapping, JsonObject, write_json, write_lines
 from retrodict.progress import Progress, QuietProgress
 from retrodict.transitions import Transition
 
 
-def judge_run(run: Path, plan: Plan, progress: Progress | None = None) -> dict[str, Any]:
+def judge_run(run: Path, plan: Plan, progress: Progress | None = None) -> JsonObject:
     """Judge the predictions of a run folder and return what `judge/<name>.json` holds.
 
     First the card: a judge that fails it raises `ValueError`, unless `plan.force`; so does a name under which another
@@ -70,7 +69,7 @@ def _refuse_another(judge: Judge | PairJudge, file: Path) -> None:
 
 def _scored(
     judge: Judge, run: Path, rows: Sequence[Row], items: Sequence[Transition], plan: Plan, progress: Progress
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+) -> tuple[JsonObject, list[JsonObject]]:
     """The numbers of a judge of single predictions, and one record per row and item."""
     verdicts = _judge(judge, rows, progress)
     measured = {
@@ -88,7 +87,7 @@ def _scored(
 
 def _card(
     judge: Judge | PairJudge, run: Path, name: str, items: Sequence[Transition], plan: Plan, progress: Progress
-) -> dict[str, Any]:
+) -> JsonObject:
     progress.stage("card", "can this judge tell the truth from a copy?")
     if isinstance(judge, PairJudge):
         card = make_pair_card(judge, items, plan.card_items, progress)
@@ -121,7 +120,7 @@ def _judge(judge: Judge, rows: Sequence[Row], progress: Progress) -> dict[str, l
 
 def comparisons(
     rows: Sequence[Row], verdicts: Mapping[str, Sequence[Verdict]], items: Sequence[Transition]
-) -> dict[str, Any]:
+) -> JsonObject:
     """Every row against Copy, and a system's chosen frames against its greedy ones."""
     pairs = [(row.name, COPY) for row in rows if row.name != COPY and ".pool" not in row.name]
     pairs += [(r.name, r.system) for r in rows if r.name.startswith(f"{r.system}.k")]
@@ -130,7 +129,7 @@ def comparisons(
 
 def _curves(
     run: Path, rows: Sequence[Row], verdicts: Mapping[str, Sequence[Verdict]], items: Sequence[Transition]
-) -> dict[str, Any]:
+) -> JsonObject:
     """Best-of-k by the judge's scores, per system, in the form of `systems` in `results.json`."""
     from retrodict.evaluation.summary import summarise
 
@@ -143,16 +142,14 @@ def _curves(
     return curves
 
 
-def _usage(judge: Judge | PairJudge, plan: Plan) -> dict[str, Any] | None:
+def _usage(judge: Judge | PairJudge, plan: Plan) -> JsonObject | None:
     if not isinstance(judge, Chat):
         return None
     counted = usage(judge.used, judge.tally.fresh, judge.cache, plan.prices)
     return {**counted, "calls": dict(sorted(judge.tally.counts.items()))}
 
 
-def _finish(
-    run: Path, name: str, measured: dict[str, Any], lines: Sequence[Mapping[str, Any]], began: float
-) -> dict[str, Any]:
+def _finish(run: Path, name: str, measured: JsonObject, lines: Sequence[JsonMapping], began: float) -> JsonObject:
     from retrodict.versions import provenance
 
     measured |= provenance(time.monotonic() - began)
@@ -161,7 +158,7 @@ def _finish(
     return measured
 
 
-def _line(row: str, candidate: int | None, item: Transition, found: Verdict) -> dict[str, Any]:
+def _line(row: str, candidate: int | None, item: Transition, found: Verdict) -> JsonObject:
     def number(value: float) -> float | None:
         return None if math.isnan(value) else value
 

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
 from transformers import ChameleonConfig
 
+from retrodict.files import JsonObject
 from retrodict.models.chameleon.family import ChameleonFamily
 from retrodict.models.chameleon.layout import NORM, configuration, write_checkpoint
 from retrodict.models.checkpoint import read_tensors, shape_of
@@ -117,8 +117,8 @@ def _convert_original(original: Original, out: Path, vqgan: Path | None) -> None
     write_checkpoint(out, config, state, images, words)
 
 
-def _params(folder: Path) -> dict[str, Any]:
-    params: dict[str, Any] = json.loads((folder / "params.json").read_text())
+def _params(folder: Path) -> JsonObject:
+    params: JsonObject = json.loads((folder / "params.json").read_text())
     params |= params.get("model") or {}
     missing = [name for name in ("n_heads", "n_layers") if name not in params]
     if missing:

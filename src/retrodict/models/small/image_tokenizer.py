@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from retrodict.files import JsonObject
 from retrodict.models.checkpoint import read_tensors
 from retrodict.models.protocol import Codes, IntArray
 from retrodict.models.registry import read_json
@@ -121,6 +121,6 @@ class ImageTokenizer(nn.Module):
         return tokenizer.eval()
 
 
-def _stored(config: ImageTokenizerConfig) -> dict[str, Any]:
+def _stored(config: ImageTokenizerConfig) -> JsonObject:
     """The configuration as folders hold it, and as names of tokenizers are made of it."""
     return {"size": config.image_size, **config.model_dump(exclude={"image_size"})}

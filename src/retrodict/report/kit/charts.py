@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrodict.dynamics.verifiers import VERIFIERS
+from retrodict.files import JsonMapping
 from retrodict.report.kit.format import SELECTORS, finite
 
 _BINS, _BAR_WIDTH, _HEIGHT = 24, 14, 120
@@ -156,7 +157,7 @@ LEFT, RIGHT, TOP, BOTTOM = 38.0, 372.0, 12.0, 262.0
 CURVES = ("oracle", *(name for name in VERIFIERS if name != "random"), "min_copy", "random")
 
 
-def on_one_scale(entries: Mapping[str, Mapping[str, Any]], ks: Sequence[int], step: float) -> list[Curve]:
+def on_one_scale(entries: Mapping[str, JsonMapping], ks: Sequence[int], step: float) -> list[Curve]:
     """K-curves of several systems on one scale.
 
     Args:
@@ -173,12 +174,12 @@ def on_one_scale(entries: Mapping[str, Mapping[str, Any]], ks: Sequence[int], st
     return [_curve(title, entry, ks, low, high) for title, entry in entries.items()]
 
 
-def _extent(entry: Mapping[str, Any], ks: Sequence[int]) -> list[float]:
+def _extent(entry: JsonMapping, ks: Sequence[int]) -> list[float]:
     rows = [entry.get("greedy") or {}] + [(entry.get(f"k{k}") or {}).get(s) or {} for k in ks for s in CURVES]
     return [v for row in rows for v in (row.get("score"), *(row.get("ci95") or ())) if finite(v)]
 
 
-def _curve(title: str, entry: Mapping[str, Any], ks: Sequence[int], low: float, high: float) -> Curve:
+def _curve(title: str, entry: JsonMapping, ks: Sequence[int], low: float, high: float) -> Curve:
     top = math.log2(ks[-1])
 
     def x(k: int) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard
 
 from retrodict.dynamics.verifiers import VERIFIERS
+from retrodict.files import JsonMapping
 
 MISSING = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
@@ -118,7 +119,7 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|#&])", r"\\\1", " ".join(text.split()))
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flat(values: JsonMapping, prefix: str = "") -> Iterator[tuple[str, str]]:
     """The leaves of nested settings with their dotted names."""
     for key, value in values.items():
         if isinstance(value, Mapping):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from retrodict.files import JsonMapping
 from retrodict.report.kit.format import (
     MISSING,
     finite,
@@ -50,7 +51,7 @@ def share(entry: Any) -> Cell:
     return Cell(percent(entry["share"]), f"{percent_span(entry['ci95'])}\nn = {entry['n']}")
 
 
-def _has_interval(entry: Mapping[str, Any]) -> bool:
+def _has_interval(entry: JsonMapping) -> bool:
     return all(finite(end) for end in entry.get("ci95") or [None])
 
 
@@ -74,7 +75,7 @@ def claims(comparisons: Iterable[Any]) -> list[Claim]:
     return [claim(one) for one in comparisons if isinstance(one, Mapping) and finite(one.get("difference"))]
 
 
-def claim(comparison: Mapping[str, Any]) -> Claim:
+def claim(comparison: JsonMapping) -> Claim:
     a, b = spoken(str(comparison["a"])), spoken(str(comparison["b"]))
     difference, interval = comparison["difference"], comparison.get("ci95")
     p = comparison.get("p_holm", comparison.get("p"))

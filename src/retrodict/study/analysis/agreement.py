@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from retrodict.files import JsonObject
 from retrodict.stats import mean_interval, share
 from retrodict.study.analysis.panel import Panel, Values
 from retrodict.study.export import Record
@@ -39,7 +39,7 @@ def krippendorff_alpha(units: Sequence[Sequence[float] | Values]) -> float:
     return 1 - float((coincidence_VV * distance_VV).sum()) / expected if expected else math.nan
 
 
-def agreement(panel: Panel) -> dict[str, Any]:
+def agreement(panel: Panel) -> JsonObject:
     """Between raters: alpha over candidates, and how often two raters of an item pick the same best; item bootstrap."""
     units = [
         [row[~np.isnan(row)] for row in panel.scores_IRS[i].T]
@@ -78,7 +78,7 @@ def _alpha_interval(units: Sequence[Sequence[Values]], resamples: int = 300) -> 
     return [float(low), float(high)]
 
 
-def self_consistency(rows: Sequence[Record]) -> dict[str, Any]:
+def self_consistency(rows: Sequence[Record]) -> JsonObject:
     """How often a rater who sees an item again, in another order, picks the same best and the same worst."""
     first = {(row["rater"], row["item"]): row for row in rows if row["kind"] == "item"}
     both = [(first[row["rater"], row["item"]], row) for row in rows if row["kind"] == "repeat"]
@@ -88,7 +88,7 @@ def self_consistency(rows: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def attention(rows: Sequence[Record], key: Key) -> dict[str, Any]:
+def attention(rows: Sequence[Record], key: Key) -> JsonObject:
     """Failed checks: noise that was not worst, the truth that was. By rater and in all."""
     failed: dict[int, list[bool]] = {}
     for row in rows:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from retrodict.files import JsonObject
 from retrodict.stats import mean_interval
 from retrodict.study.analysis.panel import Panel, Values
 
@@ -23,7 +23,7 @@ def judge_table(panel: Panel, scores: dict[str, dict[str, float | None]]) -> Val
     return np.array([[math.nan if value is None else value for value in row] for row in rows], dtype=np.float64)
 
 
-def against_people(panel: Panel, judge_IS: Values) -> dict[str, Any]:
+def against_people(panel: Panel, judge_IS: Values) -> JsonObject:
     """Spearman's rho at three levels, agreement on the best candidate with its chance level, the judge's win rates.
 
     Only items for which the judge scored every system take part; the others are counted. Levels: `judgement` (every

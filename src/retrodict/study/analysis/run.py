@@ -6,8 +6,8 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from retrodict.files import JsonObject
 from retrodict.stats import holm
 from retrodict.study.analysis.agreement import agreement, attention, self_consistency
 from retrodict.study.analysis.judges import against_people, judge_table
@@ -18,7 +18,7 @@ from retrodict.study.plan import Key, Plan
 from retrodict.study.sources import judge_scores
 
 
-def analyse(plan: Plan, key: Key, rows: Sequence[Record]) -> dict[str, Any]:
+def analyse(plan: Plan, key: Key, rows: Sequence[Record]) -> JsonObject:
     """Raises `ValueError` when nobody has judged anything yet."""
     panel = make_panel(rows, key)
     if not panel.n_judgements:
@@ -56,14 +56,14 @@ def analyse(plan: Plan, key: Key, rows: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def _holm_over_subsets(by_subset: dict[str, list[dict[str, Any]]]) -> None:
+def _holm_over_subsets(by_subset: dict[str, list[JsonObject]]) -> None:
     """One family of all pairs of all subsets, so that looking into many of them costs what it should."""
     rows = [row for pairs_of_subset in by_subset.values() for row in pairs_of_subset]
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = p
 
 
-def _judges(panel: Panel, key: Key) -> dict[str, Any]:
+def _judges(panel: Panel, key: Key) -> JsonObject:
     """Scores from when the study was built, and those that judges have given since, where the runs still exist."""
     scores: dict[str, dict[str, dict[str, float | None]]] = {}
     for item in key.items.values():
@@ -91,7 +91,7 @@ def _places(rows: Sequence[Record], candidates: int) -> dict[str, list[int]]:
     return counted
 
 
-def _raters(rows: Sequence[Record]) -> dict[str, dict[str, Any]]:
+def _raters(rows: Sequence[Record]) -> dict[str, JsonObject]:
     seconds: dict[int, list[float]] = {}
     for row in rows:
         seconds.setdefault(row["rater"], []).append(row["seconds"])

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from retrodict.files import JsonObject
 from retrodict.stats import holm, paired_difference
 from retrodict.study.analysis.panel import Panel, Values, draws, interval, mean, resampled
 
@@ -19,7 +19,7 @@ ZERO_METHOD = "wilcox"  # pairs without a difference are left out, as in Wilcoxo
 PRIOR = 0.5  # wins that every system is given against every other, so that strengths stay finite
 
 
-def scores(panel: Panel) -> dict[str, Any]:
+def scores(panel: Panel) -> JsonObject:
     """`{system: {"score", "ci95"}}` with `n_items`, `n_judgements` and how the interval was made."""
     means = mean(panel.scores_IRS)
     spans = interval(resampled(panel.scores_IRS, draws(panel))) if len(set(panel.groups)) > 1 else None
@@ -35,14 +35,14 @@ def scores(panel: Panel) -> dict[str, Any]:
     }
 
 
-def pairs(panel: Panel) -> list[dict[str, Any]]:
+def pairs(panel: Panel) -> list[JsonObject]:
     """Every pair of systems: the difference with its interval, the item-level sign-flip test, the paper's Wilcoxon.
 
     `p_holm` takes the pairs of this panel as one family.
     """
     weights = draws(panel) if len(set(panel.groups)) > 1 else None
     scores_IS = panel.item_scores
-    rows: list[dict[str, Any]] = []
+    rows: list[JsonObject] = []
     for a, b in itertools.combinations(range(len(panel.systems)), 2):
         difference_IR1 = (panel.scores_IRS[:, :, a] - panel.scores_IRS[:, :, b])[:, :, None]
         paired = paired_difference(scores_IS[:, a], scores_IS[:, b], list(panel.groups))
@@ -101,7 +101,7 @@ def bradley_terry(wins_BST: Values, rounds: int = 10_000, tolerance: float = 1e-
     return np.asarray(np.log(strength_BS))
 
 
-def strengths(panel: Panel) -> dict[str, dict[str, Any]]:
+def strengths(panel: Panel) -> dict[str, JsonObject]:
     """Bradley-Terry log strengths with bootstrap intervals, by system."""
     log_strengths = bradley_terry(win_matrix(panel)[None] * panel.n_judgements)[0]
     spans = [[math.nan, math.nan]] * len(panel.systems)

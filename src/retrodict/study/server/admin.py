@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import time
-from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.concurrency import run_in_threadpool
@@ -13,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from retrodict.files import JsonObject
 from retrodict.study.export import records, to_csv, to_jsonl
 from retrodict.study.server.pages import page
 from retrodict.study.server.status import status
@@ -42,7 +42,7 @@ def live(request: Request) -> Response:
     return page(request, "live.html", **_values(request))
 
 
-def _values(request: Request) -> dict[str, Any]:
+def _values(request: Request) -> JsonObject:
     state = request.app.state
     return {"status": status(state.store, state.plan), "base": state.base or str(request.base_url).rstrip("/")}
 

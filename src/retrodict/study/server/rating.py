@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from retrodict.files import JsonObject
 from retrodict.study.plan import Plan
 from retrodict.study.server.pages import message, page
 from retrodict.study.store import LONGEST_TRIAL, Answer, Conflict, Rater, State, Store
@@ -85,7 +86,7 @@ def _url(name: str) -> str:
     return f"/pictures/{name}.png"
 
 
-def _lesson(number: int, plan: Plan) -> dict[str, Any]:
+def _lesson(number: int, plan: Plan) -> JsonObject:
     example = plan.examples[number]
     return {
         "action": example.action,
@@ -98,7 +99,7 @@ def _lesson(number: int, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _task(plan: Plan, store: Store, rater: Rater, state: State) -> dict[str, Any]:
+def _task(plan: Plan, store: Store, rater: Rater, state: State) -> JsonObject:
     """A task as the page needs it, with the addresses of the images that come after it."""
     shown = {one.key: one for one in (*plan.items, *plan.checks)}
     ahead = store.ahead(rater.id, state.position, AHEAD)

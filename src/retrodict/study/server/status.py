@@ -8,6 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
+from retrodict.files import JsonObject
 from retrodict.study.analysis.agreement import krippendorff_alpha
 from retrodict.study.export import Record, records
 from retrodict.study.plan import Plan
@@ -35,7 +36,7 @@ class ItemStatus:
     agree: str  # "2 of 3" picked the same best; "" where fewer than two judged it
 
 
-def status(store: Store, plan: Plan) -> dict[str, Any]:
+def status(store: Store, plan: Plan) -> JsonObject:
     """What the admin's page shows. `alpha` and `same_best` are None until two raters have judged the same item."""
     rows = records(store, plan)
     raters = _raters(store, rows)

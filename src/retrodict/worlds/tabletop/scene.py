@@ -7,9 +7,11 @@ from (x, y) to (x + 1, y + 1), and y = 0 is on the floor. In the size "cells" po
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
+
+from retrodict.files import JsonMapping, JsonObject
 
 Size = Literal["cells", "continuous"]
 SIZES: tuple[Size, ...] = ("cells", "continuous")
@@ -65,11 +67,11 @@ class State:
         """The thing called, say, "red ball"; None when there is no such thing."""
         return next((t for t in self.things if t.name == name), None)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         return {"size": self.size, "shelf": list(self.shelf), "things": [list(t) for t in self.things]}
 
     @staticmethod
-    def from_json(record: Mapping[str, Any]) -> State:
+    def from_json(record: JsonMapping) -> State:
         return State.of((Thing(*t) for t in record["things"]), record["shelf"], record["size"])
 
 

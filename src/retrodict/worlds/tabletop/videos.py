@@ -10,13 +10,13 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import av
 import numpy as np
 from PIL import Image
 
-from retrodict.files import write_atomic, write_json
+from retrodict.files import JsonObject, write_atomic, write_json
 from retrodict.worlds.tabletop.drawing import draw
 from retrodict.worlds.tabletop.language import SUITE_KINDS, SUITES, Action, Kind, parse_action, templates
 from retrodict.worlds.tabletop.motion import frames_between
@@ -75,7 +75,7 @@ class VideoTruth:
 
     @staticmethod
     def load(path: Path) -> VideoTruth:
-        record: dict[str, Any] = json.loads(path.read_text())
+        record: JsonObject = json.loads(path.read_text())
         return VideoTruth(
             record["suite"],
             record["size"],

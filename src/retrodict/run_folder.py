@@ -160,9 +160,7 @@ def _refuse_overlap(out: Path, path: Path) -> None:
     if ours == read or read in ours.parents or ours in read.parents:
         how = "is" if ours == read else "lies in" if read in ours.parents else "contains"
         if how != "lies in" or (path / RECORD).is_file() or _data(path) == _ROWS:  # else a desk, with a drawer for it
-            raise ValueError(
-                f"{out} {how} the input {path}: inputs are never written to, so choose another --out."
-            )
+            raise ValueError(f"{out} {how} the input {path}: inputs are never written to, so choose another --out.")
 
 
 def _begun(out: Path) -> str | None:

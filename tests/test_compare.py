@@ -43,6 +43,14 @@ def run(folder: Path, scores: dict[str, list[float | None]], *, bench: str = "ta
     return folder
 
 
+def test_a_run_is_not_overwritten_by_what_it_is_compared_with(tmp_path: Path) -> None:
+    a, b = run(tmp_path / "a", {"x": [0.5, 0.9]}), run(tmp_path / "b", {"x": [0.4, 0.7]})
+    numbers = (a / "results.json").read_bytes()
+    with pytest.raises(ValueError, match="is the input"):
+        compare_runs(a, b, measure="score", out=a)
+    assert (a / "results.json").read_bytes() == numbers
+
+
 def test_differences_per_subset_by_hand(tmp_path: Path) -> None:
     a = run(tmp_path / "a", {"x": [0.5, 0.9, 0.7, 1.0, 0.6, None], "y": [0.5] * 6})
     b = run(tmp_path / "b", {"x": [0.4, 0.7, 0.4, 0.6, 0.1, 0.5], "y": [0.5] * 6, "z": [1.0]})

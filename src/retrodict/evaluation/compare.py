@@ -17,6 +17,7 @@ from retrodict.evaluation.metrics import METRICS
 from retrodict.evaluation.pool import MEASURES, ItemResult, Scored
 from retrodict.evaluation.summary import item_values
 from retrodict.files import JsonMapping, JsonObject, write_json
+from retrodict.run_folder import claim, place
 from retrodict.stats import holm, macro_interval, paired_difference
 
 JUDGE = "judge:"
@@ -41,7 +42,7 @@ def compare_runs(
     row in each run: a system, `<system>.k8.<verifier>` or a known row such as `copy`; by default each run's own system.
     `p` is the sign-flip test over groups and `p_holm` its adjustment over the subsets. Writes `results.json` to
     `out`, if given. Raises `ValueError` for runs without common items, without the measure, or
-    without an item that has it in both.
+    without an item that has it in both, and for an `out` that is one of them, another run's, or nobody's.
     """
     measure = measure or _common_measure(a, b)
     names = (rows[0] or _own_row(a), rows[1] or _own_row(b))
@@ -83,6 +84,8 @@ def compare_runs(
         "macro": {"difference": macro.mean, "ci95": macro.ci95, "n": macro.n},
     }
     if out is not None:
+        settings = {"a": place(a, out), "b": place(b, out), "measure": measure, "rows": list(names)}
+        claim(out, "compare", settings, apart=(a, b))
         write_json(out / "results.json", found)
     return found
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from retrodict.files import JsonObject, write_json, write_text
 from retrodict.report import PAGE, SUMMARY, study
 from retrodict.report.kit import write_page
+from retrodict.run_folder import claim, place
 from retrodict.study.analysis.run import analyse
 from retrodict.study.export import records, to_csv, to_jsonl
 from retrodict.study.plan import DATABASE, Key, read_key, read_plan
@@ -20,12 +21,13 @@ def write_report(folder: Path, out: Path) -> Path:
     """Analyse the study in `folder` and write the report to `out`; the page's path.
 
     Raises:
-        ValueError: there is no study, or nobody has judged anything.
+        ValueError: there is no study, nobody has judged anything, or `out` is another run's folder or nobody's.
     """
     plan, key = read_plan(folder), read_key(folder)
     with Store(folder / DATABASE) as store:
         rows = records(store, plan)
     results = analyse(plan, key, rows)
+    claim(out, "study report", {"study": place(folder, out)})
     named = [_named(row, key) for row in rows]
     write_text(out / "judgements.csv", to_csv(named))
     write_text(out / "judgements.jsonl", to_jsonl(named))

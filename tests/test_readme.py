@@ -69,7 +69,7 @@ def test_commands_answer(place: Path) -> None:
         result = CliRunner().invoke(app, shlex.split(command)[1:])
         assert result.exit_code == 0, (command, result.output)
     assert Path("next.png").read_bytes().startswith(b"\x89PNG")
-    assert sorted(path.name for path in Path("steps").iterdir()) == ["step_01.png", "step_02.png"]
+    assert sorted(path.name for path in Path("steps").glob("*.png")) == ["step_01.png", "step_02.png"]
 
 
 def test_python(place: Path) -> None:

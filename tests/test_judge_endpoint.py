@@ -348,10 +348,10 @@ def test_one_process_at_a_time_has_a_cache(tmp_path: Path) -> None:
         pass
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose system is right on every other item, and copies on the rest."""
-    out = tmp_path_factory.mktemp("run")
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run whose system is right on every other item, and copies on the rest; each test judges its own."""
+    out = tmp_path / "run"
     test = [example.transition("test") for example in tabletop.sample(24, 0, namespace="test")]
     frames = [t.target_image if i % 2 else t.source_image for i, t in enumerate(test)]
     write_rows(out / "test" / "test.parquet", test)
@@ -406,7 +406,7 @@ def test_killed_in_the_middle_the_same_command_asks_only_what_is_missing(run: Pa
         assert len(lines) == 48
         assert {line["score"] for line in lines} == {0, 8}
         assert "half: 4.00 of 10, 24 of 24 scored" in out
-    everything = b"".join(path.read_bytes() for path in (*tmp_path.iterdir(), *(run / "judge").iterdir()))
+    everything = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert KEY.encode() not in everything
     assert KEY not in out + spoken
 

@@ -27,6 +27,7 @@ from retrodict.errors import check_output, check_output_file
 from retrodict.evaluation import L1Protocol
 from retrodict.progress.view import open_progress
 from retrodict.sampling import Sampling
+from retrodict.worlds import DEFAULT
 
 
 @verb
@@ -34,7 +35,7 @@ from retrodict.sampling import Sampling
 def bench(
     out: OutDir,
     sampling: Sampling,
-    bench: Bench = "tabletop",
+    bench: Bench = DEFAULT,
     data: Data = None,
     model: Model = "small",
     predictions: Annotated[
@@ -60,7 +61,7 @@ def bench(
 ) -> None:
     """Measure a model, or anybody's images, on a benchmark.
 
-    Example: retrodict bench --bench tabletop --model small -n 8 --out runs/bench
+    Example: retrodict bench --model small -n 8 --out runs/bench
     """
     check_output(out)
 

@@ -13,12 +13,13 @@ from retrodict.data.questions import READERS
 from retrodict.errors import check_output
 from retrodict.progress.view import open_progress
 from retrodict.prompts import Direction
+from retrodict.worlds import DEFAULT
 
 
 @verb
 def probe(
     out: OutDir,
-    bench: Bench = "tabletop",
+    bench: Bench = DEFAULT,
     data: Data = None,
     model: Model = "small",
     direction: Annotated[
@@ -34,7 +35,7 @@ def probe(
     """Ask whether a model finds what happened likelier than what did not: another action, another outcome, a copy, the
     reverse.
 
-    Example: retrodict probe --bench tabletop --model small --out runs/probe
+    Example: retrodict probe --model small --out runs/probe
     """
     check_output(out)
 

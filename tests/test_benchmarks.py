@@ -64,7 +64,7 @@ def test_a_plain_folder_is_read_as_it_is_said(tmp_path: Path) -> None:
         ({"target": "link.png"}, "links outside"),
         ({"target": "frames/9.png"}, "no image frames/9.png"),
         ({"target": "frames"}, "no image frames"),
-        ({"file_name": "broken.png"}, "no image that can be read"),
+        ({"file_name": "broken.png"}, "broken.png is "),
         ({"action": " "}, "no `action`"),
         ({"file_name": None}, "no `file_name`"),
         ({"id": "../x"}, "no file name"),

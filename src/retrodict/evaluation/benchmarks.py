@@ -11,7 +11,6 @@ of transitions: Parquet files, as every stage writes them, or images beside a `m
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,12 +19,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from retrodict.data.aurora import SUBSETS, read_aurora
 from retrodict.data.files import inside
 from retrodict.evaluation.pool import Scorer, exact_scorer, no_state
 from retrodict.files import JsonObject
+from retrodict.images import read_image
 from retrodict.transitions import Transition, read_transitions, write_rows
 from retrodict.worlds import WORLDS, get_world, world_of
 from retrodict.worlds.base import World
@@ -237,8 +235,5 @@ def _image(folder: Path, name: str) -> bytes:
     if not path.is_file():
         raise ValueError(f"there is no image {name} in {folder}.")
     data = path.read_bytes()
-    try:
-        Image.open(io.BytesIO(data)).verify()
-    except Exception as error:  # decoders meet broken files with almost any exception
-        raise ValueError(f"{name} is no image that can be read: {type(error).__name__}.") from None
+    read_image(data, name)  # refuses what is broken or no image
     return data

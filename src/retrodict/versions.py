@@ -26,13 +26,13 @@ _RECORDED = (
 
 def versions() -> dict[str, str]:
     """Version of Python and of every recorded package that is installed, by name."""
-    found = {"python": platform.python_version()}
+    numbers = {"python": platform.python_version()}
     for name in _RECORDED:
         try:
-            found[name] = metadata.version(name)
+            numbers[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return numbers
 
 
 def provenance(

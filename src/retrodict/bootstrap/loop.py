@@ -107,14 +107,14 @@ def stages_of(context: Context) -> list[Stage]:
     def stage(name: str, purpose: str, seconds: float, needs: tuple[str, ...], *, shared: bool = False) -> Stage:
         return Stage(name, purpose, seconds, getattr(run, name), needs, shared)
 
-    found = [Stage(data, "labelled and test transitions", 4, run.data)]
+    planned = [Stage(data, "labelled and test transitions", 4, run.data)]
     if learns:
-        found.append(stage("tokenizer", tokens, 20, learn_from if recipe.init is None else (data,)))
+        planned.append(stage("tokenizer", tokens, 20, learn_from if recipe.init is None else (data,)))
     if films:
-        found.append(stage("videos", "film unlabelled videos of the same world", 0.025 * films.videos, ()))
+        planned.append(stage("videos", "film unlabelled videos of the same world", 0.025 * films.videos, ()))
     if trains:
-        found.append(stage("idm", "learn which action lies between two frames", inverse, (base,), shared=True))
-    found += [
+        planned.append(stage("idm", "learn which action lies between two frames", inverse, (base,), shared=True))
+    planned += [
         stage("mine", "find moments between which something happened", 35, ("videos",) if films else ()),
         stage("ft", "learn to predict from the labelled pairs alone", forward, (base,), shared=True),
         stage("annotate", "let the inverse model label the mined pairs", 80, ("mine", *idm), shared=True),
@@ -123,19 +123,19 @@ def stages_of(context: Context) -> list[Stage]:
     ]
     if "true_labels" in recipe.ablations:
         needs = ("select", base)
-        found.append(stage("fdm_true_labels", "the same with true labels: the ceiling", forward, needs, shared=True))
+        planned.append(stage("fdm_true_labels", "the same with true labels: the ceiling", forward, needs, shared=True))
     if "weighted" in recipe.ablations:
         needs = ("select", base)
-        found.append(stage("fdm_weighted", "the same with recognition-weighted loss", forward, needs, shared=True))
+        planned.append(stage("fdm_weighted", "the same with recognition-weighted loss", forward, needs, shared=True))
     if "no_change_mask" in recipe.ablations:
-        found.append(stage("idm_plain", "an inverse model without the change mask", inverse, (base,), shared=True))
+        planned.append(stage("idm_plain", "an inverse model without the change mask", inverse, (base,), shared=True))
     plain = ("idm_plain",) if "no_change_mask" in recipe.ablations else ()
-    found.append(
+    planned.append(
         stage("probe", "ask which of two transitions each model prefers", 60, ("fdm", "ft", *idm, *plain), shared=True)
     )
     if films:
-        found.append(stage("check_labels", "compare the labels with what really happened", 6, ("select",)))
-    return found + [
+        planned.append(stage("check_labels", "compare the labels with what really happened", 6, ("select",)))
+    return planned + [
         Stage(
             f"bench_{name}",
             f"predict the test actions with {name}, verified",

@@ -155,14 +155,14 @@ def _comparisons(
         names = (f"fdm.k{n}.{selector}", "fdm.greedy" if other == "greedy" else "fdm.k1")
         return compare(fdm, fdm, names=names, selectors=(selector, other), ks=(n, 1))
 
-    found = {"fdm_vs_ft": greedy("fdm", "ft")}
+    comparisons = {"fdm_vs_ft": greedy("fdm", "ft")}
     if "fdm_true_labels" in items:
-        found["fdm_vs_true_labels"] = greedy("fdm", "fdm_true_labels")
+        comparisons["fdm_vs_true_labels"] = greedy("fdm", "fdm_true_labels")
     if "fdm_weighted" in items:
-        found["weighted_vs_fdm"] = greedy("fdm_weighted", "fdm")
+        comparisons["weighted_vs_fdm"] = greedy("fdm_weighted", "fdm")
     for name in reversed(verifiers):
-        found |= {f"{name}_vs_greedy": verified(name, "greedy"), f"{name}_vs_k1": verified(name, "random")}
-    return found | {"random_vs_k1": verified("random", "random")}
+        comparisons |= {f"{name}_vs_greedy": verified(name, "greedy"), f"{name}_vs_k1": verified(name, "random")}
+    return comparisons | {"random_vs_k1": verified("random", "random")}
 
 
 def _same_words(text: str, row: Transition) -> bool:

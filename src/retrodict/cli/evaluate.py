@@ -110,7 +110,7 @@ def qa(
     from retrodict.report.runs import qa as run
 
     with open_progress(quiet, "retrodict qa") as progress:
-        found = run(
+        results = run(
             bench,
             data=data,
             images=images or data.parent,
@@ -119,9 +119,9 @@ def qa(
             limit=limit,
             progress=progress,
         )
-    right, lost = found["accuracy"], found["parse_failures"]
+    right, lost = results["accuracy"], results["parse_failures"]
     for way in ("likelihood_mean", "generation"):
         low, high = right[way]["ci95"]
         typer.echo(f"{way}: {right[way]['share']:.3f} right ({low:.3f} to {high:.3f}, n = {right[way]['n']})")
-    typer.echo(f"chance: {found['chance']:.3f}; written answers that name no option: {lost['count']} of {lost['n']}")
+    typer.echo(f"chance: {results['chance']:.3f}; written answers that name no option: {lost['count']} of {lost['n']}")
     typer.echo(f"Numbers: {out / 'results.json'}")

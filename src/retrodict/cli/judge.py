@@ -171,12 +171,12 @@ def _lines(measured: JsonObject) -> list[str]:
     return lines
 
 
-def _say_cost(found: JsonObject) -> None:
-    typer.echo(f"To send: {found['requests']} requests; {found.get('answered', 0)} answers are there already.")
-    if found["requests"]:
+def _say_cost(estimate: JsonObject) -> None:
+    typer.echo(f"To send: {estimate['requests']} requests; {estimate.get('answered', 0)} answers are there already.")
+    if estimate["requests"]:
         typer.echo(
-            f"Tokens: about {found['prompt_tokens']:,} to read, at most {found['completion_tokens_at_most']:,} to "
-            f"write ({found['note']})."
+            f"Tokens: about {estimate['prompt_tokens']:,} to read, "
+            f"at most {estimate['completion_tokens_at_most']:,} to write ({estimate['note']})."
         )
-        cost = found["cost_at_most"]
+        cost = estimate["cost_at_most"]
         typer.echo("Cost: give --price-in and --price-out." if cost is None else f"Cost: at most about {cost:.2f}.")

@@ -72,14 +72,14 @@ def _kinetics_clip(path: Path, name: str, label: str, meta: dict[str, str]) -> C
 def moments(root: Path, annotations: Path | None = None) -> list[ClipRef]:
     """Moments in Time: headerless `category/file.mp4,label,...`, or the folders `category/` themselves."""
     if annotations is None:
-        found = [(ref.path, ref.name, ref.path.parent.name) for ref in folder_clips(folder(root))]
+        labelled = [(ref.path, ref.name, ref.path.parent.name) for ref in folder_clips(folder(root))]
     else:
         with annotations.open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.reader(file) if len(row) > 1]
-        found = [(inside(root, row[0]), row[0], row[1]) for row in rows]
+        labelled = [(inside(root, row[0]), row[0], row[1]) for row in rows]
     return [
         ClipRef(path=path, name=name, category=label.replace("+", " "), group=_moments_source(path))
-        for path, name, label in found
+        for path, name, label in labelled
     ]
 
 

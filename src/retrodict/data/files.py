@@ -44,11 +44,11 @@ def folder(root: Path) -> Path:
 
 def video_index(root: Path) -> dict[str, Path]:
     """Video files below a folder by stem, the first in order of path where a stem repeats."""
-    found: dict[str, Path] = {}
+    videos: dict[str, Path] = {}
     for path in sorted(Path(where, name) for where, _, names in os.walk(folder(root)) for name in names):
         if path.suffix.lower() in SUFFIXES:
-            found.setdefault(path.stem, path)
-    return found
+            videos.setdefault(path.stem, path)
+    return videos
 
 
 def annotation(given: Path | None, root: Path, names: Sequence[str]) -> Path:

@@ -63,8 +63,8 @@ def _transition(row: JsonObject, number: int, identity: str, file: Path, columns
         raise UnusableError("no_action")
     source, target = (_image(row.get(name), root) for name in (columns.source, columns.target))
     path = _path(row.get(columns.source))
-    found = re.search(columns.group_pattern, path) if columns.group_pattern else None
-    group = str(row.get(columns.group) or "") if columns.group else (found[1] if found else path)
+    match = re.search(columns.group_pattern, path) if columns.group_pattern else None
+    group = str(row.get(columns.group) or "") if columns.group else (match[1] if match else path)
     return Transition(
         id=identity,
         clip=path or identity,

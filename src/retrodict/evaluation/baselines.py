@@ -103,11 +103,11 @@ def other_targets(transitions: Sequence[Transition]) -> list[int | None]:
     def order(i: int, j: int) -> bytes:
         return hashlib.sha256(f"{transitions[i].id}/{transitions[j].id}".encode()).digest()
 
-    found: list[int | None] = []
+    nearest: list[int | None] = []
     for i, transition in enumerate(transitions):
         peers = [j for j in subsets.get(transition.category, ()) if transitions[j].target != transition.target]
-        found.append(min((j for j in peers if j != i), key=lambda j, i=i: order(i, j), default=None))  # type: ignore[misc]
-    return found
+        nearest.append(min((j for j in peers if j != i), key=lambda j, i=i: order(i, j), default=None))  # type: ignore[misc]
+    return nearest
 
 
 def _image(frame: Scored) -> Image.Image | None:

@@ -196,7 +196,7 @@ def run_bench(
         "limit": limit,
         "metrics": list(metrics),
     }
-    found = {
+    summary = {
         "kind": "bench",
         "bench": benchmark.name,
         "system": system,
@@ -204,20 +204,20 @@ def run_bench(
         "seconds": seconds,
         **provenance(time.monotonic() - began, config=config, seed=seed),
     }
-    write_json(out / "results.json", found)
-    return found
+    write_json(out / "results.json", summary)
+    return summary
 
 
 def _captions(file: Path | None) -> Mapping[str, str]:
     if file is None:
         return {}
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        captions = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file} is no JSON file: {error}.") from error
-    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+    if not isinstance(captions, dict) or not all(isinstance(text, str) for text in captions.values()):
         raise ValueError(f"{file} is no JSON object of item ids and captions.")
-    return found
+    return captions
 
 
 def _metrics(names: Sequence[str]) -> tuple[list[Embedder], BertScore | None]:

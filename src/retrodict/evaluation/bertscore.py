@@ -61,13 +61,13 @@ class BertScore:
 
     def scores(self, texts: Sequence[str], truths: Sequence[str]) -> list[float]:
         """F of each text against its truth, rescaled; 0 for an empty text."""
-        found = []
+        f_scores = []
         for start in range(0, len(texts), BATCH):
             rows = list(zip(texts[start : start + BATCH], truths[start : start + BATCH], strict=True))
             predicted, true = self._embed([t for t, _ in rows]), self._embed([t for _, t in rows])
-            found += [_f_score(p, t) for p, t in zip(predicted, true, strict=True)]
+            f_scores += [_f_score(p, t) for p, t in zip(predicted, true, strict=True)]
         scale = 1 - self.setting.baseline
-        return [(value - self.setting.baseline) / scale if value is not None else 0.0 for value in found]
+        return [(value - self.setting.baseline) / scale if value is not None else 0.0 for value in f_scores]
 
     @torch.no_grad()
     def _embed(self, texts: Sequence[str]) -> list[Tensor]:

@@ -61,10 +61,10 @@ def compare_runs(
     groups = [first[name].group or name for name in ids]
 
     def paired(chosen: Any) -> JsonObject:
-        found = paired_difference(x[chosen], y[chosen], np.array(groups)[chosen].tolist())
+        difference = paired_difference(x[chosen], y[chosen], np.array(groups)[chosen].tolist())
         both = chosen & ~np.isnan(x - y)
-        means = {side: float(v[both].mean()) if found.n else math.nan for side, v in (("a", x), ("b", y))}
-        entry = found.entry("a", "b")
+        means = {side: float(v[both].mean()) if difference.n else math.nan for side, v in (("a", x), ("b", y))}
+        entry = difference.entry("a", "b")
         del entry["a"], entry["b"]
         return {"mean_a": means["a"], "mean_b": means["b"], **entry}
 
@@ -72,7 +72,7 @@ def compare_runs(
     for entry, adjusted in zip(subsets.values(), holm([e["p"] for e in subsets.values()]), strict=True):
         entry["p_holm"] = adjusted
     macro = macro_interval(x - y, categories, groups)
-    found = {
+    results = {
         "kind": "compare",
         "a": {"run": str(a), "row": names[0]},
         "b": {"run": str(b), "row": names[1]},
@@ -86,8 +86,8 @@ def compare_runs(
     if out is not None:
         settings = {"a": place(a, out), "b": place(b, out), "measure": measure, "rows": list(names)}
         claim(out, "compare", settings, apart=(a, b))
-        write_json(out / "results.json", found)
-    return found
+        write_json(out / "results.json", results)
+    return results
 
 
 def _common_measure(a: Path, b: Path) -> str:
@@ -109,10 +109,10 @@ def read_values(run: Path, measure: str, row: str) -> dict[str, Value]:
     if measure.startswith(JUDGE):
         return _judged(run, measure.removeprefix(JUDGE), row)
     if measure in EXPLAINED:
-        found = {}
+        values = {}
         for record in _lines(run / "items" / "explained.jsonl"):
-            found[record["id"]] = Value(_number(record.get(measure)), record["class"], record.get("group", ""))
-        return found
+            values[record["id"]] = Value(_number(record.get(measure)), record["class"], record.get("group", ""))
+        return values
     if measure in MEASURES and "protocol" not in read_results(run):
         return _scored(run, measure, row)
     return _similar(run, measure, row)
@@ -152,16 +152,16 @@ def _frame(record: JsonMapping) -> Scored:
 
 
 def _similar(run: Path, metric: str, row: str) -> dict[str, Value]:
-    found: dict[str, Value] = {}
+    values: dict[str, Value] = {}
     files = sorted((run / "items").glob("*.jsonl"))
     for path in files:
         for record in _lines(path):
             table = record.get("l1") if metric == "l1" else (record.get("metrics") or {}).get(metric)
             if isinstance(table, dict) and row in table:
-                found[record["id"]] = Value(_number(table[row]), record["class"], record.get("group", ""))
-    if not found:
+                values[record["id"]] = Value(_number(table[row]), record["class"], record.get("group", ""))
+    if not values:
         raise ValueError(f"{run} has no {metric} of {row}.")
-    return found
+    return values
 
 
 def _lines(path: Path) -> Iterator[JsonObject]:

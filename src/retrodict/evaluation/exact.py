@@ -59,7 +59,8 @@ def explained(
     known = [t for t in transitions if t.target is not None]
 
     def explain() -> list[str]:
-        return [found.action for found in inverse.explain([(t.source_image, t.target_image) for t in known])]
+        explanations = inverse.explain([(t.source_image, t.target_image) for t in known])
+        return [explanation.action for explanation in explanations]
 
     return exactness(made_once(out / "explained.json", explain), known, world.names_action, seed)
 

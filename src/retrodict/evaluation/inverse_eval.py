@@ -39,7 +39,7 @@ def _explain(
     model: InverseModel, batch: Sequence[Transition], texts: dict[str, str | None], reasons: dict[str, str]
 ) -> None:
     try:
-        found = model.explain([(t.source_image, t.target_image) for t in batch])
+        explanations = model.explain([(t.source_image, t.target_image) for t in batch])
     except ValueError as error:
         if len(batch) > 1:  # one pair that the model cannot read must not cost its neighbours their scores
             for one in batch:
@@ -47,7 +47,7 @@ def _explain(
             return
         texts[batch[0].id], reasons[batch[0].id] = None, str(error)
         return
-    texts.update({t.id: explanation.action for t, explanation in zip(batch, found, strict=True)})
+    texts.update({t.id: explanation.action for t, explanation in zip(batch, explanations, strict=True)})
 
 
 def measure_texts(
@@ -64,8 +64,8 @@ def measure_texts(
     given = [texts.get(t.id) for t in kept]
     truths, subsets = [t.action for t in kept], [t.category for t in kept]
     groups = [t.cluster for t in kept]
-    found: JsonObject = {"all": compare_texts(given, truths, groups), "floors": floors(truths, subsets, groups)}
-    found["subsets"] = {
+    results: JsonObject = {"all": compare_texts(given, truths, groups), "floors": floors(truths, subsets, groups)}
+    results["subsets"] = {
         subset: compare_texts(*_part(subset, subsets, given, truths, groups)) for subset in dict.fromkeys(subsets)
     }
     records = [
@@ -81,10 +81,10 @@ def measure_texts(
         for t, text in zip(kept, given, strict=True)
     ]
     if bert is not None:
-        found["bertscore"] = _bertscore(bert, given, truths, subsets, groups, records)
+        results["bertscore"] = _bertscore(bert, given, truths, subsets, groups, records)
     write_lines(out / "items" / "explained.jsonl", records)
-    found["unscored"] = reason_counts(str(record["reason"]) for record in records if "reason" in record)
-    return found
+    results["unscored"] = reason_counts(str(record["reason"]) for record in records if "reason" in record)
+    return results
 
 
 def _bertscore(
@@ -96,7 +96,7 @@ def _bertscore(
     records: Sequence[JsonObject],
 ) -> JsonObject:
     rows = {"model": given, "constant": constant_texts(truths, subsets), "random": random_texts(truths, subsets, 0)}
-    found: JsonObject = {"signature": bert.signature}
+    results: JsonObject = {"signature": bert.signature}
     for name, texts in rows.items():
         known = [i for i, text in enumerate(texts) if text is not None]
         scores = bert.scores([str(texts[i]) for i in known], [truths[i] for i in known])
@@ -105,8 +105,8 @@ def _bertscore(
             values[i] = score
             if name == "model":
                 records[i]["bertscore"] = score
-        found[name] = mean_interval(values, groups).entry("value")
-    return found
+        results[name] = mean_interval(values, groups).entry("value")
+    return results
 
 
 def _part(subset: str, subsets: Sequence[str], *columns: Sequence[Any]) -> list[list[Any]]:

@@ -79,10 +79,10 @@ def chosen(item: ItemResult, verifier: str) -> int | None:
 def score_frame(image: Image.Image, transition: Transition, scorer: Scorer) -> Scored:
     """One image as a scored frame; a `ValueError` of the scorer becomes the reason why it has no score."""
     try:
-        found = scorer(image, transition)
+        scored = scorer(image, transition)
     except ValueError as error:
-        found = Scored(reason=str(error))
-    return replace(found, image=encode_png(image))
+        scored = Scored(reason=str(error))
+    return replace(scored, image=encode_png(image))
 
 
 def score_images(images: Sequence[Image.Image], transitions: Sequence[Transition], scorer: Scorer) -> list[ItemResult]:

@@ -57,9 +57,9 @@ def evaluate(
 
     if keep is None or share[1] > 1:
         return every()
-    found = _predicted_once(keep, transitions, n, every)
+    results = _predicted_once(keep, transitions, n, every)
     shutil.rmtree(parts_of(keep), ignore_errors=True)
-    return found
+    return results
 
 
 def _evaluate_batch(
@@ -98,12 +98,12 @@ def _predict(
         sampled = model.sample(sources, actions, n, seed, sampling)
         pools = [[*greedy, *pool] for greedy, pool in zip(pools, sampled, strict=True)]
     rows = zip(sources, actions, pools, strict=True)
-    found = scores_of_all(verifiers, [Pool(source, action, pool) for source, action, pool in rows])
+    by_verifier = scores_of_all(verifiers, [Pool(source, action, pool) for source, action, pool in rows])
     results = []
     for i, transition in enumerate(batch):
         frames = _score_pool(pools[i], transition, scorer)
         scored = [
-            replace(frame, verifiers={name: scores[i][j] for name, scores in found.items()})
+            replace(frame, verifiers={name: scores[i][j] for name, scores in by_verifier.items()})
             for j, frame in enumerate(frames)
         ]
         results.append(item_result(transition, scored[0], tuple(scored[1:])))
@@ -123,9 +123,9 @@ def _predicted_once(
 ) -> list[ItemResult]:
     """The predictions in `file` if they are those of these items with `n` candidates each, else made and written."""
     if file.is_file():
-        found = read_predictions(file)
-        if [(i.id, i.action, len(i.pool)) for i in found] == [(t.id, t.action, n) for t in transitions]:
-            return found
+        stored = read_predictions(file)
+        if [(i.id, i.action, len(i.pool)) for i in stored] == [(t.id, t.action, n) for t in transitions]:
+            return stored
     made = make()
     write_predictions(file, made)
     return made

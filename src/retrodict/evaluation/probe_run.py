@@ -79,7 +79,7 @@ def run_probe(
     explains = None if world is None else world.explains
     others = [counterfactual(t, world, seed) for t in transitions]
     reasons: list[str] = []
-    found: dict[str, Answers] = {}
+    answers: dict[str, Answers] = {}
     settings = {
         "bench": benchmark.name,
         "model": model,
@@ -97,13 +97,13 @@ def run_probe(
         if progress is not None:
             progress.stage(f"probe {direction}", f"{len(transitions)} items")
         careful = _kept(_one_by_one_where_needed(score), out / "answers", direction, reasons)
-        found[direction] = ask(careful, transitions, seed=seed, explains=explains, counterfactuals=others)
+        answers[direction] = ask(careful, transitions, seed=seed, explains=explains, counterfactuals=others)
         if progress is not None:
             progress.done(f"{len(transitions)} items")
-    write_lines(out / "items" / "probe.jsonl", [r for d, a in found.items() for r in _records(d, a)])
+    write_lines(out / "items" / "probe.jsonl", [r for d, a in answers.items() for r in _records(d, a)])
     config = {
         "model": model,
-        "directions": list(found),
+        "directions": list(answers),
         "items": len(transitions),
         "data": benchmark.folder and str(benchmark.folder),
         "subsets": list(dict.fromkeys(t.category for t in transitions)),
@@ -113,7 +113,7 @@ def run_probe(
         out,
         benchmark.name,
         model,
-        found,
+        answers,
         transitions,
         reasons,
         provenance(time.monotonic() - began, config=config, seed=seed),
@@ -131,7 +131,7 @@ def counterfactual(row: Transition, world: World | None, seed: int) -> str | Non
 def _scores(model: str, directions: Sequence[str]) -> dict[str, Score]:
     if unknown := set(directions) - set(DIRECTIONS):
         raise ValueError(f'No direction "{unknown.pop()}": use {" or ".join(DIRECTIONS)}.')
-    found: dict[str, Score] = {}
+    scores: dict[str, Score] = {}
     problems = []
     for direction in directions or DIRECTIONS:
         try:
@@ -142,14 +142,14 @@ def _scores(model: str, directions: Sequence[str]) -> dict[str, Score]:
             problems.append(str(error))
             continue
         if direction == "inverse":
-            found[direction] = inverse_score(loaded)
+            scores[direction] = inverse_score(loaded)
         elif hasattr(loaded, "score_targets"):
-            found[direction] = forward_score(loaded)
+            scores[direction] = forward_score(loaded)
         elif directions:
             raise ValueError(f"{model} predicts frames but cannot say how likely a given one is: it cannot be probed.")
-    if not found:
+    if not scores:
         raise ValueError(problems[0] if problems else f"{model} gives no likelihoods, so it cannot be probed.")
-    return found
+    return scores
 
 
 def _kept(score: _Careful, folder: Path, direction: str, reasons: list[str]) -> Score:
@@ -158,8 +158,8 @@ def _kept(score: _Careful, folder: Path, direction: str, reasons: list[str]) -> 
 
     def kept(queries: Sequence[Query]) -> list[LogProb]:
         def make() -> JsonObject:
-            found, missing = score(queries)
-            return {"logprobs": [asdict(one) for one in found], "reasons": missing}
+            logprobs, missing = score(queries)
+            return {"logprobs": [asdict(one) for one in logprobs], "reasons": missing}
 
         answers = made_once(folder / f"{direction}-{next(calls)}.json", make)
         reasons.extend(answers["reasons"])
@@ -174,10 +174,10 @@ def _one_by_one_where_needed(score: Score) -> _Careful:
 
     def careful(queries: Sequence[Query]) -> tuple[list[LogProb], list[str]]:
         reasons.clear()
-        found: list[LogProb] = []
+        logprobs: list[LogProb] = []
         for start in range(0, len(queries), BATCH):
-            found += attempt(queries[start : start + BATCH])
-        return found, list(reasons)
+            logprobs += attempt(queries[start : start + BATCH])
+        return logprobs, list(reasons)
 
     def attempt(queries: Sequence[Query]) -> list[LogProb]:
         try:
@@ -195,7 +195,7 @@ def _finish(
     out: Path,
     bench: str,
     model: str,
-    found: dict[str, Answers],
+    by_direction: dict[str, Answers],
     transitions: Sequence[Transition],
     reasons: Sequence[str],
     how: JsonMapping,
@@ -209,13 +209,13 @@ def _finish(
             "items": len(transitions),
             "with_target": sum(t.target is not None for t in transitions),
             "with_counterfactual": sum(
-                text is not None for text in next(iter(found.values())).actions["counterfactual"]
+                text is not None for text in next(iter(by_direction.values())).actions["counterfactual"]
             ),
         },
-        "probe": {direction: preferences(answers) for direction, answers in found.items()},
-        "correlation": {direction: _correlations(answers) for direction, answers in found.items()},
+        "probe": {direction: preferences(answers) for direction, answers in by_direction.items()},
+        "correlation": {direction: _correlations(answers) for direction, answers in by_direction.items()},
         "subsets": {
-            name: {direction: preferences(_part(answers, name)) for direction, answers in found.items()}
+            name: {direction: preferences(_part(answers, name)) for direction, answers in by_direction.items()}
             for name in names
             if any(t.category == name and t.target is not None for t in transitions)
         },
@@ -228,7 +228,7 @@ def _finish(
 
 def _correlations(answers: Answers) -> dict[str, dict[str, float]]:
     """Spearman's correlation of the reference's log-probability with each negative's, over items that have both."""
-    found = {}
+    correlations = {}
     for name, negatives in answers.logprobs.items():
         if name == "truth":
             continue
@@ -239,8 +239,8 @@ def _correlations(answers: Answers) -> dict[str, dict[str, float]]:
         ]
         if len({row[0] for row in rows}) > 1 and len({row[1] for row in rows}) > 1:
             sums = stats.spearmanr([row[0] for row in rows], [row[1] for row in rows]).statistic
-            found[name] = {"spearman": float(sums), "n": len(rows)}
-    return found
+            correlations[name] = {"spearman": float(sums), "n": len(rows)}
+    return correlations
 
 
 def _part(answers: Answers, category: str) -> Answers:

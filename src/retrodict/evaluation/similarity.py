@@ -52,8 +52,8 @@ def measure(
     table: Table = {}
     for i, transition in enumerate(transitions):
         images = rows.images(i)
-        for name, found in _values(images, transition, protocol, embedders, words.get(transition.id)).items():
-            for metric, value in found.items():
+        for name, values in _values(images, transition, protocol, embedders, words.get(transition.id)).items():
+            for metric, value in values.items():
                 column = table.setdefault(metric, {}).setdefault(name, np.full(len(transitions), np.nan))
                 column[i] = value
         if progress is not None:
@@ -64,7 +64,7 @@ def measure(
         "global": split_by_motion(flow, [""] * len(transitions)),
     }
     write_lines(out / "items" / f"{predicted.system}.jsonl", list(_records(transitions, results, table, flow, halves)))
-    others = {metric: _by_subset(transitions, found, "value") for metric, found in table.items() if metric != "l1"}
+    others = {metric: _by_subset(transitions, values, "value") for metric, values in table.items() if metric != "l1"}
     return {
         "protocol": protocol,
         **_by_subset(transitions, table["l1"], "l1"),
@@ -88,30 +88,30 @@ def _values(
     """metric -> value for each row."""
     target, names = images.target, [name for name, image in images.rows.items() if image is not None]
     shown = [image for image in images.rows.values() if image is not None]
-    found: dict[str, dict[str, float]] = {name: {} for name in images.rows}
+    values: dict[str, dict[str, float]] = {name: {} for name in images.rows}
     computed = {key: metric.value for key, metric in METRICS.items() if metric.value is not None}
     for name, image in images.rows.items():
         if target is None or image is None:
-            found[name] = dict.fromkeys(computed, math.nan)
+            values[name] = dict.fromkeys(computed, math.nan)
         else:
             compared = Compared(image, images.source, target, images.round_trip, protocol)
-            found[name] = {key: value(compared) for key, value in computed.items()}
+            values[name] = {key: value(compared) for key, value in computed.items()}
     for embedder in embedders:
         vectors = embedder.images([*([target] if target is not None else []), *shown])
         own = vectors[1:] if target is not None else vectors
         if target is not None:
             key = "clip_i" if embedder.kind == "clip" else embedder.kind
-            _put(found, names, key, own @ vectors[0])
+            _put(values, names, key, own @ vectors[0])
         if embedder.kind == "clip":
             texts = {"clip_instruction": transition.action} | ({"clip_t": caption} if caption else {})
             for key, text in texts.items():
-                _put(found, names, key, own @ embedder.texts([text])[0])
-    return found
+                _put(values, names, key, own @ embedder.texts([text])[0])
+    return values
 
 
-def _put(found: dict[str, dict[str, float]], names: Sequence[str], metric: str, values: Any) -> None:
+def _put(table: dict[str, dict[str, float]], names: Sequence[str], metric: str, values: Any) -> None:
     for name, value in zip(names, values, strict=True):
-        found[name][metric] = float(value)
+        table[name][metric] = float(value)
 
 
 def _captions(transitions: Sequence[Transition]) -> dict[str, str]:
@@ -149,7 +149,7 @@ def split_by_motion(magnitude: Sequence[float], strata: Sequence[str]) -> list[H
     for value, stratum in zip(magnitude, strata, strict=True):
         if not math.isnan(value):
             values.setdefault(stratum, []).append(value)
-    middle = {stratum: median(found) for stratum, found in values.items()}
+    middle = {stratum: median(flows) for stratum, flows in values.items()}
     return [
         "" if math.isnan(value) else "high" if value > middle[stratum] else "low"
         for value, stratum in zip(magnitude, strata, strict=True)
@@ -160,22 +160,22 @@ def _by_motion(
     transitions: Sequence[Transition], rows: Mapping[str, Values], halves: Mapping[str, Sequence[str]]
 ) -> JsonObject:
     """L1 of the high and the low half under each split, and the subsets that make up the halves."""
-    found: JsonObject = {}
+    results: JsonObject = {}
     groups = np.array([t.cluster for t in transitions])
     for name, labels in halves.items():
         masks = {half: np.array([label == half for label in labels]) for half in ("high", "low")}
-        found[name] = {
+        results[name] = {
             half: {row: mean_interval(v[mask], groups[mask]).entry("l1") for row, v in rows.items()}
             for half, mask in masks.items()
         }
-        found[name]["mix"] = {
+        results[name]["mix"] = {
             subset: {
                 half: int(sum(m for m, t in zip(mask, transitions, strict=True) if t.category == subset))
                 for half, mask in masks.items()
             }
             for subset in dict.fromkeys(t.category for t in transitions)
         }
-    return found
+    return results
 
 
 def _k_curve(
@@ -215,13 +215,13 @@ def _against_copy(system: str, transitions: Sequence[Transition], rows: Mapping[
     categories = np.array([t.category for t in transitions])
     groups = np.array([t.cluster for t in transitions])
     subsets = list(dict.fromkeys(categories.tolist()))
-    found = {}
+    differences = {}
     for subset in subsets:
         chosen = categories == subset
-        found[subset] = paired_difference(rows[COPY][chosen], rows[system][chosen], groups[chosen])
-    adjusted = holm([one.p for one in found.values()])
+        differences[subset] = paired_difference(rows[COPY][chosen], rows[system][chosen], groups[chosen])
+    adjusted = holm([one.p for one in differences.values()])
     entries = {}
-    for (subset, one), p in zip(found.items(), adjusted, strict=True):
+    for (subset, one), p in zip(differences.items(), adjusted, strict=True):
         entries[f"l1_{subset}"] = one.entry(f"{system}, {subset} (L1 saved)", COPY) | {"p": p, "p_unadjusted": one.p}
         del entries[f"l1_{subset}"]["relative"]  # to the system's own L1: no share that anybody asks for
     return entries
@@ -234,8 +234,8 @@ def _reason(transition: Transition, item: ItemResult) -> str:
 
 
 def _reasons(transitions: Sequence[Transition], results: Sequence[ItemResult]) -> dict[str, int]:
-    found = (_reason(t, item) for t, item in zip(transitions, results, strict=True))
-    return reason_counts(reason for reason in found if reason)
+    reasons = (_reason(t, item) for t, item in zip(transitions, results, strict=True))
+    return reason_counts(reason for reason in reasons if reason)
 
 
 def _records(

@@ -34,16 +34,16 @@ def item_values(
     """
     if selector == "greedy":
         return np.array([getattr(item.greedy, measure) for item in items], dtype=np.float64)
-    found = np.full(len(items), np.nan)
+    values = np.full(len(items), np.nan)
     for size in {len(item.pool) for item in items} - {0}:
         rows = [i for i, item in enumerate(items) if len(item.pool) == size]
         values_IN = _table([items[i] for i in rows], lambda frame: float(getattr(frame, measure)))
         if selector == "random":
-            found[rows] = values_IN.mean(1)
+            values[rows] = values_IN.mean(1)
         elif k <= size:
             scores_IN = _table([items[i] for i in rows], lambda frame: _selector_score(frame, selector))
-            found[rows] = (best_of_k(scores_IN, k) * values_IN).sum(1)
-    return found
+            values[rows] = (best_of_k(scores_IN, k) * values_IN).sum(1)
+    return values
 
 
 def best_of_k(scores_IN: Values, k: int) -> Values:
@@ -74,14 +74,14 @@ def estimate(items: Sequence[ItemResult], selector: str = "greedy", k: int = 1) 
     """`{"score", "es", "me", "ci95", "n", "n_unscored", "copy_rate"}`; the interval is that of the score."""
     scores = item_values(items, selector, k, "score")
     groups = [item.group for item in items]
-    found = mean_interval(scores, groups if len(set(groups)) < len(groups) else None)
+    interval = mean_interval(scores, groups if len(set(groups)) < len(groups) else None)
     return {
-        "score": found.mean,
+        "score": interval.mean,
         "es": _mean(item_values(items, selector, k, "es")),
         "me": _mean(item_values(items, selector, k, "me")),
-        "ci95": found.ci95,
-        "n": found.n,
-        "n_unscored": found.n_unscored,
+        "ci95": interval.ci95,
+        "n": interval.n,
+        "n_unscored": interval.n_unscored,
         "copy_rate": _mean(item_values(items, selector, k, "copy")),
     }
 
@@ -142,9 +142,9 @@ def compare(
     if [item.id for item in a] != [item.id for item in b]:
         raise ValueError(f"{names[0]} and {names[1]} were not measured on the same items.")
     groups = [item.group for item in a]
-    found = paired_difference(
+    difference = paired_difference(
         item_values(a, selectors[0], ks[0]),
         item_values(b, selectors[1], ks[1]),
         groups if len(set(groups)) < len(groups) else None,
     )
-    return found.entry(*names)
+    return difference.entry(*names)

@@ -53,8 +53,8 @@ def _stem(word: str) -> str:
 @functools.cache
 def rouge(text: str, truth: str) -> tuple[float, float]:
     """F1 of ROUGE-1 and ROUGE-L with Porter stemming, as the authors of arXiv 2602.06130 compute them."""
-    found = _rouge().score(truth, text)
-    return found["rouge1"].fmeasure, found["rougeL"].fmeasure
+    scores = _rouge().score(truth, text)
+    return scores["rouge1"].fmeasure, scores["rougeL"].fmeasure
 
 
 def bleu(texts: Sequence[str], truths: Sequence[str]) -> JsonObject:
@@ -108,12 +108,12 @@ def _plain(text: str) -> list[str]:
 def compare_texts(texts: Sequence[str | None], truths: Sequence[str], groups: Sequence[str]) -> JsonObject:
     """`{measure: {"value", "ci95", "n", "n_unscored"}, "bleu": {...}}`; None is an action that could not be written."""
     rows = [None if text is None else agreement(text, truth) for text, truth in zip(texts, truths, strict=True)]
-    found: JsonObject = {}
+    results: JsonObject = {}
     for measure in MEASURES:
         values = [np.nan if row is None else row[measure] for row in rows]
-        found[measure] = mean_interval(values, groups).entry("value")
+        results[measure] = mean_interval(values, groups).entry("value")
     written = [(text, truth) for text, truth in zip(texts, truths, strict=True) if text is not None]
-    return found | {"bleu": bleu(*zip(*written, strict=True)) if written else {"bleu": np.nan, "n": 0}}
+    return results | {"bleu": bleu(*zip(*written, strict=True)) if written else {"bleu": np.nan, "n": 0}}
 
 
 def constant_texts(truths: Sequence[str], subsets: Sequence[str]) -> list[str]:
@@ -156,7 +156,7 @@ def floors(truths: Sequence[str], subsets: Sequence[str], groups: Sequence[str])
 
 
 def _by_subset(truths: Sequence[str], subsets: Sequence[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    by_subset: dict[str, list[str]] = {}
     for truth, subset in zip(truths, subsets, strict=True):
-        found.setdefault(subset, []).append(truth)
-    return found
+        by_subset.setdefault(subset, []).append(truth)
+    return by_subset

@@ -27,14 +27,14 @@ def fetch(name: str, out: Path | None) -> tuple[list[str], list[str]]:
 
 def missing_data(recipe: TrainRecipe) -> list[str]:
     """Folders of transitions that are not there, and where their rows come from."""
-    found = [
+    missing = [
         f"{source.path}: {source.origin or 'labelled transitions'}"
         for source in recipe.data.train
         if not any(source.path.glob("*.parquet"))
     ]
     if recipe.data.val is not None and not any(recipe.data.val.glob("*.parquet")):
-        found.append(f"{recipe.data.val}: transitions to measure on")
-    return found
+        missing.append(f"{recipe.data.val}: transitions to measure on")
+    return missing
 
 
 def missing_weights(recipe: TrainRecipe) -> list[str]:

@@ -248,12 +248,12 @@ def _check_deepspeed(file: Path) -> None:
     Nothing has been trained with DeepSpeed yet: its way of saving and of continuing is `transformers`' own.
     """
     try:
-        found = json.loads(file.read_text())
+        settings = json.loads(file.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{file} is not JSON: {error}.") from None
-    if not isinstance(found, dict) or found.get("zero_optimization", {}).get("stage") not in (1, 2):
+    if not isinstance(settings, dict) or settings.get("zero_optimization", {}).get("stage") not in (1, 2):
         raise ValueError(f"{file} must set zero_optimization.stage to 1 or 2; to spread weights, use fsdp.")
-    if "optimizer" in found or "scheduler" in found:
+    if "optimizer" in settings or "scheduler" in settings:
         raise ValueError(f"{file} names an optimizer or a scheduler: the recipe does that.")
     if importlib.util.find_spec("deepspeed") is None:
         raise ImportError("deepspeed needs DeepSpeed: pip install deepspeed")

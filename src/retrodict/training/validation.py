@@ -17,11 +17,11 @@ CHUNK = 128  # transitions whose images are decoded at a time
 
 def validate(model: UnifiedModel, direction: Direction, transitions: Sequence[Transition]) -> JsonObject:
     """Negative log-likelihood in nats: `{"nll": {"mean", "ci95", "n", "n_unscored"}, "nll_per_token": {the same}}`."""
-    found = log_likelihoods(model, direction, transitions)
+    logprobs = log_likelihoods(model, direction, transitions)
     groups = [t.cluster for t in transitions]
     return {
-        "nll": mean_interval([-logprob.sum for logprob in found], groups).entry("mean"),
-        "nll_per_token": mean_interval([-logprob.mean for logprob in found], groups).entry("mean"),
+        "nll": mean_interval([-logprob.sum for logprob in logprobs], groups).entry("mean"),
+        "nll_per_token": mean_interval([-logprob.mean for logprob in logprobs], groups).entry("mean"),
     }
 
 

@@ -103,12 +103,12 @@ def folder_clips(videos: str | Path | Sequence[str | Path]) -> list[ClipRef]:
     if not roots:
         raise ValueError("No video was given: name video files or folders.")
     # A file that is reached twice is one clip, known by the first way to it.
-    found = [(root, path) for path, root in reversed(list({p: r for r in reversed(roots) for p in _videos(r)}.items()))]
-    names = [_name(root, path) for root, path in found]
+    files = [(root, path) for path, root in reversed(list({p: r for r in reversed(roots) for p in _videos(r)}.items()))]
+    names = [_name(root, path) for root, path in files]
     repeated = {name for name, count in Counter(names).items() if count > 1}
     refs = [
         ClipRef(path=path, name=_long_name(path) if name in repeated else name, category=_category(root, path))
-        for (root, path), name in zip(found, names, strict=True)
+        for (root, path), name in zip(files, names, strict=True)
     ]
     return sorted({ref.name: ref for ref in refs}.values(), key=lambda ref: ref.name)
 

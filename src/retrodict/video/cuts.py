@@ -119,11 +119,11 @@ def shots(
 
 def find_flashes(like: NDArray[np.float64], contrast: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which blank frames are of a flash: at most `FLASH` in a row, and the image after them is that before them."""
-    found = np.zeros(len(like), bool)
+    flash = np.zeros(len(like), bool)
     edges = np.diff(np.concatenate([[False], contrast < BLANK, [False]]).astype(int))
     for first, end in zip(np.flatnonzero(edges > 0), np.flatnonzero(edges < 0), strict=True):
-        found[first:end] = first > 0 and end < len(like) and end - first <= FLASH and like[end] >= _CUT
-    return found
+        flash[first:end] = first > 0 and end < len(like) and end - first <= FLASH and like[end] >= _CUT
+    return flash
 
 
 def find_cuts(like: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -132,9 +132,9 @@ def find_cuts(like: NDArray[np.float64]) -> NDArray[np.bool_]:
     padded = np.pad(like, _NEIGHBOURS, constant_values=1.0)
     around = np.lib.stride_tricks.sliding_window_view(padded, 2 * _NEIGHBOURS + 1)
     calm = np.delete(around, _NEIGHBOURS, axis=1).min(axis=1) > _CALM
-    found: NDArray[np.bool_] = cut | (calm & (like < _LONE_CUT))
-    found[:1] = False
-    return found
+    starts: NDArray[np.bool_] = cut | (calm & (like < _LONE_CUT))
+    starts[:1] = False
+    return starts
 
 
 def find_fades(contrast: NDArray[np.float64]) -> NDArray[np.bool_]:

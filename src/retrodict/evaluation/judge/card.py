@@ -80,12 +80,12 @@ def make_card(
 
 
 def _why(differences: JsonObject, trusted: bool) -> str:
-    found = differences[COPY]
-    low, high = found["ci95"]
+    over_copy = differences[COPY]
+    low, high = over_copy["ci95"]
     if math.isnan(low):
-        return f"only {found['n']} items have a score for both the ground truth and the copy"
-    interval = f"95 % interval {low:.2f} to {high:.2f}, n = {found['n']}, p = {found['p']:.3f}"
-    says = f"ground truth - copy = {found['difference']:.2f} ({interval})"
+        return f"only {over_copy['n']} items have a score for both the ground truth and the copy"
+    interval = f"95 % interval {low:.2f} to {high:.2f}, n = {over_copy['n']}, p = {over_copy['p']:.3f}"
+    says = f"ground truth - copy = {over_copy['difference']:.2f} ({interval})"
     return f"it tells the ground truth from a copy: {says}" if trusted else f"it does not tell them apart: {says}"
 
 

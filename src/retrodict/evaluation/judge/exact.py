@@ -28,12 +28,12 @@ class ExactJudge:
         return {"kind": "exact", "model": f"{self._world.name} state", "prompt": None}
 
     def score(self, questions: Sequence[Question], progress: Progress | None = None) -> list[Verdict]:
-        found = []
+        verdicts = []
         for i, question in enumerate(questions):
-            found.append(self._score(question))
+            verdicts.append(self._score(question))
             if progress is not None:
                 progress.advance(i + 1, len(questions))
-        return found
+        return verdicts
 
     def _score(self, question: Question) -> Verdict:
         if question.prediction is None:

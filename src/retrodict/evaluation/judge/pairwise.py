@@ -82,12 +82,12 @@ class PairJudge(Chat):
         if not both:
             missing = any(question.prediction is None for question in pair)
             return Preference(reason="missing", detail="no picture") if missing else Preference(0.5)
-        found = [read_choice(self.reply(request)) for request in both]
+        answers = [read_choice(self.reply(request)) for request in both]
         keys = tuple(request.key for request in both)
-        for choice in found:
+        for choice in answers:
             if isinstance(choice, Failure):
                 return Preference(reason=choice.reason, detail=choice.detail, asked=True, answers=keys)
-        choices = tuple(str(choice) for choice in found)
+        choices = tuple(str(choice) for choice in answers)
         # The second question has the order reversed.
         outcome = _WORTH[choices[0]] if _WORTH[choices[0]] == 1 - _WORTH[choices[1]] else 0.5
         return Preference(outcome, choices=choices, asked=True, answers=keys)
@@ -122,15 +122,15 @@ def make_pair_card(
     return {"items": len(items), "rows": {f"{TRUTH} - {COPY}": entry}, "trusted": trusted, "why": why}
 
 
-def summarise(found: Sequence[Preference], items: Sequence[Transition]) -> JsonObject:
+def summarise(preferences: Sequence[Preference], items: Sequence[Transition]) -> JsonObject:
     """`share` of wins, ties counting half, with its interval; `p` is against one half.
 
     `consistent` is the share of asked pairs whose two answers agree, `first` how often the first image was named
     among answers that named one: near one half where the order does not matter.
     """
-    outcomes = [p.outcome for p in found]
+    outcomes = [p.outcome for p in preferences]
     estimate = mean_interval(outcomes, groups(items))
-    answered = [p for p in found if p.choices]
+    answered = [p for p in preferences if p.choices]
     named = Counter(choice for p in answered for choice in p.choices)
     decided = named["first"] + named["second"]
     return {
@@ -138,10 +138,10 @@ def summarise(found: Sequence[Preference], items: Sequence[Transition]) -> JsonO
         "ci95": estimate.ci95,
         "p": paired_difference(outcomes, [0.5] * len(outcomes), groups(items)).p,
         "n": estimate.n,
-        "n_total": len(found),
+        "n_total": len(preferences),
         "n_unscored": estimate.n_unscored,
-        "unscored": dict(sorted(Counter(p.reason for p in found if math.isnan(p.outcome)).items())),
-        "same_picture": sum(not p.asked and not p.reason for p in found),
+        "unscored": dict(sorted(Counter(p.reason for p in preferences if math.isnan(p.outcome)).items())),
+        "same_picture": sum(not p.asked and not p.reason for p in preferences),
         "consistent": sum(p.consistent for p in answered) / len(answered) if answered else math.nan,
         "first": named["first"] / decided if decided else math.nan,
     }
@@ -155,11 +155,11 @@ def tournament(
     `wins[a][b]` is the share of items where a beats b; `wins[b][a]` is the rest of it, and a row ties with itself.
     """
     matches = list(combinations(rows, 2))
-    found = iter(judge.prefer([pair for a, b in matches for pair in pairs_of(a, b)], progress))
+    answered = iter(judge.prefer([pair for a, b in matches for pair in pairs_of(a, b)], progress))
     wins: dict[str, dict[str, float]] = {row.name: {row.name: 0.5} for row in rows}
     entries, records = {}, []
     for a, b in matches:
-        preferences = [next(found) for _ in items]
+        preferences = [next(answered) for _ in items]
         entry = summarise(preferences, items)
         entries[f"{a.name} - {b.name}"] = {"a": a.name, "b": b.name, **entry}
         wins[a.name][b.name], wins[b.name][a.name] = entry["share"], 1 - entry["share"]
@@ -167,16 +167,16 @@ def tournament(
     return {"pairs": entries, "wins": wins}, records
 
 
-def _record(a: str, b: str, item: Transition, found: Preference) -> JsonObject:
+def _record(a: str, b: str, item: Transition, preference: Preference) -> JsonObject:
     metadata: JsonMapping = {"id": item.id, "class": item.category, "group": item.cluster}
     return {
         "a": a,
         "b": b,
         **metadata,
         "action": item.action,
-        "outcome": None if math.isnan(found.outcome) else found.outcome,
-        "choices": list(found.choices),
-        "reason": found.reason,
-        "detail": found.detail,
-        "answers": list(found.answers),
+        "outcome": None if math.isnan(preference.outcome) else preference.outcome,
+        "choices": list(preference.choices),
+        "reason": preference.reason,
+        "detail": preference.detail,
+        "answers": list(preference.answers),
     }

@@ -12,12 +12,12 @@ from retrodict.evaluation.judge.protocol import TOP
 
 def read_scores(reply: Reply) -> tuple[float, float] | Failure:
     """The two scores of an answer."""
-    found = read_answer(reply, "score")
-    if isinstance(found, Failure):
-        return found
-    numbers = found if isinstance(found, list) else []
+    value = read_answer(reply, "score")
+    if isinstance(value, Failure):
+        return value
+    numbers = value if isinstance(value, list) else []
     if len(numbers) != 2 or not all(_is_number(n) for n in numbers):
-        return Failure("parse", f"score is not two numbers: {shorten(json.dumps(found, default=str))}")
+        return Failure("parse", f"score is not two numbers: {shorten(json.dumps(value, default=str))}")
     if not all(0 <= n <= TOP for n in numbers):
         return Failure("range", shorten(f"score outside 0 to 10: {numbers[0]}, {numbers[1]}"))
     return float(numbers[0]), float(numbers[1])
@@ -25,12 +25,12 @@ def read_scores(reply: Reply) -> tuple[float, float] | Failure:
 
 def read_choice(reply: Reply) -> str | Failure:
     """Which of two is better: first, second, or tie."""
-    found = read_answer(reply, "choice")
-    if isinstance(found, Failure):
-        return found
-    if found not in ("first", "second", "tie"):
-        return Failure("parse", f"choice is not first, second or tie: {shorten(json.dumps(found, default=str))}")
-    return str(found)
+    value = read_answer(reply, "choice")
+    if isinstance(value, Failure):
+        return value
+    if value not in ("first", "second", "tie"):
+        return Failure("parse", f"choice is not first, second or tie: {shorten(json.dumps(value, default=str))}")
+    return str(value)
 
 
 def _is_number(value: Any) -> bool:

@@ -36,8 +36,8 @@ def read_rows(run: Path, items: Sequence[Transition], frames: Frames = "best") -
     rows = [_row(COPY, COPY, items, [(GREEDY, t.source) for t in items])]
     for path in sorted((run / "predictions").glob("*.parquet")):
         if path.stem != COPY:
-            found = {item.id: item for item in read_predictions(path)}
-            rows += _system(path.stem, [found.get(t.id) for t in items], items, frames)
+            predicted = {item.id: item for item in read_predictions(path)}
+            rows += _system(path.stem, [predicted.get(t.id) for t in items], items, frames)
     return rows
 
 
@@ -75,10 +75,10 @@ def with_scores(
     """The run's pools with a judge's scores in place of the run's own: `scores` holds verdicts by candidate."""
     from dataclasses import replace
 
-    found = {item.id: item for item in read_predictions(run / "predictions" / f"{system}.parquet")}
+    predicted = {item.id: item for item in read_predictions(run / "predictions" / f"{system}.parquet")}
     results = []
     for i, item in enumerate(items):
-        result = found.get(item.id)
+        result = predicted.get(item.id)
         if result is None:
             continue
 

@@ -30,18 +30,18 @@ def estimate(verdicts: Sequence[Verdict], items: Sequence[Transition]) -> JsonOb
 def _estimate(verdicts: Sequence[Verdict], items: Sequence[Transition]) -> JsonObject:
     """`bounds`: the mean if every unscored item were worth 0, and if it were worth 10."""
     scores = [v.score for v in verdicts]
-    found = mean_interval(scores, groups(items))
+    estimate = mean_interval(scores, groups(items))
     total = len(scores)
-    known = 0.0 if found.n == 0 else found.mean * found.n
+    known = 0.0 if estimate.n == 0 else estimate.mean * estimate.n
     return {
-        "score": found.mean,
+        "score": estimate.mean,
         "es": _mean([v.es for v in verdicts]),
         "me": _mean([v.me for v in verdicts]),
-        "ci95": found.ci95,
-        "n": found.n,
+        "ci95": estimate.ci95,
+        "n": estimate.n,
         "n_total": total,
-        "n_unscored": found.n_unscored,
-        "bounds": [known / total, (known + TOP * found.n_unscored) / total] if total else [math.nan, math.nan],
+        "n_unscored": estimate.n_unscored,
+        "bounds": [known / total, (known + TOP * estimate.n_unscored) / total] if total else [math.nan, math.nan],
         "unscored": dict(sorted(Counter(v.reason for v in verdicts if math.isnan(v.score)).items())),
         "answers": {"scored": sum(v.scored for v in verdicts), "asked": sum(v.repeats for v in verdicts)},
     }
@@ -56,8 +56,8 @@ def compare(
 
 def groups(items: Sequence[Transition]) -> list[str] | None:
     """Clusters for the intervals, or None where every item is its own."""
-    found = [t.cluster for t in items]
-    return found if len(set(found)) < len(found) else None
+    clusters = [t.cluster for t in items]
+    return clusters if len(set(clusters)) < len(clusters) else None
 
 
 def _mean(values: Sequence[float]) -> float:

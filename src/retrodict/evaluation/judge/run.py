@@ -114,8 +114,8 @@ def _first_failure(judge: Judge | PairJudge) -> str:
 
 def _judge(judge: Judge, rows: Sequence[Row], progress: Progress) -> dict[str, list[Verdict]]:
     """All rows in one go, so that an image that stands in several of them is asked about once."""
-    found = iter(judge.score([q for row in rows for q in row.questions], progress))
-    return {row.name: [next(found) for _ in row.questions] for row in rows}
+    verdicts = iter(judge.score([q for row in rows for q in row.questions], progress))
+    return {row.name: [next(verdicts) for _ in row.questions] for row in rows}
 
 
 def comparisons(
@@ -158,7 +158,7 @@ def _finish(run: Path, name: str, measured: JsonObject, lines: Sequence[JsonMapp
     return measured
 
 
-def _line(row: str, candidate: int | None, item: Transition, found: Verdict) -> JsonObject:
+def _line(row: str, candidate: int | None, item: Transition, verdict: Verdict) -> JsonObject:
     def number(value: float) -> float | None:
         return None if math.isnan(value) else value
 
@@ -169,11 +169,11 @@ def _line(row: str, candidate: int | None, item: Transition, found: Verdict) -> 
         "class": item.category,
         "group": item.cluster,
         "action": item.action,
-        "es": number(found.es),
-        "me": number(found.me),
-        "score": number(found.score),
-        "reason": found.reason,
-        "detail": found.detail,
-        "replies": list(found.replies),
-        "answers": list(found.answers),
+        "es": number(verdict.es),
+        "me": number(verdict.me),
+        "score": number(verdict.score),
+        "reason": verdict.reason,
+        "detail": verdict.detail,
+        "replies": list(verdict.replies),
+        "answers": list(verdict.answers),
     }

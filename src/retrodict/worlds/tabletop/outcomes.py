@@ -31,15 +31,15 @@ def actions(state: State) -> list[Action]:
 
 def true_action(source: State, target: State) -> Action | None:
     """The one action that leads from `source` to `target`; None when no action does, or more than one."""
-    found = None
+    explanation = None
     # Every valid action changes the thing it names, so only actions on things that changed can explain the pair.
     for action in candidates(source, changed_colours(source, target)):
         outcome = apply(source, action)
         if outcome is not None and same_scene(outcome, target):
-            if found is not None:
+            if explanation is not None:
                 return None
-            found = action
-    return found
+            explanation = action
+    return explanation
 
 
 def candidates(state: State, colours: set[str]) -> Iterator[Action]:

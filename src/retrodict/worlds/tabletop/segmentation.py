@@ -39,17 +39,17 @@ def parse_continuous(image: Floats) -> State:
     empty = np.asarray(backdrop(shelf), dtype=np.float32)
     colours = _colours(image, np.abs(image - empty).sum(-1) > _NEAR)
     counts = np.bincount(colours.reshape(-1), minlength=len(COLOURS) + 1)
-    found: list[Thing] = []
+    things: list[Thing] = []
     for index, colour in enumerate(COLOURS):
         if counts[index] >= _FEWEST_PIXELS:
             near = colours == index
             own = near | (colours == _NO_COLOUR)
-            found += _find(_Views(image, empty, own), near, colour)
-    return State.of((_refined(image, shelf, found, thing) for thing in found), shelf, "continuous")
+            things += _find(_Views(image, empty, own), near, colour)
+    return State.of((_refined(image, shelf, things, thing) for thing in things), shelf, "continuous")
 
 
-def _refined(image: Floats, shelf: tuple[int, ...], found: list[Thing], thing: Thing) -> Thing:
-    others = np.asarray(paint((t for t in found if t is not thing), shelf), dtype=np.float32)
+def _refined(image: Floats, shelf: tuple[int, ...], things: list[Thing], thing: Thing) -> Thing:
+    others = np.asarray(paint((t for t in things if t is not thing), shelf), dtype=np.float32)
     left, top = corner(thing)
     everywhere = np.ones((PIXELS, PIXELS), dtype=np.bool_)
     return _fit(_Views(image, others, everywhere), thing.colour, top, left, reach=4)

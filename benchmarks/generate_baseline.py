@@ -77,7 +77,7 @@ class Baseline:
         made = self.generator.generate(ids_1T, attention_mask=torch.ones_like(ids_1T), **options)
         return made[:, prefix:].numpy()
 
-    def pictures(self, source_L: IntArray, action: str, n: int, *, greedy: bool = False, **options: Any) -> IntArray:
+    def images(self, source_L: IntArray, action: str, n: int, *, greedy: bool = False, **options: Any) -> IntArray:
         """Codes [n, L] of one `generate` call."""
         family = self.family
         sequence = build(family, "forward", source_L=source_L, target_L=np.zeros_like(source_L), action=action)
@@ -117,7 +117,7 @@ def published(forward: Baseline, inverse: Baseline, source_L: IntArray, action: 
     """The best of n candidates, made and scored one by one through pixels."""
     found = []
     for _ in range(n):
-        codes_1L = forward.pictures(source_L, action, 1)
+        codes_1L = forward.images(source_L, action, 1)
         seen_1L = inverse.family.encode(forward.family.decode(codes_1L)).codes_NL
         found.append((inverse.scores(source_L, [seen_1L[0]], action)[0], codes_1L[0]))
     return max(found, key=lambda pair: pair[0])[1]
@@ -125,7 +125,7 @@ def published(forward: Baseline, inverse: Baseline, source_L: IntArray, action: 
 
 def batched(forward: Baseline, inverse: Baseline, source_L: IntArray, action: str, n: int, **options: Any) -> IntArray:
     """The best of n candidates, made in one call and scored in one batch."""
-    codes_NL = forward.pictures(source_L, action, n, **options)
+    codes_NL = forward.images(source_L, action, n, **options)
     forward.family.decode(codes_NL)
     scores = inverse.scores(source_L, list(codes_NL), action)
     return codes_NL[int(np.argmax(scores))]

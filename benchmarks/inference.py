@@ -1,11 +1,11 @@
-"""Verified best-of-N and annotation: ours beside `transformers.generate`, in one process on the same weights.
+"""Verified best-of-N and annotation: ours against `transformers.generate`, in one process on the same weights.
 
     python benchmarks/inference.py                          # the shipped small model on a CPU, a few minutes
     python benchmarks/inference.py --model demo --rounds 3  # another folder with a forward and an inverse model
     python benchmarks/inference.py --gpu                    # 7B sizes with random weights: see gpu/decode.py
 
 Each round times every way on the same prompts, one after the other; ratios are taken within a round, and the median and
-the extremes over rounds are printed. Greedy pictures and captions must be equal before anything is timed.
+the extremes over rounds are printed. Greedy images and captions must be equal before anything is timed.
 """
 
 from __future__ import annotations
@@ -129,11 +129,11 @@ def _check(forward: UnifiedModel, inverse: UnifiedModel, theirs_f: Baseline, the
     codes_PNL, _ = sample_images(forward.family, made.sources_PL, made.actions, 1, 0, Sampling(0))
     written = inverse.explain_codes(made.sources_PL, made.targets_PL)
     for i, action in enumerate(made.actions):
-        theirs_1L = theirs_f.pictures(made.sources_PL[i], action, 1, greedy=True)
-        assert theirs_1L[0].tolist() == codes_PNL[i, 0].tolist(), f"greedy pictures differ for '{action}'"
+        theirs_1L = theirs_f.images(made.sources_PL[i], action, 1, greedy=True)
+        assert theirs_1L[0].tolist() == codes_PNL[i, 0].tolist(), f"greedy images differ for '{action}'"
         caption = theirs_i.caption(made.sources_PL[i], made.targets_PL[i])
         assert caption == written[i].action, f"captions differ: '{caption}' and '{written[i].action}'"
-    print("greedy pictures and captions are those of transformers.generate", flush=True)
+    print("greedy images and captions are those of transformers.generate", flush=True)
 
 
 def _round(
@@ -162,7 +162,7 @@ def _round(
         "ours one": _each(sizes.prompts, lambda i: forward.sample(made.sources[i : i + 1], action[i : i + 1], 1, 0)),
         "ours verified": _each(sizes.prompts, lambda i: verified(i, i + 1)),
         "ours verified, in flight": _each(1, lambda i: verified(0, sizes.in_flight)) / sizes.in_flight,
-        "generate one": _each(sizes.prompts, lambda i: theirs_f.pictures(source[i], action[i], 1)),
+        "generate one": _each(sizes.prompts, lambda i: theirs_f.images(source[i], action[i], 1)),
         "transformers": _each(sizes.prompts, lambda i: batched(theirs_f, theirs_i, source[i], action[i], K)),
         "published": _each(
             max(1, sizes.prompts // 2), lambda i: published(theirs_f, theirs_i, source[i], action[i], K)

@@ -7,7 +7,7 @@ All numbers are ratios within one run on the same files, so they hold on a busy 
 speed      CPU time of `mine` over decoding alone, and of full-size Farneback with the paper's greedy rule over `mine`
 scale      clips/s of two worker processes over one
 cuts       known cuts found, false alarms per 1,000 frames, and the same on shots joined by lot
-dissolves  pairs across dissolves of 12 to 50 frames, drawn between shots joined by lot
+dissolves  pairs across dissolves of 12 to 50 frames, rendered between shots joined at random
 sharpness  Laplacian variance of picked frames over the clip's median frame, for `mine` and for the paper's rule
 
 Everything is one thread per process. Baselines use PyAV, OpenCV and NumPy only.
@@ -155,25 +155,25 @@ def cuts(clips: list[Path], joins: int = 60) -> None:
 
 
 def joined_cuts(clips: list[Path], joins: int) -> None:
-    """Shots of 24 frames of different clips, drawn by lot and joined, plain and under bars, and encoded anew."""
+    """Shots of 24 frames of different clips, chosen at random and joined, plain and under bars, and encoded anew."""
     rng = random.Random(0)
     shots = {}
     for path in clips:
         if path.name not in KNOWN_CUTS and not path.name.startswith("edge_"):
-            pictures = [f.reformat(320, 240, "rgb24").to_ndarray() for part in packets(path) for f in part]
-            shots[path.name] = [pictures[i : i + 24] for i in range(0, len(pictures) - 24, 24)]
+            images = [f.reformat(320, 240, "rgb24").to_ndarray() for part in packets(path) for f in part]
+            shots[path.name] = [images[i : i + 24] for i in range(0, len(images) - 24, 24)]
     for bars in (False, True):
         missed = false = 0
         for _ in range(joins // 6):
             # One clip of a scene each: two clips filmed from the same tripod would join without a cut to be seen.
             scenes = {"asl" if name.startswith("asl") else name: name for name in shots}
             names = rng.sample(sorted(scenes.values()), 7)
-            pictures = [p for name in names for p in rng.choice(shots[name])]
+            images = [p for name in names for p in rng.choice(shots[name])]
             if bars:
-                pictures = [np.pad(p[36:-36], ((36, 36), (0, 0), (0, 0))) for p in pictures]
+                images = [np.pad(p[36:-36], ((36, 36), (0, 0), (0, 0))) for p in images]
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder, "joined.mp4")
-                encode(path, pictures)
+                encode(path, images)
                 marked = set(process_clip(ClipRef(path=path, name="joined"), MineConfig(frames=False)).cuts)
             true = set(range(24, 24 * 7, 24))
             missed += len(true - marked)
@@ -192,27 +192,27 @@ def dissolves(clips: list[Path], repeats: int = 6) -> None:
     shots = {}
     for path in clips:
         if path.name not in KNOWN_CUTS and not path.name.startswith("edge_"):
-            pictures = [f.reformat(320, 240, "rgb24").to_ndarray() for part in packets(path) for f in part]
-            if len(pictures) >= 90:
-                shots["asl" if path.name.startswith("asl") else path.name] = pictures
+            images = [f.reformat(320, 240, "rgb24").to_ndarray() for part in packets(path) for f in part]
+            if len(images) >= 90:
+                shots["asl" if path.name.startswith("asl") else path.name] = images
     across = pairs = unlike = 0
     for length in (12, 25, 38, 50):
         for _ in range(repeats):
-            pictures, middles = [], []
+            images, middles = [], []
             for name in rng.sample(sorted(shots), 4):
                 count = rng.randint(65, 90)
                 begin = rng.randint(0, len(shots[name]) - count)
                 shot = shots[name][begin : begin + count]
-                if pictures:
-                    middles.append(len(pictures) - length / 2)
-                    for i, (before, after) in enumerate(zip(pictures[-length:], shot[:length], strict=True)):
+                if images:
+                    middles.append(len(images) - length / 2)
+                    for i, (before, after) in enumerate(zip(images[-length:], shot[:length], strict=True)):
                         share = (i + 1) / (length + 1)
                         mixed = cv2.addWeighted(before, 1 - share, after, share, 0)
-                        pictures[len(pictures) - length + i] = mixed
+                        images[len(images) - length + i] = mixed
                     shot = shot[length:]
-                pictures += shot
+                images += shot
             with tempfile.TemporaryDirectory() as folder:
-                encode(Path(folder, "joined.mp4"), pictures)
+                encode(Path(folder, "joined.mp4"), images)
                 found = process_clip(ClipRef(path=Path(folder, "joined.mp4"), name="joined"), MineConfig(frames=False))
             picks = [keyframe.index for keyframe in found.keyframes]
             # Across: more than half of the dissolve lies between them.
@@ -224,13 +224,13 @@ def dissolves(clips: list[Path], repeats: int = 6) -> None:
     say("dissolves", "  pairs dropped as their frames have nothing in common", unlike)
 
 
-def encode(path: Path, pictures: list[np.ndarray]) -> None:
+def encode(path: Path, images: list[np.ndarray]) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25)
-        stream.height, stream.width = pictures[0].shape[:2]
+        stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt, stream.options = "yuv420p", {"preset": "veryfast"}
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
 
 

@@ -5,7 +5,7 @@
 kill    200 copies of small clips; the whole run, or one worker, is killed with -9 at 20 random moments, run after run;
         then the run is finished and its output compared with that of a run nobody disturbed, byte by byte
 broken  300 mutated copies of the clips: bytes flipped or zeroed, cut off, emptied, texts under video names
-memory  peak memory of mining one minute and one hour of the same drawn video
+memory  peak memory of mining one minute and one hour of the same rendered video
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 def memory() -> None:
     with tempfile.TemporaryDirectory() as folder:
         minute = Path(folder, "minute.mp4")
-        draw(minute, 60 * 25)
+        render(minute, 60 * 25)
         for name, minutes in (("one minute", 1), ("one hour", 60)):
             path = Path(folder, f"{minutes}.mkv")
             repeat(minute, path, minutes)
@@ -131,7 +131,7 @@ def memory() -> None:
             say("memory", f"peak of {name}, {frames} frames of 320 x 240", f"{peak} MiB")
 
 
-def draw(path: Path, frames: int) -> None:
+def render(path: Path, frames: int) -> None:
     """A texture that drifts at a changing speed."""
     texture = np.kron(np.random.default_rng(0).integers(0, 255, (40, 60)), np.ones((12, 12))).astype(np.uint8)
     with av.open(str(path), "w") as container:

@@ -1,4 +1,4 @@
-"""Long rollouts on *tabletop*: is handing on image codes better than handing on pictures?
+"""Long rollouts on *tabletop*: is handing on image tokens better than handing on images?
 
     python benchmarks/rollouts.py                    # the shipped small model
     python benchmarks/rollouts.py --model demo       # a finished demo's models
@@ -48,7 +48,7 @@ def main() -> None:
     for seed in range(arguments.rollouts):
         scenes, texts = _story(seed, arguments.steps)
         for name, found in right.items():
-            source = tabletop.draw(scenes[0])
+            source = tabletop.render(scenes[0])
             steps = rollout(forward, verifier, source, texts, n=arguments.n, seed=seed, reencode=name == "pictures")
             found.append([_shows(step.image, scene) for step, scene in zip(steps, scenes[1:], strict=True)])
             if name == "codes":

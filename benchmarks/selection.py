@@ -119,13 +119,13 @@ def _adaptive(pools: Pools) -> list[dict[str, Any]]:
             dev = (scores_IBN[calibration].reshape(-1, MOST), values_IBN[calibration].reshape(-1, MOST))
             stop_at = calibrate(*dev, loss=loss)
             flat = (scores_IBN[measured].reshape(-1, MOST), values_IBN[measured].reshape(-1, MOST))
-            drawn = float(sampled_until(flat[0], stop_at).mean())
+            sampled = float(sampled_until(flat[0], stop_at).mean())
             value_I = adaptive_values(*flat, stop_at).reshape(-1, POOL // MOST).mean(1)
-            plain_I = _plain(pools, name, drawn)[measured]
+            plain_I = _plain(pools, name, sampled)[measured]
             best_I = _plain(pools, name, MOST)[measured]
-            settings = {"selector": name, "loss allowed": loss, "mean N": round(drawn, 2)}
+            settings = {"selector": name, "loss allowed": loss, "mean N": round(sampled, 2)}
             means = {"value": round(float(value_I.mean()), 4)}
-            rows.append({**settings, "against": f"best of {drawn:.2f}", **means, **_paired(value_I, plain_I)})
+            rows.append({**settings, "against": f"best of {sampled:.2f}", **means, **_paired(value_I, plain_I)})
             rows.append({**settings, "against": f"best of {MOST}", **means, **_paired(value_I, best_I)})
     return rows
 

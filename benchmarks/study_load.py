@@ -37,7 +37,7 @@ Click = tuple[int, int, int, str | None, str | None, bool]  # rater, position, r
 
 
 def make_study(folder: Path, items: int, raters: int) -> Path:
-    """Four folders of random pictures, and a benchmark of `items` items to go with them."""
+    """Four folders of random images, and a benchmark of `items` items to go with them."""
     rng = np.random.default_rng(0)
     bench = folder / "bench"
     (bench / "images").mkdir(parents=True)

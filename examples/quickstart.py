@@ -1,6 +1,6 @@
 """Predict the next frame, then ask what happened: `python examples/quickstart.py`.
 
-Uses the model that comes with the package, on images made by draw_frames.py. Writes next.png to the current folder.
+Uses the model that comes with the package, on images made by render_frames.py. Writes next.png to the current folder.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ STUDIED = ("quokka", "wombat", "numbat", "bilby")
 
 @pytest.fixture(scope="session")
 def studied_runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Four systems for a human study of 3 subsets x 8 items: three runs of bench, and a folder of JPEG pictures.
+    """Four systems for a human study of 3 subsets x 8 items: three runs of bench, and a folder of JPEG images.
 
     Everything about their files differs by system (size, format, metadata), so that whatever leaks is seen.
     """
@@ -97,27 +97,27 @@ def studied_runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
             category=subset,
             group=f"{subset}/{i // 2}",  # two items share a scene
             action=f"move <b>block {i}</b> of {subset} & wait",
-            source=encode_png(picture),
-            target=encode_png(picture.rotate(90, expand=False)),
+            source=encode_png(image),
+            target=encode_png(image.rotate(90, expand=False)),
         )
         for subset in ("edit", "motion", "space")
         for i in range(8)
-        for picture in [Image.fromarray(rng.integers(0, 255, (30, 40, 3), dtype=np.uint8))]
+        for image in [Image.fromarray(rng.integers(0, 255, (30, 40, 3), dtype=np.uint8))]
     ]
 
     def frame(item: Transition, system: int) -> tuple[Image.Image, PngImagePlugin.PngInfo]:
         told = PngImagePlugin.PngInfo()
         told.add_text("Software", STUDIED[system])
-        picture = item.source_image.resize((40 + 10 * system, 30 + 8 * system))
-        picture.paste((60 * system, 200, 90), (2, 2, 10 + 5 * system, 20))
-        return picture, told
+        image = item.source_image.resize((40 + 10 * system, 30 + 8 * system))
+        image.paste((60 * system, 200, 90), (2, 2, 10 + 5 * system, 20))
+        return image, told
 
     for system, name in enumerate(STUDIED[:3]):
         results = []
         for i, item in enumerate(items):
-            picture, told = frame(item, system)
+            image, told = frame(item, system)
             file = folder / "frame.png"
-            picture.save(file, pnginfo=told)
+            image.save(file, pnginfo=told)
             scored = Scored(image=file.read_bytes(), es=1, me=1, score=(system + i % 2) / 4)
             results.append(ItemResult(item.id, item.category, item.group, item.action, scored))
         write_predictions(folder / name / "predictions" / f"{name}.parquet", results)
@@ -125,8 +125,8 @@ def studied_runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         write_json(folder / name / "results.json", {"kind": "bench", "bench": "tabletop", "system": name})
     (folder / STUDIED[3]).mkdir()
     for item in items:
-        picture, _ = frame(item, 3)
+        image, _ = frame(item, 3)
         exif = Image.Exif()
         exif[305] = STUDIED[3]
-        picture.save(folder / STUDIED[3] / f"{item.id}.jpg", exif=exif)
+        image.save(folder / STUDIED[3] / f"{item.id}.jpg", exif=exif)
     return [str(folder / name) for name in STUDIED]

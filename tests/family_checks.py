@@ -38,7 +38,7 @@ def sharpened(family: TokenFamily) -> TokenFamily:
     return family
 
 
-def pictures(count: int, size: int, seed: int = 0) -> list[Image.Image]:
+def noise_images(count: int, size: int, seed: int = 0) -> list[Image.Image]:
     values = np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
     return [Image.fromarray(value) for value in values]
 
@@ -54,12 +54,12 @@ def raw_logits(family: TokenFamily, sequence: TokenSequence, length: int) -> tor
 def slow_greedy(family: TokenFamily, source_L: IntArray, action: str, scale: float | None) -> list[int]:
     """One code after the other: every branch is rendered and run whole for each."""
     codes_L = np.zeros(family.spec.tokens, dtype=np.int64)
-    for i, place in enumerate(np.flatnonzero(family.spec.schedule < 0)):
+    for i, position in enumerate(np.flatnonzero(family.spec.schedule < 0)):
         sequence = build(family, "forward", source_L=source_L, target_L=codes_L, action=action)
         mixed = torch.zeros(family.spec.codebook)
         for weight, branch in family.guidance(sequence, scale):
             assert branch.segments.completion is not None
-            mixed += weight * raw_logits(family, branch, branch.segments.completion[0] + int(place))
+            mixed += weight * raw_logits(family, branch, branch.segments.completion[0] + int(position))
         codes_L[i] = int(mixed.argmax())
     return codes_L.tolist()
 
@@ -97,7 +97,7 @@ def check_padding(family: TokenFamily) -> None:
 def check_loop(new_family: Callable[[], TokenFamily], size: int, folder: Path) -> None:
     """Train both directions, annotate, predict with verification, load again: the same outputs. Plumbing, not quality:
     a few steps from random weights predict nothing."""
-    images = pictures(8, size, seed=3)
+    images = noise_images(8, size, seed=3)
     rows = [
         Transition(id=f"t{i}", source=encode_png(s), target=encode_png(t), action=ACTIONS[i % 3], split="train")
         for i, (s, t) in enumerate(zip(images[:4], images[4:], strict=True))
@@ -127,7 +127,7 @@ def check_loop(new_family: Callable[[], TokenFamily], size: int, folder: Path) -
 
 
 def placeholders(ids_T: IntArray, spans: Sequence[tuple[int, int]], token: int) -> IntArray:
-    """The library's way of writing pictures that it puts in itself."""
+    """The library's way of writing images that it puts in itself."""
     ids_T = ids_T.copy()
     for start, stop in spans:
         ids_T[start:stop] = token

@@ -58,7 +58,7 @@ def test_only_what_is_new_or_changed_is_labelled(reader: Reader, tmp_path: Path)
     given, out = tmp_path / "pairs", tmp_path / "out"
     pairs(given, "b", [1, 0, None, 2])
     annotate_dir(given, model="m", out=out)
-    assert (reader.seen, counts(out)) == ([1, 0, 2], {"kept": 2, "dropped": {"no action": 1, "no picture": 1}})
+    assert (reader.seen, counts(out)) == ([1, 0, 2], {"kept": 2, "dropped": {"no action": 1, "no image": 1}})
     pairs(given, "a", [3])  # sorts before what is labelled
     annotate_dir(given, model="m", out=out)
     assert reader.seen == [1, 0, 2, 3]
@@ -78,11 +78,11 @@ def test_only_what_is_new_or_changed_is_labelled(reader: Reader, tmp_path: Path)
     (given / "a.parquet").unlink()
     annotate_dir(given, model="m", out=out)
     assert [row.id for row in read_rows(out)] == ["b-0", "b-3"]
-    assert counts(out) == {"kept": 2, "dropped": {"no action": 1, "no picture": 1}}
+    assert counts(out) == {"kept": 2, "dropped": {"no action": 1, "no image": 1}}
     with pytest.raises(ValueError, match="holds a run with model m and not other"):
         annotate_dir(given, model="other", out=out)
     pairs(tmp_path / "bare", "a", [None])
-    with pytest.raises(ValueError, match="No frame pair has pictures"):
+    with pytest.raises(ValueError, match="No frame pair has images"):
         annotate_dir(tmp_path / "bare", model="m", out=tmp_path / "bare-out")
 
 

@@ -20,7 +20,7 @@ from retrodict.transitions import decode_image
 from retrodict.worlds import tabletop
 
 EXAMPLE = tabletop.sample(1, 3)[0]
-SOURCE, TARGET = tabletop.draw(EXAMPLE.source), tabletop.draw(EXAMPLE.target)
+SOURCE, TARGET = tabletop.render(EXAMPLE.source), tabletop.render(EXAMPLE.target)
 ACTION = "push the red ball to the left"
 
 
@@ -63,8 +63,8 @@ def test_rollout_goes_on_from_the_codes_that_were_chosen(tiny_model: Path, monke
     monkeypatch.setattr(SmallFamily, "encode", counting)
     steps = api.rollout(SOURCE, [ACTION, "remove the red ball", ACTION], n=2, model=tiny_model)
     assert len(steps) == 3
-    pictures = [image.tobytes() for image in encoded if image is not SOURCE and image.tobytes() != SOURCE.tobytes()]
-    assert pictures == [step.image.tobytes() for step in steps]  # once each, to tell the drift, and not to go on
+    images = [image.tobytes() for image in encoded if image is not SOURCE and image.tobytes() != SOURCE.tobytes()]
+    assert images == [step.image.tobytes() for step in steps]  # once each, to tell the drift, and not to go on
     model = load(tiny_model, role="forward")
     second = model.sample([steps[0].candidate], ["remove the red ball"], 2, 0)[0]
     assert [c.codes_L.tolist() for c in second] == [c.codes_L.tolist() for c in steps[1].candidates]  # type: ignore[union-attr]
@@ -79,7 +79,7 @@ def test_explain_and_score(tiny_model: Path, tmp_path: Path) -> None:
     assert api.score(SOURCE, TARGET, ACTION, model=tiny_model).count == len(ACTION.split()) + 1
 
 
-def test_rerank_sorts_pictures_of_other_programs(tiny_model: Path, tmp_path: Path) -> None:
+def test_rerank_sorts_images_of_other_programs(tiny_model: Path, tmp_path: Path) -> None:
     paths = [tmp_path / f"{name}.png" for name in ("black", "grey", "white")]
     for path, shade in zip(paths, (0, 100, 255), strict=True):
         Image.new("RGB", (40, 30), (shade, shade, shade)).save(path)
@@ -89,9 +89,9 @@ def test_rerank_sorts_pictures_of_other_programs(tiny_model: Path, tmp_path: Pat
         (paths[0], pytest.approx(math.nan, nan_ok=True)),
     ]
     inverse, forward = (load(tiny_model, role=role) for role in ("inverse", "forward"))  # type: ignore[call-overload]
-    pictures = [Image.open(path) for path in paths]
-    explained = inverse.score([(SOURCE, picture) for picture in pictures], [ACTION] * 3)
-    likely = forward.score_targets([SOURCE] * 3, [ACTION] * 3, pictures)
+    images = [Image.open(path) for path in paths]
+    explained = inverse.score([(SOURCE, image) for image in images], [ACTION] * 3)
+    likely = forward.score_targets([SOURCE] * 3, [ACTION] * 3, images)
     expected = {p: e.sum + f.sum for p, e, f in zip(paths, explained, likely, strict=True)}
     found = api.rerank(SOURCE, ACTION, paths, model=tiny_model, verifier="idm_fdm")
     assert dict(found) == pytest.approx(expected, abs=1e-3)

@@ -1,4 +1,4 @@
-"""AURORA-Bench: both layouts, the L1 protocol, and every metric with pictures whose worth is known."""
+"""AURORA-Bench: both layouts, the L1 protocol, and every metric with images with a known score."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIZES = {"magicbrush": (96, 96), "ag": (80, 60), "something": (64, 48), "whatsup
 
 @pytest.fixture(scope="session")
 def compact() -> Path:
-    """The compact copy, whose pictures are not ours to publish."""
+    """The compact copy, whose images are not ours to publish."""
     given = os.environ.get("RETRODICT_SHARED_DATA")
     folder = (Path(given) if given else Path(__file__).parents[2] / "shared" / "data") / "aurora_bench_small"
     if not folder.is_dir():
@@ -36,16 +36,16 @@ def compact() -> Path:
 
 
 def scene(size: tuple[int, int], place: int) -> Image.Image:
-    """A textured picture with a white square at `place`."""
+    """A textured image with a white square at `place`."""
     noise = np.random.default_rng(0).integers(40, 120, (size[1], size[0], 3), dtype=np.uint8)
-    picture = Image.fromarray(noise)
-    ImageDraw.Draw(picture).rectangle((place, 8, place + 15, 23), fill="white")
-    return picture
+    image = Image.fromarray(noise)
+    ImageDraw.Draw(image).rectangle((place, 8, place + 15, 23), fill="white")
+    return image
 
 
 @pytest.fixture(scope="module")
 def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The public layout with drawn pictures: three items a subset, one target absent, one source half as large."""
+    """The public layout with made-up images: three items a subset, one target absent, one source half as large."""
     folder = tmp_path_factory.mktemp("native")
     records = []
     for subset in (*SUBSETS, *SOURCE_ONLY):
@@ -85,7 +85,7 @@ def test_copy_on_native_files_is_measured_at_the_targets_size(native: Path, tmp_
     for t in read_aurora(native):
         if t.target is not None:
             source = t.source_image.resize(t.target_image.size, Image.Resampling.LANCZOS)
-            pair = [np.asarray(picture, dtype=np.float64) / 255 for picture in (source, t.target_image)]
+            pair = [np.asarray(image, dtype=np.float64) / 255 for image in (source, t.target_image)]
             expected[t.category].append(float(np.abs(pair[0] - pair[1]).mean()))
     for subset, values in expected.items():
         found = results["subsets"][subset]["copy"]
@@ -95,10 +95,10 @@ def test_copy_on_native_files_is_measured_at_the_targets_size(native: Path, tmp_
         assert results["metrics"]["copy"]["subsets"][subset]["copy"]["value"] == 1
         assert results["metrics"]["copy"]["subsets"][subset]["ground_truth"]["value"] == 0
     assert results["macro"]["copy"]["l1"] == pytest.approx(np.mean([np.mean(v) for v in expected.values()]))
-    assert results["unscored"] == {"no target picture": 1}
+    assert results["unscored"] == {"no target image": 1}
     lines = [json.loads(line) for line in (tmp_path / "items" / "copy.jsonl").read_text().splitlines()]
     lost = next(line for line in lines if line["id"] == "something-003")
-    assert (lost["l1"]["copy"], lost["reason"], lost["motion"]["flow"]) == (None, "no target picture", None)
+    assert (lost["l1"]["copy"], lost["reason"], lost["motion"]["flow"]) == (None, "no target image", None)
     assert len(lines) == 15
 
 
@@ -109,8 +109,8 @@ def test_given_predictions_are_a_row_like_any_other(native: Path, tmp_path: Path
         (t.target_image if t.target else t.source_image).resize((32, 32)).save(mine / f"{t.id}.png")
     results = run_bench("aurora", out=tmp_path / "out", data=native, predictions=mine)
     assert set(results["all"]) == {"copy", "ground_truth", "random_target", "editor"}
-    assert results["all"]["editor"]["n"] == 11  # no target for one, no picture for three
-    assert results["unscored"] == {"no picture of this name": 3, "no target picture": 1}
+    assert results["all"]["editor"]["n"] == 11  # no target for one, no image for three
+    assert results["unscored"] == {"no image of this name": 3, "no target image": 1}
     assert set(results["comparisons"]) == {f"l1_{subset}" for subset in SUBSETS}
     with pytest.raises(ValueError, match="No L1 protocol"):
         run_bench("aurora", out=tmp_path / "x", data=native, protocol="mine")
@@ -118,9 +118,9 @@ def test_given_predictions_are_a_row_like_any_other(native: Path, tmp_path: Path
 
 def test_copy_diagnostics_by_hand() -> None:
     def square(place: int, shade: int = 0) -> Image.Image:
-        picture = Image.new("RGB", (64, 64), (shade, shade, shade))
-        ImageDraw.Draw(picture).rectangle((place, 0, place + 15, 15), fill="white")
-        return picture
+        image = Image.new("RGB", (64, 64), (shade, shade, shade))
+        ImageDraw.Draw(image).rectangle((place, 0, place + 15, 15), fill="white")
+        return image
 
     source, target = square(0), square(16)
     assert copying(source, source, target) == pytest.approx(copying(source.copy(), source, target))

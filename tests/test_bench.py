@@ -135,9 +135,9 @@ def test_reasons_are_counted_by_kind() -> None:
     reasons = [
         "This model does not know 'cat'. It knows: a b",
         "This model does not know 'dog's'.",
-        "no target picture",
+        "no target image",
     ]
-    assert reason_counts(reasons) == {"This model does not know ...": 2, "no target picture": 1}
+    assert reason_counts(reasons) == {"This model does not know ...": 2, "no target image": 1}
 
 
 def test_sampling_reaches_the_model_and_what_it_cannot_do_is_one_error() -> None:
@@ -194,7 +194,7 @@ def test_evaluate_scores_every_frame_and_survives_what_it_cannot_express(tmp_pat
     assert len(shown) == 40 * 5
 
 
-def test_bench_on_tabletop_with_copy_and_with_given_pictures(tmp_path: Path) -> None:
+def test_bench_on_tabletop_with_copy_and_with_given_images(tmp_path: Path) -> None:
     results = run_bench("tabletop", out=tmp_path / "copy", model="copy", items=20, seed=7)
     copied = results["systems"]["copy"]["greedy"]
     assert (copied["score"], copied["copy_rate"], copied["n"]) == (0, 1, 20)
@@ -204,8 +204,8 @@ def test_bench_on_tabletop_with_copy_and_with_given_pictures(tmp_path: Path) -> 
     mine = tmp_path / "mine"
     mine.mkdir()
     for example in tabletop.sample(20, 7, namespace="bench")[:15]:
-        tabletop.draw(example.target).save(mine / f"{example.id}.png")
-    (mine / "bench-cells-7-15.png").write_bytes(b"no picture")
+        tabletop.render(example.target).save(mine / f"{example.id}.png")
+    (mine / "bench-cells-7-15.png").write_bytes(b"no image")
     entry = run_bench("tabletop", out=tmp_path / "given", predictions=mine, items=20, seed=7)["systems"]["mine"]
     assert (entry["greedy"]["score"], entry["greedy"]["n"], entry["greedy"]["n_unscored"]) == (1, 15, 5)
     assert sum(entry["unscored"].values()) == 5

@@ -135,7 +135,7 @@ def test_bench_on_a_plain_folder_of_two_subsets(tmp_path: Path) -> None:
     assert (found["subsets"]["a"]["mine"]["l1"], found["subsets"]["a"]["mine"]["n"]) == (0, 2)
     assert (found["all"]["ground_truth"]["l1"], found["all"]["ground_truth"]["n_unscored"]) == (0, 1)
     assert found["all"]["mine"]["n_unscored"] == 2
-    assert found["unscored"] == {"no picture of this name": 1, "no target picture": 1}
+    assert found["unscored"] == {"no image of this name": 1, "no target image": 1}
     assert "systems" not in found and "tokenizer" not in str(found["all"].keys())
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "mine on data" in page and "push the red ball" in page

@@ -1,4 +1,4 @@
-"""Models that only read pictures, as inverse models: tiny random ones, against running everything again by token."""
+"""Models that only read images, as inverse models: tiny random ones, against running everything again by token."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from family_checks import ACTIONS, pictures
+from family_checks import ACTIONS, noise_images
 from tokenizers import Tokenizer
 from transformers import (
     BatchFeature,
@@ -146,7 +146,7 @@ def idefics(folder: Path) -> Captioner:
     return Captioner.load(folder, max_tokens=6)
 
 
-PAIRS = [(a, b) for a, b in zip(pictures(3, 16, 0), pictures(3, 24, 1), strict=True)]
+PAIRS = [(a, b) for a, b in zip(noise_images(3, 16, 0), noise_images(3, 24, 1), strict=True)]
 
 
 @torch.inference_mode()
@@ -190,8 +190,8 @@ def test_scores_and_actions_are_those_of_the_slow_way(name: str, request: pytest
         assert explained.prompt == "chat-inverse-1"
 
 
-def test_positions_of_pictures_reach_the_model(qwen: Captioner) -> None:
-    """Qwen-VL without the row that says which tokens are pictures gives other scores, and no error."""
+def test_positions_of_images_reach_the_model(qwen: Captioner) -> None:
+    """Qwen-VL without the row that says which tokens are images gives other scores, and no error."""
     (right,) = qwen.score(PAIRS[:1], ACTIONS[:1])
     processor: Any = qwen.vlm.processor
     ask = processor.apply_chat_template

@@ -216,12 +216,12 @@ def test_sequences(converted: Path) -> None:
     ids = inverse.ids_T.tolist()
     assert ids[-9:] == [sep, *family.text_ids("lift it"), family.eos]
     assert ids.count(boi) == 2
-    full, pictures, nothing = family.guidance(forward, 3.0)
+    full, images, nothing = family.guidance(forward, 3.0)
     assert full == (3.0, forward)
-    assert pictures.sequence.ids_T.tolist() == [0, *source, *target]
-    assert pictures.sequence.segments == ((2, 1026), (1028, 2052), (1028, 2052))
+    assert images.sequence.ids_T.tolist() == [0, *source, *target]
+    assert images.sequence.segments == ((2, 1026), (1028, 2052), (1028, 2052))
     assert nothing.sequence.ids_T.tolist() == [0, *target]
-    assert [round(b.weight, 6) for b in (full, pictures, nothing)] == [3.0, -1.8, -0.2]
+    assert [round(b.weight, 6) for b in (full, images, nothing)] == [3.0, -1.8, -0.2]
     assert family.guidance(forward, None) == [(1.0, forward)]
 
 
@@ -245,8 +245,8 @@ def test_saved_and_loaded_again(dtype: torch.dtype, tmp_path: Path) -> None:
     assert isinstance(model, UnifiedModel)
     assert model.family.name == "chameleon"
     assert model.family.tokenizer == family.tokenizer
-    pictures = list(CHECKPOINTS.pictures().values())
-    pair = (pictures[0], pictures[1])
+    images = list(CHECKPOINTS.sample_images().values())
+    pair = (images[0], images[1])
     assert model.score([pair], ["lift it"]) == UnifiedModel(family).score([pair], ["lift it"])
     assert {p.dtype for p in model.family.module.parameters()} == {dtype}
 

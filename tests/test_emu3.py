@@ -14,7 +14,7 @@ from family_checks import (
     check_greedy,
     check_loop,
     check_padding,
-    pictures,
+    noise_images,
     placeholders,
     sharpened,
 )
@@ -46,10 +46,10 @@ def family() -> Emu3Family:
     return family
 
 
-def test_pictures_become_codes_and_rows_as_in_the_library(family: Emu3Family, tmp_path: Path) -> None:
+def test_images_become_codes_and_rows_as_in_the_library(family: Emu3Family, tmp_path: Path) -> None:
     family.save(tmp_path)
     library = Emu3ForConditionalGeneration.from_pretrained(tmp_path).eval()
-    images = pictures(3, 8)
+    images = noise_images(3, 8)
     codes = family.encode(images)
     assert codes.features_NLD.shape == (3, 16, 4)
     assert len(np.unique(codes.codes_NL)) > 4
@@ -75,7 +75,7 @@ def test_an_inverse_score_is_that_of_the_librarys_own_pixels(family: Emu3Family,
     library = Emu3ForConditionalGeneration.from_pretrained(tmp_path).eval()
     processor = Emu3Processor(Emu3ImageProcessor(**PIXELS), AutoTokenizer.from_pretrained(tmp_path))
     processor.downsample_ratio = 2  # the library has it at 8, whatever the image tokenizer
-    source, target = pictures(2, 8)
+    source, target = noise_images(2, 8)
     s, t = family.encode([source, target]).codes_NL
     sequence = build(family, "inverse", source_L=s, target_L=t, action=ACTIONS[0])
     start, stop = sequence.segments.completion or (0, 0)
@@ -95,7 +95,7 @@ def test_an_inverse_score_is_that_of_the_librarys_own_pixels(family: Emu3Family,
 
 
 @pytest.mark.parametrize("scale", [None, 3.0])
-def test_greedy_pictures_are_those_of_the_slow_way(family: Emu3Family, scale: float | None) -> None:
+def test_greedy_images_are_those_of_the_slow_way(family: Emu3Family, scale: float | None) -> None:
     check_greedy(family, scale)
 
 
@@ -125,7 +125,7 @@ def test_the_loop_runs_and_loads_again(tmp_path: Path) -> None:
 
 
 def test_the_image_tokenizer_keeps_float32(family: Emu3Family, tmp_path: Path) -> None:
-    images = pictures(2, 8)
+    images = noise_images(2, 8)
     family.module.to(torch.bfloat16)
     family.save(tmp_path)
     again = Emu3Family.load(tmp_path)

@@ -35,11 +35,11 @@ def _sharp(name: str) -> TokenFamily:
     return _new(name) if name == "liquid" else sharpened(_new(name))
 
 
-def test_greedy_pictures_equal_running_everything_again(name: str) -> None:
+def test_greedy_images_equal_running_everything_again(name: str) -> None:
     check_greedy(_sharp(name), None)
 
 
-def test_guided_pictures_equal_running_everything_again(name: str) -> None:
+def test_guided_images_equal_running_everything_again(name: str) -> None:
     check_greedy(_sharp(name), {"chameleon": 3.0, "liquid": 7.0}[name])
 
 
@@ -83,5 +83,5 @@ def test_image_rows_of_the_head_learn(name: str) -> None:
     assert gradient is not None and torch.isfinite(loss)
     first = family.spec.first_id
     assert (gradient[first : first + family.spec.codebook].norm(dim=1) > 0).all()
-    if name == "chameleon":  # its head is its own: no row of text takes part in a picture's loss
+    if name == "chameleon":  # its head is its own: no row of text takes part in an image's loss
         assert gradient[:first].norm() == 0 and gradient[first + family.spec.codebook :].norm() == 0

@@ -13,7 +13,7 @@ from family_checks import (
     check_greedy,
     check_loop,
     check_padding,
-    pictures,
+    noise_images,
     placeholders,
     sharpened,
 )
@@ -49,7 +49,7 @@ def library_of(family: JanusFamily, folder: Path) -> JanusForConditionalGenerati
 def test_codes_are_nearest_on_the_unit_sphere(family: JanusFamily, tmp_path: Path) -> None:
     """The authors' rule, written out: both sides are normalised, then squared distances. The library forgets the first
     half, and with a codebook whose vectors have all lengths most of its codes are others."""
-    images = pictures(4, 8)
+    images = noise_images(4, 8)
     codes = family.encode(images)
     vq = library_of(family, tmp_path).model.vqmodel
     values_NHW3 = np.stack([np.asarray(image) for image in images]).astype(np.float32)
@@ -74,7 +74,7 @@ def test_codes_are_nearest_on_the_unit_sphere(family: JanusFamily, tmp_path: Pat
     assert (vq.encode(pixels_N3HW).image_tokens.view(4, 16).numpy() == codes.codes_NL).all()
 
 
-def test_pictures_are_those_of_the_library(family: JanusFamily, tmp_path: Path) -> None:
+def test_images_are_those_of_the_library(family: JanusFamily, tmp_path: Path) -> None:
     library = library_of(family, tmp_path)
     codes_NL = np.random.default_rng(0).integers(0, 24, (3, 16))
     with torch.no_grad():
@@ -96,7 +96,7 @@ def test_an_inverse_score_is_that_of_the_librarys_own_pixels(family: JanusFamily
     """Frames and candidates are decoded to pixels, and those are read: log p under the library's pixel path."""
     library = library_of(family, tmp_path)
     model = UnifiedModel(family)
-    (source,) = pictures(1, 8)
+    (source,) = noise_images(1, 8)
     ((candidate,),) = model.sample([source], [ACTIONS[0]], 1, 0)
     (seen_source,) = family.decode(family.encode([source]).codes_NL)
     sequence = build(
@@ -127,11 +127,11 @@ def test_the_source_is_read_then_written(family: JanusFamily) -> None:
     codes_L, target_L = np.arange(16), np.arange(16)[::-1].copy()
     sequence = build(family, "forward", source_L=codes_L, target_L=target_L, action=ACTIONS[1])
     first = family.spec.first_id
-    picture = [family.spec.opening[0], *(codes_L + first), family.spec.closing[0]]
+    image = [family.spec.opening[0], *(codes_L + first), family.spec.closing[0]]
     words = family.template_ids("<|User|>:")
     assert sequence.ids_T[1 : len(words) + 1].tolist() == words
     at = int(np.flatnonzero(sequence.ids_T >= first)[0]) - 1
-    assert sequence.ids_T[at : at + 36].tolist() == picture * 2
+    assert sequence.ids_T[at : at + 36].tolist() == image * 2
     read = family.features(sequence)["read"]
     assert np.flatnonzero(read).tolist() == list(range(at + 1, at + 17))
     model = family.module.model
@@ -148,11 +148,11 @@ def test_the_source_is_read_then_written(family: JanusFamily) -> None:
 
 
 @pytest.mark.parametrize("scale", [None, 5.0])
-def test_greedy_pictures_are_those_of_the_slow_way(family: JanusFamily, scale: float | None) -> None:
+def test_greedy_images_are_those_of_the_slow_way(family: JanusFamily, scale: float | None) -> None:
     check_greedy(family, scale)
 
 
-def test_guidance_pads_words_out_and_leaves_pictures(family: JanusFamily) -> None:
+def test_guidance_pads_words_out_and_leaves_images(family: JanusFamily) -> None:
     codes_L = np.arange(16)
     sequence = build(family, "forward", source_L=codes_L, target_L=codes_L, action=ACTIONS[1])
     (weight, same), (other_weight, wordless) = family.guidance(sequence, 5.0)
@@ -176,7 +176,7 @@ def test_the_loop_runs_and_loads_again(tmp_path: Path) -> None:
     check_loop(new_family, 8, tmp_path)
 
 
-def test_both_sides_of_pictures_stay_as_published(family: JanusFamily, tmp_path: Path) -> None:
+def test_both_sides_of_images_stay_as_published(family: JanusFamily, tmp_path: Path) -> None:
     trained = {name.split(".")[1] for name, p in family.module.named_parameters() if p.requires_grad}
     assert trained == {"language_model", "weight"}  # the head's `lm_head.weight`
     family.module.to(torch.bfloat16)
@@ -184,7 +184,7 @@ def test_both_sides_of_pictures_stay_as_published(family: JanusFamily, tmp_path:
     again = JanusFamily.load(tmp_path)
     assert again.module.dtype == torch.bfloat16
     assert again.tokenizer == family.tokenizer
-    images = pictures(2, 8)
+    images = noise_images(2, 8)
     assert np.array_equal(again.encode(images).features_NLD, family.encode(images).features_NLD)
 
 
@@ -195,7 +195,7 @@ def test_a_reader_and_a_writer_of_unlike_grids_are_refused(family: JanusFamily) 
 
 
 # Table 1 of the Janus-Pro paper (layers, width, heads; a vocabulary of 100K), with the widths inside of DeepSeek-LLM;
-# the parts for pictures are the library's defaults, which are the published ones.
+# the parts for images are the library's defaults, which are the published ones.
 JANUS_PRO = {
     "1B": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 24, "num_attention_heads": 16},
     "7B": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 30, "num_attention_heads": 32},

@@ -40,7 +40,7 @@ from retrodict.worlds import get_world, tabletop
 SCORER = exact_scorer(get_world("tabletop"))
 
 PROMPT = load_chat_prompt("paper_fig10_v1")
-PICTURES = {"source": encode_png(Image.new("RGB", (8, 8))), "prediction": encode_png(Image.new("RGB", (8, 8), "red"))}
+IMAGES = {"source": encode_png(Image.new("RGB", (8, 8))), "prediction": encode_png(Image.new("RGB", (8, 8), "red"))}
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ PICTURES = {"source": encode_png(Image.new("RGB", (8, 8))), "prediction": encode
         ('{"score": [8, 10.01]}', "range"),
         ('{"score": [-0.1, 10]}', "range"),
         ('{"score": [1' + "0" * 400 + ", 1]}", "range"),
-        ("I cannot rate pictures of people.", "refused"),
+        ("I cannot rate images of people.", "refused"),
     ],
 )
 def test_an_answer_is_read_strictly(text: str, expected: tuple[float, float] | str) -> None:
@@ -124,19 +124,19 @@ def test_an_empty_instruction_is_refused_up_front() -> None:
         with pytest.raises(ValueError, match="no instruction"):
             Question("1", b"", action, b"")
         with pytest.raises(ValueError, match="no instruction"):
-            build("1", PROMPT, Settings("m"), action, PICTURES)
+            build("1", PROMPT, Settings("m"), action, IMAGES)
     for url in ("localhost", "https://me:secret@host/v1", "https://host/v1?key=secret"):
         with pytest.raises(ValueError, match="--base-url"):
             check_base_url(url)
 
 
-def test_a_picture_is_known_by_its_pixels() -> None:
+def test_an_image_is_known_by_its_pixels() -> None:
     noisy = Image.effect_noise((64, 48), 50).convert("RGB")
-    key = build("1", PROMPT, Settings("m"), "do it", {**PICTURES, "source": encode_png(noisy)}).key
-    for kind, same in (("BMP", True), ("JPEG", False)):  # any lossless file of the same pixels is the same picture
+    key = build("1", PROMPT, Settings("m"), "do it", {**IMAGES, "source": encode_png(noisy)}).key
+    for kind, same in (("BMP", True), ("JPEG", False)):  # any lossless file of the same pixels is the same image
         buffer = io.BytesIO()
         noisy.save(buffer, kind)
-        again = build("2", PROMPT, Settings("m"), " do it", {**PICTURES, "source": buffer.getvalue()}).key
+        again = build("2", PROMPT, Settings("m"), " do it", {**IMAGES, "source": buffer.getvalue()}).key
         assert (again == key) is same
     # What OpenAI's own examples say of the tile rule.
     assert [image_tokens(s, "high") for s in ((1024, 1024), (2048, 4096), (512, 512))] == [765, 1105, 255]
@@ -199,7 +199,7 @@ def test_the_card_knows_a_judge_that_sees_from_one_that_does_not() -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Right on every other item, a copy on the rest, and no picture for the last."""
+    """Right on every other item, a copy on the rest, and no image for the last."""
     out = tmp_path_factory.mktemp("run")
     test = examples(10)
     frames = [t.target_image if i % 2 else t.source_image for i, t in enumerate(test)]
@@ -349,7 +349,7 @@ def test_a_local_model_goes_the_same_way(run: Path, tmp_path: Path) -> None:
     assert again["usage"]["from_cache"] == found["usage"]["answers"]
 
 
-def test_aurora_is_judged_where_its_pictures_lie(shared_data: Path, tmp_path: Path) -> None:
+def test_aurora_is_judged_where_its_images_lie(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "aurora_bench_small"
     if not folder.is_dir():
         pytest.skip(f"no AURORA-Bench in {folder}")
@@ -364,7 +364,7 @@ def test_aurora_is_judged_where_its_pictures_lie(shared_data: Path, tmp_path: Pa
 def test_without_a_source_nothing_is_asked(tmp_path: Path) -> None:
     with open_cache(tmp_path / "a.sqlite") as cache:
         judge = ChatJudge(PROMPT, settings(repeats=2), cache)
-        found = judge.score([Question("1", PICTURES["source"], "do it", PICTURES["prediction"])])
+        found = judge.score([Question("1", IMAGES["source"], "do it", IMAGES["prediction"])])
         assert (found[0].reason, found[0].repeats, judge.metadata["prompt_sha256"]) == ("unsent", 2, PROMPT.sha256)
         with pytest.raises(ValueError, match="asks for a choice"):
             ChatJudge(load_chat_prompt("pairwise_v1"), settings(), cache)

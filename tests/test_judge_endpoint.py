@@ -85,7 +85,7 @@ def completion(text: Any, **choice: Any) -> dict[str, Any]:
     }
 
 
-def pictures(body: dict[str, Any]) -> list[str]:
+def images(body: dict[str, Any]) -> list[str]:
     return [p["image_url"]["url"] for p in body["messages"][-1]["content"] if p["type"] == "image_url"]
 
 
@@ -136,9 +136,9 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         if step == "sees":  # a judge that knows whether anything changed
-            step = GOOD if len(set(pictures(body))) == 2 else '{"score": [0, 10], "reasoning": "nothing changed"}'
+            step = GOOD if len(set(images(body))) == 2 else '{"score": [0, 10], "reasoning": "nothing changed"}'
         if step == "compares":  # likes what differs from the source
-            source, first, second = pictures(body)
+            source, first, second = images(body)
             choice = "tie" if (first == source) == (second == source) else "second" if first == source else "first"
             step = json.dumps({"choice": choice, "reasoning": ""})
         if step == "hang":
@@ -173,7 +173,7 @@ def serving(**options: Any) -> Iterator[Server]:
         thread.join()
 
 
-def picture(shade: int) -> bytes:
+def image(shade: int) -> bytes:
     return encode_png(Image.new("RGB", (32, 24), (shade, 0, 0)))
 
 
@@ -181,7 +181,7 @@ def ask(
     server: Server, cache: Path, *actions: str, budget: Budget | None = None, width: int = 4, **settings: Any
 ) -> tuple[dict[str, Verdict], ChatJudge]:
     asked = Settings(model="fake", served=server.url, **settings)
-    questions = [Question(action, picture(10), action, picture(20)) for action in actions]
+    questions = [Question(action, image(10), action, image(20)) for action in actions]
     with open_cache(cache) as answers:
 
         def source() -> Endpoint:
@@ -211,7 +211,7 @@ MISBEHAVIOUR: dict[str, tuple[list[Any], tuple[float, float] | str, int]] = {
     "silent": ([completion(None)], "parse", 1),
     "too high": (['{"score": [11, 5], "reasoning": "x"}'], "range", 1),
     "negative": (['{"score": [5, -1], "reasoning": "x"}'], "range", 1),
-    "sorry": (["I'm sorry, but I can't help with rating this picture."], "refused", 1),
+    "sorry": (["I'm sorry, but I can't help with rating this image."], "refused", 1),
     "refusal": ([completion(None, message={"refusal": "I will not."})], "refused", 1),
     "filtered answer": ([completion("", finish_reason="content_filter")], "filtered", 1),
     "filtered question": ([(400, {"error": {"code": "content_filter", "message": f"no, {KEY}"}})], "filtered", 1),
@@ -265,7 +265,7 @@ def test_a_server_that_knows_no_schema_is_asked_without_one(tmp_path: Path) -> N
         # The first question finds out in three requests what this server knows; the others need one each.
         assert server.counts == {"one": 3, "two": 1, "three": 1}
         assert "max_completion_tokens" in server.bodies[-1]
-        how = [judge.requests([Question("one", picture(10), "one", picture(20))])[0].key]
+        how = [judge.requests([Question("one", image(10), "one", image(20))])[0].key]
         with open_cache(tmp_path / "a.sqlite") as cache:
             answer = cache.get(how[0])
         assert answer is not None
@@ -482,7 +482,7 @@ def test_pairs_are_asked_in_both_orders(run: Path, tmp_path: Path) -> None:
         0.25,
         12,
         0.5,
-    )  # the same picture is not asked about
+    )  # the same image is not asked about
     for a in found["wins"]:
         for b in found["wins"]:
             assert found["wins"][a][b] + found["wins"][b][a] == 1

@@ -55,9 +55,9 @@ def counting_video(path, frames, fps=10):
         stream.width = stream.height = 64
         stream.gop_size = 25
         for number in range(frames):
-            picture = np.full((64, 64, 3), 8 + 16 * (number // 16), np.uint8)
-            picture[:, 32:] = 8 + 16 * (number % 16)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            image = np.full((64, 64, 3), 8 + 16 * (number // 16), np.uint8)
+            image[:, 32:] = 8 + 16 * (number % 16)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
 
 
@@ -212,7 +212,7 @@ def test_manifests_cannot_leave_their_folder(tmp_path, name):
         inside(tmp_path / "in", "link/passwd")
 
 
-def picture(level):
+def image(level):
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), (level, level, level)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -229,7 +229,7 @@ def test_aurora_json_with_its_own_columns_and_groups(annotations, tmp_path):
             for side in ("input", "output"):
                 target = tmp_path / row[side]
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(picture(1))
+                target.write_bytes(image(1))
         shutil.copy(annotations / file, tmp_path / file)
         made = list(transitions(image_pairs(tmp_path / file, PRESETS[name]), Counter()))
         assert [row.action for row in made] == [row["instruction"].strip() for row in rows]
@@ -237,31 +237,31 @@ def test_aurora_json_with_its_own_columns_and_groups(annotations, tmp_path):
     assert "1K0SU" in groups["action-genome"] and groups["aurora-magicbrush"].count("435242") >= 2
 
 
-def test_rows_without_target_or_picture_are_counted(annotations, tmp_path):
+def test_rows_without_target_or_image_are_counted(annotations, tmp_path):
     rows = json.loads((annotations / "aurora_bench_test_sample.json").read_text())
     shutil.copy(annotations / "aurora_bench_test_sample.json", tmp_path / "test.json")
     with_target = [row for row in rows if "output" in row]
     for row in with_target[1:]:
         for side in ("input", "output"):
             (tmp_path / row[side]).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / row[side]).write_bytes(picture(3))
+            (tmp_path / row[side]).write_bytes(image(3))
     (tmp_path / with_target[0]["input"]).unlink(missing_ok=True)
     dropped = write_transitions(image_pairs(tmp_path / "test.json"), tmp_path / "out", source={"file": "test.json"})
     kept = len(read_written(tmp_path / "out"))
-    assert kept + dropped.total() == len(rows) and dropped["missing_picture"] >= 1
+    assert kept + dropped.total() == len(rows) and dropped["missing_image"] >= 1
     counts = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]
     assert counts == {"kept": kept, "dropped": dict(sorted(dropped.items()))}
 
 
 def test_magicbrush_parquet_and_a_wrong_column(tmp_path):
     names = ["img_id", "source_img", "target_img", "instruction"]
-    good = ["7", {"bytes": picture(9), "path": "a.png"}, {"bytes": picture(8), "path": None}, "add a hat"]
-    bad = ["8", {"bytes": b"no picture", "path": None}, None, "x"]
+    good = ["7", {"bytes": image(9), "path": "a.png"}, {"bytes": image(8), "path": None}, "add a hat"]
+    bad = ["8", {"bytes": b"no image", "path": None}, None, "x"]
     rows = [dict(zip(names, row, strict=True)) for row in (good, bad)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
     dropped = Counter()
     (row,) = transitions(image_pairs(tmp_path, PRESETS["magicbrush"]), dropped)
-    assert (row.group, row.action, row.target) == ("7", "add a hat", picture(8))
+    assert (row.group, row.action, row.target) == ("7", "add a hat", image(8))
     assert dropped.total() == 1
     with pytest.raises(ValueError, match="no column 'text'"):
         list(image_pairs(tmp_path / "train.parquet", Columns(source="source_img", target="target_img", action="text")))
@@ -280,7 +280,7 @@ class Collection:
                 raise KeyboardInterrupt
             if number in self.missing:
                 raise UnusableError("missing")
-            return Transition(id=str(number), source=picture(number), target=picture(9), action=self.labels[number])
+            return Transition(id=str(number), source=image(number), target=image(9), action=self.labels[number])
 
         return Item(str(number), lambda: f"{number} {self.labels[number]} {number in self.missing}", read)
 
@@ -325,19 +325,19 @@ def test_of_several_items_with_one_id_the_first_counts(tmp_path):
 
 
 def test_whole_paths_and_rows_that_lead_elsewhere(tmp_path):
-    """A path outside costs its own row only, and `--pictures` takes whole paths that lie in it."""
-    pictures, out = tmp_path / "pictures", tmp_path / "out"
-    pictures.mkdir()
-    (pictures / "a.png").write_bytes(picture(1))
-    paths = [str(pictures / "a.png"), "../pictures/a.png", "/etc/passwd", "a.png"]
+    """A path outside costs its own row only, and `--images` takes whole paths that lie in it."""
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    (images / "a.png").write_bytes(image(1))
+    paths = [str(images / "a.png"), "../images/a.png", "/etc/passwd", "a.png"]
     (tmp_path / "lists").mkdir()
     rows = "".join(json.dumps({"input": p, "output": p, "instruction": "go"}) + "\n" for p in paths)
     (tmp_path / "lists" / "pairs.jsonl").write_text(rows)
     command = ["import", "pairs", str(tmp_path / "lists" / "pairs.jsonl"), "--out", str(out)]
     result = CliRunner().invoke(app, command)
-    assert result.exit_code == 2 and "1 missing_picture, 3 outside_folder" in result.output
-    assert "--pictures" in result.output and not out.exists()
-    result = CliRunner().invoke(app, [*command, "--pictures", str(pictures)])
+    assert result.exit_code == 2 and "1 missing_image, 3 outside_folder" in result.output
+    assert "--images" in result.output and not out.exists()
+    result = CliRunner().invoke(app, [*command, "--images", str(images)])
     assert result.output.endswith("3 kept; dropped: 1 outside folder\n")
 
 
@@ -369,7 +369,7 @@ def test_a_bad_or_repeated_row_of_a_list_is_counted(shared_data, tmp_path):
 def test_import_on_the_command_line(tmp_path):
     rows = [{"before": f"{n}.png", "after": f"{n}.png", "text": "go" if n else ""} for n in range(3)]
     for n in range(3):
-        (tmp_path / f"{n}.png").write_bytes(picture(n))
+        (tmp_path / f"{n}.png").write_bytes(image(n))
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     names = [f"--column={ours}={theirs}" for ours, theirs in zip(("source", "target", "action"), rows[0], strict=True)]
 
@@ -378,10 +378,10 @@ def test_import_on_the_command_line(tmp_path):
 
     result = run("pairs", tmp_path / "mine.jsonl", "--out", tmp_path / "out", *names)
     assert result.output.endswith(f"{tmp_path / 'out'}: 2 kept; dropped: 1 no action\n")
-    assert [row.source for row in read_written(tmp_path / "out")] == [picture(1), picture(2)]
+    assert [row.source for row in read_written(tmp_path / "out")] == [image(1), image(2)]
     for arguments in (names[:1], ["--column=colour=red"], ["--annotations=x.csv"], ["--column=source="]):
         assert run("pairs", tmp_path / "mine.jsonl", "--out", tmp_path / "other", *arguments).exit_code == 2
-    assert run("ssv2", tmp_path, "--pictures", tmp_path, "--out", tmp_path / "other").exit_code == 2
+    assert run("ssv2", tmp_path, "--images", tmp_path, "--out", tmp_path / "other").exit_code == 2
     assert not list(tmp_path.glob("other/*"))
 
 

@@ -57,7 +57,7 @@ def log_softmax(row: Any, index: int) -> float:
 
 
 def test_rows_with_an_end() -> None:
-    """What ends each row of a picture is the same in every one: it is fed, but neither supervised nor scored."""
+    """What ends each row of an image is the same in every one: it is fed, but neither supervised nor scored."""
     family: Any = Bigram()
     family.spec = ImageSpec(size=1, grid=(2, 1), codebook=3, first_id=8, opening=(3,), closing=(4,), row_end=(5,))
     made = build(family, "forward", source_L=np.array([0, 2]), action="a", target_L=np.array([1, 0]))
@@ -73,14 +73,14 @@ def test_by_hand() -> None:
     table = family.table.tolist()
     codes = {"source_L": np.array([0, 2]), "target_L": np.array([1, 1])}
     (action,) = score(family, [build(family, "inverse", action="a b", **codes)])
-    # After the picture's end (4) come a (6), b (7) and the end (2), each among the words.
+    # After the image's end (4) come a (6), b (7) and the end (2), each among the words.
     expected = log_softmax(table[4][:8], 6) + log_softmax(table[6][:8], 7) + log_softmax(table[7][:8], 2)
     assert (action.sum, action.count) == (pytest.approx(expected, abs=1e-5), 3)
-    (picture,) = score(family, [build(family, "forward", action="a b", **codes)])
-    # After the picture's beginning (3) come code 1 (9) and code 1 again, each among the codes.
+    (image,) = score(family, [build(family, "forward", action="a b", **codes)])
+    # After the image's beginning (3) come code 1 (9) and code 1 again, each among the codes.
     expected = log_softmax(table[3][8:], 1) + log_softmax(table[9][8:], 1)
-    assert (picture.sum, picture.count) == (pytest.approx(expected, abs=1e-5), 2)
-    assert picture.mean == pytest.approx(expected / 2, abs=1e-5)
+    assert (image.sum, image.count) == (pytest.approx(expected, abs=1e-5), 2)
+    assert image.mean == pytest.approx(expected / 2, abs=1e-5)
 
 
 @settings(max_examples=15, deadline=None)
@@ -101,7 +101,7 @@ def test_scores_do_not_depend_on_padding_batch_or_order(
 
 
 def test_what_sequences_share_is_read_once(family: SmallFamily, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four targets of one source with three actions each: 12 sequences of one source picture and four target ones."""
+    """Four targets of one source with three actions each: 12 sequences of one source image and four target ones."""
     family.use_change_mask = False  # else the source is read with an eye on the target
     source_L, *targets = np.random.default_rng(0).integers(0, 12, (5, 9))
     texts = (*ACTIONS, "remove the blue box")

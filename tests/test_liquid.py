@@ -54,7 +54,7 @@ def test_extended_as_the_authors_do(liquid: LiquidFamily) -> None:
 
 
 def _spelled(family: LiquidFamily, ids: list[int]) -> str:
-    """A sequence as text, with `<image>` for each picture's codes; what the authors' scripts build."""
+    """A sequence as text, with `<image>` for each image's codes; what the authors' scripts build."""
     names = {index: name for name, index in family.words.vocabulary.items()}
     out, text = "", list[int]()
     for index in [*ids, None]:
@@ -112,9 +112,9 @@ def test_no_text_becomes_a_control_token(liquid: LiquidFamily) -> None:
 def test_saved_loaded_and_known_by_its_config(liquid: LiquidFamily, tmp_path: Path) -> None:
     liquid.save(tmp_path)
     model = load(tmp_path, role="forward")
-    pictures = list(CHECKPOINTS.pictures().values())
-    here = type(model)(liquid).score_targets(pictures[:1], ["push the ball"], pictures[1:2])
-    assert model.score_targets(pictures[:1], ["push the ball"], pictures[1:2]) == here
+    images = list(CHECKPOINTS.sample_images().values())
+    here = type(model)(liquid).score_targets(images[:1], ["push the ball"], images[1:2])
+    assert model.score_targets(images[:1], ["push the ball"], images[1:2]) == here
     assert model.family.name == "liquid"
     # What others' tools see in the folder.
     library: Any = AutoModelForCausalLM.from_pretrained(tmp_path)

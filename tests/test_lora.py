@@ -182,7 +182,7 @@ def test_token_files_are_shared_small_and_keyed(folder: Path, tmp_path: Path, mo
     fresh, first = tokenize(family, rows), tokenize(family, rows, tmp_path)
     assert len(list(tmp_path.glob("tokens-*.npz"))) == 2
     assert fresh.source_NL.dtype == np.uint16
-    assert fresh.distance_NL.dtype == np.float32  # 16 tokens a picture: not what fills the disk
+    assert fresh.distance_NL.dtype == np.float32  # 16 tokens an image: not what fills the disk
     monkeypatch.setattr(family, "encode", None)  # nothing is tokenized twice, also not what another mix begins with
     for again in (tokenize(family, rows, tmp_path), tokenize(family, [*rows[:8]], tmp_path)):
         for name in ("source_NL", "target_NL", "distance_NL"):
@@ -213,18 +213,18 @@ def test_examples_are_the_same_when_they_are_made_one_by_one(folder: Path, monke
         assert (one.weights_S == other.weights_S).all()
 
 
-def test_sources_are_drawn_by_seed_and_read_their_pictures_late(folder: Path) -> None:
+def test_sources_are_sampled_by_seed_and_read_their_images_late(folder: Path) -> None:
     everything, stored = read_transitions(folder / "one"), stored_transitions(folder / "one")
     assert all(row.source is None for row in stored.rows)
     expected = [what(row) for row in everything]
     assert [what(row) for row in stored] == expected
     assert [what(row) for row in stored[3:12:4]] == expected[3:12:4]
     assert what(stored[-1]) == expected[-1]
-    drawn = [source_rows(Source(path=folder / "one", rows=5, seed=seed)) for seed in (0, 0, 1)]
-    ids = [[row.id for row in source.rows] for source in drawn]
+    sampled = [source_rows(Source(path=folder / "one", rows=5, seed=seed)) for seed in (0, 0, 1)]
+    ids = [[row.id for row in source.rows] for source in sampled]
     assert len(set(ids[0])) == 5
     assert ids[0] == ids[1] != ids[2]
-    assert [what(row) for row in drawn[0]] == [what(row) for row in everything if row.id in ids[0]]
+    assert [what(row) for row in sampled[0]] == [what(row) for row in everything if row.id in ids[0]]
 
 
 def what(row: Transition) -> tuple[object, ...]:

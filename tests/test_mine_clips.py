@@ -1,4 +1,4 @@
-"""One clip at a time: real video where there is some, and a drawn world whose actions are known."""
+"""One clip at a time: real video where there is some, and a rendered world whose actions are known."""
 
 from __future__ import annotations
 
@@ -35,30 +35,30 @@ def write_video(path, frames, fps=10, codec="libx264"):
 
 
 def toy_world(seed, actions=8, still=(5, 9)):
-    """96 x 96 px pictures in which one square at a time moves, ever faster, and rests; (frames, [(first, last)])."""
+    """96 x 96 px images in which one square at a time moves, ever faster, and rests; (frames, [(first, last)])."""
     rng = random.Random(seed)
     colours = [(220, 40, 40), (40, 190, 60), (50, 80, 230), (240, 200, 40)]
-    places = [np.array([rng.randrange(80), rng.randrange(80)], float) for _ in colours]
+    positions = [np.array([rng.randrange(80), rng.randrange(80)], float) for _ in colours]
     frames, moves = [], []
 
-    def draw():
-        picture = np.full((96, 96, 3), 225, np.uint8)
-        for (x, y), colour in zip(places, colours, strict=True):
-            picture[round(y) : round(y) + 16, round(x) : round(x) + 16] = colour
-        frames.append(picture)
+    def render():
+        image = np.full((96, 96, 3), 225, np.uint8)
+        for (x, y), colour in zip(positions, colours, strict=True):
+            image[round(y) : round(y) + 16, round(x) : round(x) + 16] = colour
+        frames.append(image)
 
     for _ in range(9):
-        draw()
+        render()
     for _ in range(actions):
-        which, steps = rng.randrange(len(places)), rng.randint(4, 6)
-        begin = places[which].copy()
+        which, steps = rng.randrange(len(positions)), rng.randint(4, 6)
+        begin = positions[which].copy()
         end = np.array([x + rng.randint(25, 50) for x in begin]) % 80
         for step in range(1, steps + 1):
-            places[which] = begin + (end - begin) * step * (step + 1) / (steps * (steps + 1))
-            draw()
+            positions[which] = begin + (end - begin) * step * (step + 1) / (steps * (steps + 1))
+            render()
         moves.append((len(frames) - steps, len(frames) - 1))
         for _ in range(rng.randint(*still)):
-            draw()
+            render()
     return frames, moves
 
 
@@ -84,7 +84,7 @@ def test_known_cuts_are_found_and_no_pair_straddles_one(shared_data, name):
 
 
 def test_cuts_that_nobody_chose_are_found_too(shared_data, tmp_path):
-    """Shots of real clips joined in an order drawn by lot, under black bars, and encoded anew."""
+    """Shots of real clips joined in random order, under black bars, and encoded anew."""
     names = ["kinetics_yoga.mp4", "ucf101_Archery.avi", "kinetics_flipping_pancake.mkv", "cat_and_baby_10fps.mp4"]
     names += ["kinetics_arm_wrestling.mp4", "ucf101_ApplyEyeMakeup.avi"]
     random.Random(4).shuffle(names)
@@ -93,8 +93,8 @@ def test_cuts_that_nobody_chose_are_found_too(shared_data, tmp_path):
         joins.append(len(frames))
         with open_video(shared_data / "clips" / name) as video:
             for item in video.decode(0, 1.2 if "10fps" not in name else 3):
-                picture = np.asarray(item.frame.to_image().resize((320, 240)))
-                frames.append(np.pad(picture[30:-30], ((30, 30), (0, 0), (0, 0))))
+                image = np.asarray(item.frame.to_image().resize((320, 240)))
+                frames.append(np.pad(image[30:-30], ((30, 30), (0, 0), (0, 0))))
     write_video(tmp_path / "joined.mp4", frames, fps=25)
     found = mined(tmp_path / "joined.mp4", frames=False).cuts
     assert set(joins[1:]) <= set(found)
@@ -140,11 +140,11 @@ def test_names_inside_a_file_need_not_be_utf8(tmp_path):
     assert mined(path, min_gap=3).frames == len(frames)
 
 
-def test_pictures_are_upright_and_know_their_time(shared_data):
+def test_images_are_upright_and_know_their_time(shared_data):
     path = shared_data / "clips" / "edge_rotated90.mov"
     result = mined(path, min_gap=1, min_motion=0.0)
-    picture = Image.open(io.BytesIO(result.keyframes[0].image))
-    assert picture.size == (320, 568)
+    image = Image.open(io.BytesIO(result.keyframes[0].image))
+    assert image.size == (320, 568)
     assert result.keyframes[-1].pts == 2 * 640 and result.time_base == "1/19200"
     assert result.keyframes[-1].seconds == pytest.approx(2 / 30)
 
@@ -165,16 +165,16 @@ def test_frames_evict_are_decoded_again(shared_data, monkeypatch):
 def textures(seed, frames, shift=1):
     """A drifting texture: one shot."""
     noise = np.random.default_rng(seed).integers(0, 255, (20, 40, 3))
-    picture = np.kron(noise, np.ones((8, 8, 1))).astype(np.uint8)
-    return [np.roll(picture, step * shift, 1)[:120, :160] for step in range(frames)]
+    image = np.kron(noise, np.ones((8, 8, 1))).astype(np.uint8)
+    return [np.roll(image, step * shift, 1)[:120, :160] for step in range(frames)]
 
 
 @pytest.mark.parametrize("bars", [(slice(0, 45), slice(75, 120)), (slice(0, 52), slice(108, 160))])
 def test_cuts_between_black_bars_are_found(tmp_path, bars):
-    frames = [picture.copy() for seed in range(4) for picture in textures(seed, 30)]
-    for picture in frames:
+    frames = [image.copy() for seed in range(4) for image in textures(seed, 30)]
+    for image in frames:
         for bar in bars:
-            picture[(bar, slice(None)) if bars[1].stop == 120 else (slice(None), bar)] = 16
+            image[(bar, slice(None)) if bars[1].stop == 120 else (slice(None), bar)] = 16
     write_video(tmp_path / "bars.mp4", frames, fps=25)
     result = mined(tmp_path / "bars.mp4", min_gap=5)
     assert result.cuts == (30, 60, 90)
@@ -202,7 +202,7 @@ def test_a_slow_dissolve_makes_no_pair_across_it(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(2, 400), (1280, 16), (130, 10)])
-def test_pictures_too_thin_for_flow_are_a_reason(tmp_path, size):
+def test_images_too_thin_for_flow_are_a_reason(tmp_path, size):
     noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3)).astype(np.uint8)
     write_video(tmp_path / "thin.mp4", [np.roll(noise, step, 0) for step in range(30)], codec="mpeg4")
     assert mined(tmp_path / "thin.mp4").reason == "too_small"

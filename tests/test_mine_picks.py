@@ -71,7 +71,7 @@ def test_snap_goes_to_where_an_action_ends_and_never_back_into_it():
     sharp = [100, 100, 100, 180, 180, 180, 100, 100, 100, 100, 100, 100]
     assert snap([6], timeline(motion, sharp), gap=8, reach=0.3) == [6]
     assert snap([4], timeline(motion, sharp), gap=8, reach=0.3) == [6]
-    sharp[8] = 150  # the picture becomes sharp a little after it came to rest
+    sharp[8] = 150  # the image becomes sharp a little after it came to rest
     assert snap([5], timeline(motion, sharp), gap=8, reach=0.3) == [8]
     # The same where the still frames were duplicates, and are gone.
     pause = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.5, 1.6, 1.7]

@@ -35,12 +35,12 @@ def videos(tmp_path_factory):
     for number in range(24):
         folder = root / ["", "run", "jump"][number % 3]
         folder.mkdir(exist_ok=True)
-        picture = np.kron(rng.integers(0, 255, (8, 12, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+        image = np.kron(rng.integers(0, 255, (8, 12, 3)), np.ones((8, 8, 1))).astype(np.uint8)
         with av.open(str(folder / f"clip{number:02d}.mp4"), "w") as container:
             stream = container.add_stream("mpeg4", rate=25)
             stream.width, stream.height = 96, 64
             for step in range(24):
-                moved = picture if number == 5 else np.roll(picture, step * (1 + number % 4) // 4, 1)
+                moved = image if number == 5 else np.roll(image, step * (1 + number % 4) // 4, 1)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(moved, format="rgb24")))
             container.mux(stream.encode())
     (root / "empty.mkv").touch()
@@ -94,7 +94,7 @@ def test_the_same_bytes_from_ray(videos, expected, tmp_path):
     assert contents(tmp_path / "out") == expected
 
 
-def test_pictures_that_were_left_out_are_decoded_on_demand(videos, expected, tmp_path):
+def test_images_that_were_left_out_are_decoded_on_demand(videos, expected, tmp_path):
     mine(videos, tmp_path / "with", CONFIG, executor_name="serial")
     mine(videos, tmp_path / "without", MineConfig(min_gap=4, frames_per_clip=4, frames=False), executor_name="serial")
     bare = read_rows(tmp_path / "without")

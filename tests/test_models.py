@@ -40,8 +40,8 @@ def test_a_saved_model_is_the_same_model(family: SmallFamily, tmp_path: Path) ->
     for direction in ("forward", "inverse"):
         one, other = (score(f, [build(f, direction, action=ACTION, **codes)])[0] for f in (family, loaded))  # type: ignore[arg-type]
         assert one == other
-    pictures = [Image.effect_noise((30, 20), 90), Image.new("RGB", (24, 24), "red")]
-    assert loaded.encode(pictures).codes_NL.tolist() == family.encode(pictures).codes_NL.tolist()
+    images = [Image.effect_noise((30, 20), 90), Image.new("RGB", (24, 24), "red")]
+    assert loaded.encode(images).codes_NL.tolist() == family.encode(images).codes_NL.tolist()
     assert [i.tobytes() for i in loaded.decode(np.arange(9)[None])] == [
         i.tobytes() for i in family.decode(np.arange(9)[None])
     ]

@@ -108,7 +108,7 @@ def test_the_cost_of_an_inverse_model() -> None:
     assert found.steps == 25_397  # 10 x 162538 / 64
     assert found.length == 1 + 2 * 1026 + 48
     assert found.tokens == 25_397 * 64 * 2101
-    # A sequence: three passes over the layers, four times their attention, and the head at 20 places.
+    # A sequence: three passes over the layers, four times their attention, and the head at 20 positions.
     layers = 3 * 2 * 6_476_005_376 * 2101
     attention = 4 * 2 * 2101**2 * 4096 * 32
     head = 2 * 2 * (65_536 - 8192) * 4096 * 20

@@ -56,7 +56,7 @@ class Knows:
 
 
 class Blind(Knows):
-    """Looks at no picture, and likes short sentences."""
+    """Looks at no image, and likes short sentences."""
 
     def _logprob(self, source: Any, action: str, target: Any) -> LogProb:
         words = len(action.split())
@@ -123,7 +123,7 @@ def test_counterfactual_actions_are_false_and_about_the_same_thing(transitions: 
 
 
 class Picky(Knows):
-    """Does not know the word "red", and like a model that only reads pictures it predicts nothing."""
+    """Does not know the word "red", and like a model that only reads images it predicts nothing."""
 
     def score(self, pairs: Sequence[Pair], actions: Sequence[str]) -> list[LogProb]:
         if any("red" in action for action in actions):
@@ -134,7 +134,7 @@ class Picky(Knows):
 def test_a_run_keeps_what_cannot_be_scored_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(name: str, role: str) -> Any:
         if role == "forward":
-            raise ValueError("picky only reads pictures")
+            raise ValueError("picky only reads images")
         return Picky()
 
     monkeypatch.setattr(probe_run, "load", load)
@@ -147,7 +147,7 @@ def test_a_run_keeps_what_cannot_be_scored_apart(tmp_path: Path, monkeypatch: py
     assert found["unscored"]["This model does not know ..."] >= lost
     assert sum(part["inverse"]["copy"]["n"] for part in found["subsets"].values()) == 30 - lost
     assert len((tmp_path / "items" / "probe.jsonl").read_text().splitlines()) == 30
-    with pytest.raises(ValueError, match="only reads pictures"):
+    with pytest.raises(ValueError, match="only reads images"):
         probe_run.run_probe("tabletop", out=tmp_path / "other", model="picky", items=3, directions=["forward"])
 
 

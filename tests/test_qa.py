@@ -1,4 +1,4 @@
-"""Questions about pictures: published files, answers that cannot be read, and chance."""
+"""Questions about images: published files, answers that cannot be read, and chance."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from retrodict.report import runs
 SIDES = ["left of", "right of", "on/above", "below"]
 
 
-def picture(shade: int) -> Image.Image:
+def image(shade: int) -> Image.Image:
     return Image.new("RGB", (24, 16), (shade, shade, shade))
 
 
@@ -35,7 +35,7 @@ def spatialmqa(tmp_path: Path) -> Path:
         {"image": "1.jpg", "question": "Where is the hat?", "options": SIDES, "answer": "below"},
     ]
     for name in ("1.jpg", "2.jpg"):
-        picture(10 * int(name[0])).save(tmp_path / name)
+        image(10 * int(name[0])).save(tmp_path / name)
     file = tmp_path / "test.jsonl"
     file.write_text("".join(json.dumps(record) + "\n" for record in records))
     return file
@@ -44,7 +44,7 @@ def spatialmqa(tmp_path: Path) -> Path:
 @pytest.fixture
 def embspatial(tmp_path: Path) -> Path:
     buffer = io.BytesIO()
-    picture(30).save(buffer, "JPEG")
+    image(30).save(buffer, "JPEG")
     record = {
         "question_id": "mp3d_0",
         "question": "Which is closest?",
@@ -54,7 +54,7 @@ def embspatial(tmp_path: Path) -> Path:
         "data_source": "mp3d",
         "image": base64.b64encode(buffer.getvalue()).decode(),
     }
-    picture(40).save(tmp_path / "b.jpg")
+    image(40).save(tmp_path / "b.jpg")
     other = {**record, "question_id": "mp3d_1", "relation": "left", "answer": 0, "image": "b.jpg"}
     file = tmp_path / "embspatial_bench.json"
     file.write_text(json.dumps([record, other]))
@@ -88,7 +88,7 @@ def test_an_answer_counts_if_it_names_one_option() -> None:
 
 
 class Guesses:
-    """Likes one option whatever it sees, another when blind; it mumbles about the second picture."""
+    """Likes one option whatever it sees, another when blind; it mumbles about the second image."""
 
     def write(self, image: Image.Image | None, question: str) -> str:
         assert image is not None
@@ -154,15 +154,15 @@ def test_an_interrupted_run_asks_only_what_is_missing(spatialmqa: Path, tmp_path
 def test_a_tiny_model_answers(embspatial: Path, tmp_path: Path) -> None:
     save_tiny_vlm(tmp_path / "vlm")
     model = VLMAnswerer(tmp_path / "vlm", max_tokens=4)
-    seen = model.score(picture(10), "where?", ["left", "right"])
-    other = model.score(picture(250), "where?", ["left", "right"])
+    seen = model.score(image(10), "where?", ["left", "right"])
+    other = model.score(image(250), "where?", ["left", "right"])
     blind = model.score(None, "where?", ["left", "right"])
     assert [one.count for one in seen] == [4, 5]
-    assert len({seen[0].sum, other[0].sum, blind[0].sum}) == 3  # it looks at the picture
+    assert len({seen[0].sum, other[0].sum, blind[0].sum}) == 3  # it looks at the image
     # The probability of two letters is that of the first and then of the second.
-    one, two = model.score(picture(10), "where?", ["l", "le"])
+    one, two = model.score(image(10), "where?", ["l", "le"])
     assert two.sum < one.sum < 0
-    assert two.sum - one.sum == pytest.approx(model.score(picture(10), "where?l", ["e"])[0].sum, abs=1e-4)
+    assert two.sum - one.sum == pytest.approx(model.score(image(10), "where?l", ["e"])[0].sum, abs=1e-4)
     images, out = embspatial.parent, tmp_path / "out"
     found = run_qa("embspatial", data=embspatial, images=images, model=str(tmp_path / "vlm"), out=out)
     assert found["accuracy"]["likelihood_mean"]["n"] == 2
@@ -219,7 +219,7 @@ def save_tiny_vlm(folder: Path) -> None:
     torch.manual_seed(0)
     model = LlavaForConditionalGeneration(config)
     with torch.no_grad():
-        for parameter in model.parameters():  # usual weights are so small that pictures hardly matter
+        for parameter in model.parameters():  # usual weights are so small that images hardly matter
             parameter.mul_(8 if parameter.ndim >= 2 else 1)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -44,7 +44,7 @@ def place(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_shipped_model_reads_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A picture that is predicted, written, sent as JPEG and read again still shows its action."""
+    """An image that is predicted, written, sent as JPEG and read again still shows its action."""
     if not load.is_model(load.SHIPPED / "small" / "forward"):
         pytest.skip("no shipped weights")
     action = "push the red ball to the left"
@@ -108,12 +108,12 @@ def test_labelling_videos(
     assert len(said) > 2
 
 
-def test_the_pictures_of_the_examples_are_what_their_script_draws(place: Path) -> None:
-    drawn = {path.name: path.read_bytes() for path in (place / "examples").glob("*.png")}
+def test_the_images_of_the_examples_are_what_their_script_renders(place: Path) -> None:
+    rendered = {path.name: path.read_bytes() for path in (place / "examples").glob("*.png")}
     for path in (place / "examples").glob("*.png"):
         path.unlink()
-    runpy.run_path(str(place / "examples" / "draw_frames.py"), run_name="__main__")
-    assert set(drawn) == {"frame.png", "before.png", "after.png"}
-    for name in drawn:
+    runpy.run_path(str(place / "examples" / "render_frames.py"), run_name="__main__")
+    assert set(rendered) == {"frame.png", "before.png", "after.png"}
+    for name in rendered:
         with Image.open(ROOT / "examples" / name) as kept, Image.open(place / "examples" / name) as again:
             assert kept.tobytes() == again.tobytes()

@@ -25,8 +25,8 @@ from retrodict.loading import load_family
 from retrodict.models.protocol import TokenFamily
 
 FAMILIES = ("chameleon", "liquid", "emu3", "janus")
-PICTURES = sorted((Path(__file__).parents[1] / "examples").glob("*.png"))
-# Ids of the first code, the opening and the closing; bos, eos and pad; codes and tokens of a picture.
+IMAGES = sorted((Path(__file__).parents[1] / "examples").glob("*.png"))
+# Ids of the first code, the opening and the closing; bos, eos and pad; codes and tokens of an image.
 CONSTANTS: dict[str, dict[str, Any]] = {
     "chameleon": {"first": 4, "opening": (8197,), "closing": (8196,), "special": (0, 2, 1), "size": (8192, 1024)},
     "liquid": {"first": 256_000, "special": (2, 1, 0), "size": (8192, 1024)},
@@ -76,13 +76,13 @@ def test_configuration(family: TokenFamily) -> None:
         assert module.config.rope_parameters["rope_theta"] == 10_000
 
 
-def test_pictures_survive_the_tokenizer(family: TokenFamily) -> None:
+def test_images_survive_the_tokenizer(family: TokenFamily) -> None:
     """Peak signal-to-noise ratio of a round trip; a wrong order of codes or channels gives some 8 dB."""
-    pictures = [Image.open(file).convert("RGB") for file in PICTURES]
-    assert pictures
+    images = [Image.open(file).convert("RGB") for file in IMAGES]
+    assert images
     side = family.spec.size
-    for picture, again in zip(pictures, family.decode(family.encode(pictures).codes_NL), strict=True):
-        before = np.asarray(picture.resize((side, side), Image.Resampling.LANCZOS), dtype=np.float64)
+    for image, again in zip(images, family.decode(family.encode(images).codes_NL), strict=True):
+        before = np.asarray(image.resize((side, side), Image.Resampling.LANCZOS), dtype=np.float64)
         error = np.mean((before - np.asarray(again.resize((side, side)))) ** 2)
         assert 10 * math.log10(255**2 / error) > 18
 
@@ -96,15 +96,15 @@ def test_words_survive(family: TokenFamily) -> None:
 def test_first_tokens(family: TokenFamily) -> None:
     """16 greedy codes after a forward prompt, by running the whole sequence for each, and the logits' shape."""
     device = next(family.module.parameters()).device
-    codes_NL = family.encode([Image.open(file).convert("RGB") for file in PICTURES[:1]]).codes_NL
+    codes_NL = family.encode([Image.open(file).convert("RGB") for file in IMAGES[:1]]).codes_NL
     found: list[int] = []
-    places = np.flatnonzero(family.spec.schedule < 0)
-    for place in places[:16]:
+    positions = np.flatnonzero(family.spec.schedule < 0)
+    for position in positions[:16]:
         target_L = np.zeros(family.spec.tokens, dtype=np.int64)
         target_L[: len(found)] = found
         sequence = build(family, "forward", source_L=codes_NL[0], target_L=target_L, action="lift the ball")
         assert sequence.segments.completion is not None
-        stop = sequence.segments.completion[0] + int(place)
+        stop = sequence.segments.completion[0] + int(position)
         inputs = {k: torch.from_numpy(v[None, :stop]).to(device) for k, v in family.features(sequence).items()}
         ids_1T = torch.from_numpy(sequence.ids_T[None, :stop]).to(device)
         logits_K = family.image_logits(family.hidden(ids_1T, **inputs).last_hidden_state[0, -1]).float()

@@ -113,7 +113,7 @@ def test_a_claim_is_what_its_interval_and_its_test_allow(folder: Path) -> None:
     assert [c.state for c in claims(Run.open(folder).get("comparisons").values())] == ["ahead", "level"]
 
 
-def test_pictures_are_chosen_by_hash_and_by_the_verifier(folder: Path) -> None:
+def test_images_are_chosen_by_hash_and_by_the_verifier(folder: Path) -> None:
     run = Run.open(folder)
     assert [c.title for c in figures.columns(run)] == ["FT", "FDM", "Verified"]
     rows = figures.sample(run)
@@ -124,7 +124,7 @@ def test_pictures_are_chosen_by_hash_and_by_the_verifier(folder: Path) -> None:
     labels = figures.labels(run)
     assert labels is not None
     assert [pair.action for pair in labels["wrong"]] == [ATTACK]
-    assert labels["wrong"][0].truth  # what happened in truth is read off the pictures
+    assert labels["wrong"][0].truth  # what happened in truth is read off the images
     assert [cell[4] for cell in figures.heatmaps(run)[0].cells] == [0.25, 0.5, 1.0]
 
 
@@ -160,7 +160,7 @@ def test_numbers_as_text() -> None:
     assert spread({"a": 10, "b": 12, "c": 100}, 15) == {"a": 10, "b": 25, "c": 100}
 
 
-def test_a_label_without_a_picture_is_left_out(tmp_path: Path, folder: Path) -> None:
+def test_a_label_without_an_image_is_left_out(tmp_path: Path, folder: Path) -> None:
     write_rows(tmp_path / "annotated" / "a.parquet", [Transition(id="x", action="y", action_source="idm")])
     assert figures.labels(Run(tmp_path, {})) is None
 
@@ -210,8 +210,8 @@ def test_judges_stand_on_the_page_with_what_they_did_not_score(folder: Path, tmp
     assert "6.25" in summary
 
 
-def test_a_page_of_a_benchmark_whose_pictures_are_elsewhere(tmp_path: Path) -> None:
-    """Pictures are read where the benchmark lies; where it is gone, everything else stands."""
+def test_a_page_of_a_benchmark_whose_images_are_elsewhere(tmp_path: Path) -> None:
+    """Images are read where the benchmark lies; where it is gone, everything else stands."""
     from PIL import Image
 
     data = tmp_path / "data"
@@ -234,8 +234,8 @@ def test_a_page_of_a_benchmark_whose_pictures_are_elsewhere(tmp_path: Path) -> N
     rows = figures.sample(run)
     assert len(rows) == 3
     assert {row.shape for row in rows} == {2.0}
-    facts = [shown.facts for row in rows for shown in row.predictions]
-    assert sum(bool(fact) and fact[0].startswith("L1 0.") for fact in facts) == 2
+    remarks = [shown.remarks for row in rows for shown in row.predictions]
+    assert sum(bool(fact) and fact[0].startswith("L1 0.") for fact in remarks) == 2
     assert [row.action for row in figures.worst(run)] == [ATTACK] * 2
     assert ATTACK not in (out / "report.html").read_text()
     (data / "test.json").unlink()
@@ -300,7 +300,7 @@ def test_a_loop_without_an_exact_state_shows_distances_beside_copying(folder: Pa
     for text in ("not scored", "should be 0", "Edit success", "recognition weighting"):  # what cannot exist here
         assert text not in page
     shown = figures.sample(Run.open(tmp_path))[0].predictions[0]
-    assert shown.facts and shown.facts[0].startswith("L1 0.0")
+    assert shown.remarks and shown.remarks[0].startswith("L1 0.0")
     other = tmp_path / "other"
     write_json(other / "results.json", {**results, "all": {**rows, "fdm": {**row, "l1": 0.211}}})
     both = write_report([tmp_path, other], tmp_path / "both.html").read_text(encoding="utf-8")

@@ -48,11 +48,11 @@ def test_a_killed_bench_goes_on_with_what_is_missing(tmp_path: Path, monkeypatch
     assert 1 <= len(made) < 3
     assert not (killed / "results.json").exists()
 
-    drawn: list[int] = []
+    sampled: list[int] = []
     sample = UnifiedModel.sample
 
     def counted(self: UnifiedModel, sources: Sequence[Frame], *more: Any, **named: Any) -> list[list[Candidate]]:
-        drawn.append(len(sources))
+        sampled.append(len(sources))
         return sample(self, sources, *more, **named)
 
     monkeypatch.setattr(UnifiedModel, "sample", counted)
@@ -64,7 +64,7 @@ def test_a_killed_bench_goes_on_with_what_is_missing(tmp_path: Path, monkeypatch
     for out in (killed, whole):
         assert CliRunner().invoke(app, command(out)).exit_code == 0
     missing = 3 - len(made)
-    assert drawn == [32, 32] * (missing + 3)  # greedy and sampled
+    assert sampled == [32, 32] * (missing + 3)  # greedy and sampled
     assert sorted(p.name for p in (killed / "predictions").iterdir()) == ["small.parquet"]
     results = numbers(whole)
     assert numbers(killed) == results

@@ -43,7 +43,7 @@ def slow_greedy(family: SmallFamily, source_L: IntArray, action: str) -> list[in
     return list(target_L)
 
 
-def test_greedy_pictures_are_those_of_the_slow_way(family: SmallFamily) -> None:
+def test_greedy_images_are_those_of_the_slow_way(family: SmallFamily) -> None:
     codes_PNL, logprobs_PN = sample_images(family, SOURCES, ACTIONS, 1, 0, Sampling(0))
     assert codes_PNL[:, 0].tolist() == [slow_greedy(family, s, a) for s, a in zip(SOURCES, ACTIONS, strict=True)]
     assert len(np.unique(codes_PNL)) > 1
@@ -103,7 +103,7 @@ def test_frequencies_are_those_of_the_softmax(family: SmallFamily, temperature: 
 
 def test_nothing_but_image_codes_is_drawn(family: SmallFamily) -> None:
     with torch.no_grad():
-        family.module.head[: family.spec.first_id] *= 100  # words that would win any draw that they took part in
+        family.module.head[: family.spec.first_id] *= 100  # words that would win any sample that they took part in
     codes_PNL, _ = sample_images(family, SOURCES, ACTIONS, 4, seed=0)
     assert codes_PNL.shape == (3, 4, 9)
     assert codes_PNL.min() >= 0
@@ -126,7 +126,7 @@ def test_senseless_settings(family: SmallFamily, n: int, sampling: dict[str, Any
 
 
 def generated(family: TokenFamily, source_L: IntArray, action: str) -> list[int]:
-    """The greedy picture of `transformers.generate`, held to the block's schedule."""
+    """The greedy image of `transformers.generate`, held to the block's schedule."""
     spec = family.spec
     prefix_T = build(family, "forward", source_L=source_L, action=action).ids_T
 
@@ -177,8 +177,8 @@ def test_steps_and_drafts_give_the_same(any_family: TokenFamily, guided: bool) -
 
 
 @pytest.mark.parametrize("name", ["liquid", "emu3"])
-def test_greedy_pictures_are_those_of_generate(name: str) -> None:
-    """The library's own loop. (It blocks Chameleon's image tokens, and has another loop for Janus' pictures.)"""
+def test_greedy_images_are_those_of_generate(name: str) -> None:
+    """The library's own loop. (It blocks Chameleon's image tokens, and has another loop for Janus' images.)"""
     torch.manual_seed(0)
     family = sharpened(tiny_family(name)(ACTIONS))
     sources_PL = np.random.default_rng(1).integers(0, family.spec.codebook, (2, family.spec.tokens))

@@ -173,12 +173,12 @@ def test_nothing_to_train_on(family: SmallFamily, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 10])
 def test_an_image_tokenizer_of_few_steps(steps: int) -> None:
-    pictures = [tabletop.draw(e.source) for e in tabletop.sample(6, 0)]
+    images = [tabletop.render(e.source) for e in tabletop.sample(6, 0)]
     config = TokenizerConfig(
         image_size=24, patch=8, codes=6, code_dim=4, width=8, context=1, warm_steps=steps, steps=steps, batch_size=2
     )
-    trained = train_image_tokenizer(pictures, config)
-    codes = trained.encode(pictures).codes_NL
+    trained = train_image_tokenizer(images, config)
+    codes = trained.encode(images).codes_NL
     assert codes.shape == (6, 9)
     assert trained.decode(codes)[0].size == (24, 24)
 

@@ -33,7 +33,7 @@ SOURCE = Image.new("RGB", (4, 4))
 
 
 class Shades:
-    """A model of pictures of one shade: it draws brighter and brighter ones, and likes what its scores say."""
+    """A model of images of one shade: it samples brighter and brighter ones, and likes what its scores say."""
 
     def __init__(self, scores: dict[int, float]) -> None:
         self.scores = scores
@@ -76,7 +76,7 @@ def test_verifiers_and_predictions() -> None:
     # Only the likelihood says 2; its own improbability (-20) brings the mixture back to 0.
     assert InverseLikelihood(model).scores([Pool(SOURCE, "go", pool)]) == [[-5.0, -3.0, -2.0]]
     assert InverseAndForwardLikelihood(model).scores([Pool(SOURCE, "go", pool)]) == [[-5.0, -13.0, -22.0]]
-    # Pictures of other programs bring no likelihood: a forward model says it.
+    # Images of other programs bring no likelihood: a forward model says it.
     assert InverseAndForwardLikelihood(model, model).scores([Pool(SOURCE, "go", pool)]) == [[-5.0, -103.0, -202.0]]
     found = predict(model, InverseLikelihood(model), SOURCE, "go", n=3, seed=0)
     assert (found.chosen, found.scores, found.verifier) == (2, (-5.0, -3.0, -2.0), "idm")
@@ -125,11 +125,11 @@ def test_a_model_that_several_verifiers_ask_is_asked_once(monkeypatch: pytest.Mo
 
 
 def test_waves_stop_when_the_score_is_high_enough() -> None:
-    model = Shades({0: -5.0, 1: -3.0})  # each wave draws shades 0 and 1 anew
+    model = Shades({0: -5.0, 1: -3.0})  # each wave samples shades 0 and 1 anew
     verifier = InverseLikelihood(model)
-    for stop_at, drawn in ((-3.0, 2), (-1.0, 5)):
+    for stop_at, count in ((-3.0, 2), (-1.0, 5)):
         found = predict_adaptively(model, verifier, SOURCE, "go", n=5, seed=0, stop_at=stop_at)
-        assert (len(found.candidates), found.chosen) == (drawn, 1)
+        assert (len(found.candidates), found.chosen) == (count, 1)
     scores = np.array([[-5.0, NAN, -1.0, -9.0], [-2.0, -9.0, -9.0, 0.0]])
     values = np.array([[0.0, 0.0, 1.0, 0.0], [0.5, 0.0, 0.0, 1.0]])
     assert sampled_until(scores, -2.0).tolist() == [4, 2]

@@ -44,12 +44,12 @@ def test_equals_the_authors(golden: tuple[str, dict[str, Any]], kind: str, tmp_p
     made, expected = golden
     thin = MAKE.thin if made == "stored" else lambda name, value: value
     vqgan = find_vqgan(_ckpt(tmp_path, kind))
-    pictures = CHECKPOINTS.pictures()
-    for name, picture in pictures.items():
-        found = thin("input", square_pixels(picture, 512).numpy())
+    images = CHECKPOINTS.sample_images()
+    for name, image in images.items():
+        found = thin("input", square_pixels(image, 512).numpy())
         np.testing.assert_array_equal(found, expected[f"{kind}.{name}.input"], err_msg=name)
     for name in ("square", "odd"):
-        codes = vqgan.encode([pictures[name]])
+        codes = vqgan.encode([images[name]])
         np.testing.assert_array_equal(codes.codes_NL[0], expected[f"{kind}.{name}.codes"])
         assert len(set(codes.codes_NL[0])) > 20, "a golden of few codes would prove little"
         features = codes.features_NLD[0].reshape(32, 32, -1).transpose(2, 0, 1)
@@ -113,14 +113,14 @@ def test_layout_of_transformers(tmp_path: Path) -> None:
     vqgan = _small()
     found = find_vqgan(_hf_folder(tmp_path, vqgan))
     assert found.fingerprint() == vqgan.fingerprint()
-    picture = CHECKPOINTS.pictures()["wide"]
+    image = CHECKPOINTS.sample_images()["wide"]
     library = ChameleonVQVAE._from_config(ChameleonConfig(vq_config=hf_config(SMALL)).vq_config).eval()
     encoder = {k: v for k, v in vqgan.state_dict().items() if not k.startswith("decoder.")}
     library.load_state_dict(encoder, strict=True)
     with torch.inference_mode():
-        theirs = library.encode(square_pixels(picture, 32)[None])
+        theirs = library.encode(square_pixels(image, 32)[None])
         features = library.quant_conv(theirs.last_hidden_state)
-    ours = found.encode([picture])
+    ours = found.encode([image])
     assert ours.codes_NL[0].tolist() == theirs.image_tokens.tolist()
     np.testing.assert_allclose(ours.features_NLD[0], features[0].flatten(1).T.numpy(), atol=1e-6)
 
@@ -128,10 +128,10 @@ def test_layout_of_transformers(tmp_path: Path) -> None:
 def test_float32_whatever_the_checkpoint_has(tmp_path: Path) -> None:
     vqgan = find_vqgan(_hf_folder(tmp_path, _small(), torch.bfloat16))
     assert {p.dtype for p in vqgan.parameters()} == {torch.float32}
-    picture = CHECKPOINTS.pictures()["square"]
-    plain = vqgan.encode([picture])
+    image = CHECKPOINTS.sample_images()["square"]
+    plain = vqgan.encode([image])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert (vqgan.encode([picture]).features_NLD == plain.features_NLD).all()
+        assert (vqgan.encode([image]).features_NLD == plain.features_NLD).all()
 
 
 def test_our_own_layout_and_order_of_search(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ class Knows:
         outcome = toy_world.apply(toy_world.parse(source), action)
         assert outcome is not None
         for i in range(n):
-            yield Candidate(toy_world.draw(outcome) if i % 2 else source)
+            yield Candidate(toy_world.render(outcome) if i % 2 else source)
 
     def score_targets(
         self, sources: Sequence[Frame], actions: Sequence[str], targets: Sequence[Frame]

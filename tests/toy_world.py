@@ -27,7 +27,7 @@ HELD, MOVING = 8, 4  # frames at rest, frames of a move
 Scene = dict[str, tuple[float, float]]  # colour -> cell
 
 
-def draw(scene: Scene) -> Image.Image:
+def render(scene: Scene) -> Image.Image:
     pixels = np.full((GRID * CELL, GRID * CELL, 3), 235, np.uint8)
     for colour, (x, y) in scene.items():
         left, top = round(x * CELL), round(y * CELL)
@@ -51,11 +51,11 @@ def apply(scene: Scene, action: str) -> Scene | None:
     match action.lower().split():
         case ["move" | "shift", "the", colour, "dot", side] if colour in scene and side in STEPS:
             (x, y), (dx, dy) = scene[colour], STEPS[side]
-            place = x + dx, y + dy
-            inside = all(0 <= p < GRID for p in place)
-            return {**scene, colour: place} if inside and place not in scene.values() else None
+            cell = x + dx, y + dy
+            inside = all(0 <= p < GRID for p in cell)
+            return {**scene, colour: cell} if inside and cell not in scene.values() else None
         case ["paint", "the", colour, "dot", new] if colour in scene and new in COLOURS and new not in scene:
-            return {(new if name == colour else name): place for name, place in scene.items()}
+            return {(new if name == colour else name): cell for name, cell in scene.items()}
     return None
 
 
@@ -92,8 +92,8 @@ class Dots:
             row = Transition(
                 id=f"{namespace}-{seed}-{i}",
                 category=wanted,
-                source=encode_png(draw(scene)),
-                target=encode_png(draw(states["target"] or {})),
+                source=encode_png(render(scene)),
+                target=encode_png(render(states["target"] or {})),
                 provenance={"dots": states},
                 action=action,
                 action_source="template",
@@ -127,7 +127,7 @@ class Dots:
         """The scene of each frame, None while something moves, and the frames."""
         scene = self._scene(rng, of_test=False)
         scenes: list[Scene | None] = [scene] * HELD
-        frames = [draw(scene)] * HELD
+        frames = [render(scene)] * HELD
         for _ in range(count):
             possible = [a for a in actions(scene) if not held_out(apply(scene, a) or {})]
             target = apply(scene, rng.choice([a for a in possible if suite_of(a) == suite] or possible))
@@ -139,9 +139,9 @@ class Dots:
                         c: (x + share * (target[c][0] - x), y + share * (target[c][1] - y))
                         for c, (x, y) in scene.items()
                     }
-                    frames.append(draw(between))
+                    frames.append(render(between))
                     scenes.append(None)
-            frames += [draw(target)] * HELD
+            frames += [render(target)] * HELD
             scenes += [target] * HELD
             scene = target
         return scenes, frames
@@ -206,7 +206,7 @@ def states(row: FramePair, side: str) -> Scene:
 
 
 def tuples(scene: Any) -> Scene:
-    return {colour: (place[0], place[1]) for colour, place in scene.items()}
+    return {colour: (cell[0], cell[1]) for colour, cell in scene.items()}
 
 
 def between(source: Scene, target: Scene) -> str | None:

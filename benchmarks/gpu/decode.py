@@ -44,7 +44,7 @@ SIZES: dict[str, dict[str, int]] = {
         "num_key_value_heads": 16, "head_dim": 256,
     },
 }  # fmt: skip
-PICTURES = VQGANConfig(ch=32)  # the released grid (32 x 32) and codebook; narrow, as no picture is encoded here
+IMAGES = VQGANConfig(ch=32)  # the released grid (32 x 32) and codebook; narrow, as no image is encoded here
 COPY_BYTES = 2**31
 
 
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def random_family(name: str, device: torch.device, *, tiny: bool) -> TokenFamily:
     torch.manual_seed(0)
-    images = tiny_vqgan() if tiny else VQGAN(PICTURES).requires_grad_(False).eval()
+    images = tiny_vqgan() if tiny else VQGAN(IMAGES).requires_grad_(False).eval()
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32 if tiny else torch.bfloat16)
     try:

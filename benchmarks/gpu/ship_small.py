@@ -35,7 +35,7 @@ from retrodict.training.image_tokenizer import keep_codes, train_image_tokenizer
 from retrodict.training.trainer import train
 from retrodict.worlds import tabletop
 
-NAMESPACE = "shipped"  # no bench, demo or test draws from this stream
+NAMESPACE = "shipped"  # no bench, demo or test samples from this stream
 TOKENIZERS = {
     "cells": TokenizerConfig(),
     # Things lie anywhere, so a patch cannot stand alone.
@@ -70,7 +70,7 @@ def _tokenizer(arguments: argparse.Namespace) -> ImageTokenizer:
     if folder.is_dir():
         return ImageTokenizer.load(folder)
     examples = tabletop.sample(min(3_000, arguments.examples), 0, size=arguments.size, namespace=NAMESPACE)
-    images = [image for e in examples for image in (tabletop.draw(e.source), _as_jpeg(tabletop.draw(e.target)))]
+    images = [image for e in examples for image in (tabletop.render(e.source), _as_jpeg(tabletop.render(e.target)))]
     steps = arguments.tokenizer_steps
     config = TOKENIZERS[arguments.size].model_copy(update={"warm_steps": steps, "steps": steps})
     tokenizer = train_image_tokenizer(images, config, report=_print)
@@ -79,7 +79,7 @@ def _tokenizer(arguments: argparse.Namespace) -> ImageTokenizer:
 
 
 def _as_jpeg(image: Image.Image) -> Image.Image:
-    """As people send pictures: the tokenizer must see through compression."""
+    """As people send images: the tokenizer must see through compression."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return Image.open(buffer).convert("RGB")
@@ -91,7 +91,7 @@ def _codes(arguments: argparse.Namespace, tokenizer: ImageTokenizer) -> tuple[np
     if not file.is_file():
         chunks = []
         for start in range(0, len(examples), 1000):
-            images = [tabletop.draw(s) for e in examples[start : start + 1000] for s in (e.source, e.target)]
+            images = [tabletop.render(s) for e in examples[start : start + 1000] for s in (e.source, e.target)]
             chunks.append(tokenizer.encode(images).codes_NL.reshape(-1, 2, math.prod(tokenizer.config.grid)))
         np.save(file, np.concatenate(chunks))
     return np.load(file), [e.text for e in examples]
@@ -117,11 +117,11 @@ def _train(
         steps=steps, per_device_batch_size=arguments.batch, learning_rate=3e-3, warmup_steps=100, save_steps=500
     )
     train(family, direction, examples, config, arguments.out / f"{direction}.training", _print)
-    facts = {"size": arguments.size, "examples": arguments.examples, "training": config.model_dump(mode="json")}
+    metadata = {"size": arguments.size, "examples": arguments.examples, "training": config.model_dump(mode="json")}
     shipped = SmallFamily(
         family.module, keep_codes(tokenizer, codes_N2L), words, use_change_mask=family.use_change_mask
     )
-    save_model(shipped, direction, folder, **facts)
+    save_model(shipped, direction, folder, **metadata)
 
 
 def _print(step: int, total: int, loss: float) -> None:

@@ -88,7 +88,7 @@ def settings(*, tiny: bool) -> Iterator[Setting]:
 
 
 def random_family(*, tiny: bool) -> TokenFamily:
-    """Chameleon with an adapter; the image tokenizer is there for its sizes alone, no picture is read."""
+    """Chameleon with an adapter; the image tokenizer is there for its sizes alone, no image is read."""
     torch.manual_seed(0)
     family = tiny_chameleon() if tiny else published_size(torch.device("cuda"))
     add_adapter(family, LoraConfig(), base="random")

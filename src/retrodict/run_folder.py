@@ -121,7 +121,7 @@ def fingerprint(path: Path, *, pattern: str = "", but: Path | None = None) -> st
     return digest.hexdigest()[:16]
 
 
-def place(path: Path, out: Path) -> str:
+def relative_path(path: Path, out: Path) -> str:
     """`path` as seen from `out`, so that a run that was moved with its inputs still goes on."""
     try:
         return Path(os.path.relpath(path, out)).as_posix()
@@ -172,23 +172,23 @@ def _begun(out: Path) -> str | None:
 
 def _read(file: Path) -> JsonObject:
     try:
-        held: JsonObject = json.loads(file.read_text(encoding="utf-8"))
-        _ = held["command"], held["settings"], held["inputs"]
+        record: JsonObject = json.loads(file.read_text(encoding="utf-8"))
+        _ = record["command"], record["settings"], record["inputs"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} cannot be read ({error!r}): choose another --out, or delete that folder.") from None
-    return held
+    return record
 
 
-def _difference(held: JsonMapping, wanted: JsonMapping) -> str:
+def _difference(recorded: JsonMapping, wanted: JsonMapping) -> str:
     """The first thing in which two records differ, in words; empty where they agree."""
-    if held["command"] != wanted["command"]:
-        return f"command {held['command']} and not {wanted['command']}"
-    for name in sorted({**held["settings"], **wanted["settings"]}):
-        was, now = held["settings"].get(name), wanted["settings"].get(name)
+    if recorded["command"] != wanted["command"]:
+        return f"command {recorded['command']} and not {wanted['command']}"
+    for name in sorted({**recorded["settings"], **wanted["settings"]}):
+        was, now = recorded["settings"].get(name), wanted["settings"].get(name)
         if was != now:
             return f"{name} {was} and not {now}"
-    for name in sorted({**held["inputs"], **wanted["inputs"]}):
-        was, now = ({"at": [], "key": "", **records["inputs"].get(name, {})} for records in (held, wanted))
+    for name in sorted({**recorded["inputs"], **wanted["inputs"]}):
+        was, now = ({"at": [], "key": "", **records["inputs"].get(name, {})} for records in (recorded, wanted))
         if was["key"] and was["key"] == now["key"]:
             continue
         if was["at"] != now["at"]:

@@ -127,16 +127,16 @@ def macro_interval(
     """
     array, names = np.asarray(values, dtype=np.float64), np.asarray(strata)
     scored = ~np.isnan(array)
-    means, draws = [], []
+    means, resampled = [], []
     for name in dict.fromkeys(strata):
         rows = scored & (names == name)
         sums, counts = _clusters(array[rows], None if groups is None else np.asarray(groups)[rows])
         means.append(float(sums.sum() / counts.sum()) if len(sums) else math.nan)
-        draws.append(_draws(sums, counts) if len(sums) > 1 else np.full(RESAMPLES, math.nan))
+        resampled.append(_resampled_means(sums, counts) if len(sums) > 1 else np.full(RESAMPLES, math.nan))
     if not means:
         return Estimate(math.nan, math.nan, math.nan, 0, 0)
     tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(np.mean(draws, axis=0), [tail, 100 - tail])
+    low, high = np.percentile(np.mean(resampled, axis=0), [tail, 100 - tail])
     return Estimate(float(np.mean(means)), float(low), float(high), int(scored.sum()), int((~scored).sum()))
 
 
@@ -201,7 +201,7 @@ def _interval(sums: Values, counts: Values) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def _draws(sums: Values, counts: Values) -> Values:
+def _resampled_means(sums: Values, counts: Values) -> Values:
     """Means of the bootstrap's resamples."""
     means = sums / counts
     if np.ptp(means) == 0:

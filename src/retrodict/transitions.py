@@ -36,7 +36,7 @@ class FramePair:
     id: str
     clip: str = ""  # path as given, relative to the mined folder
     clip_sha256: str = ""
-    category: str = ""  # column `class`: what stratified selection goes round
+    category: str = ""  # column `class`: what selection is round-robin over
     group: str = ""  # rows of one group never straddle a split
     frame_source: int = 0  # index in decode order
     frame_target: int = 0

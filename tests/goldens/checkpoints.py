@@ -34,14 +34,14 @@ def fill(module: nn.Module, seed: int) -> dict[str, Tensor]:
     random = np.random.RandomState(seed)
     state = {}
     for name, value in sorted(module.state_dict().items()):
-        drawn = random.standard_normal(tuple(value.shape))
+        sampled = random.standard_normal(tuple(value.shape))
         if "embedding" in name:
-            drawn *= 0.3
+            sampled *= 0.3
         elif value.ndim > 1:
-            drawn /= np.sqrt(np.prod(value.shape[1:]))
+            sampled /= np.sqrt(np.prod(value.shape[1:]))
         else:
-            drawn = drawn * 0.1 + (1.0 if name.endswith("weight") else 0.0)
-        state[name] = torch.from_numpy(drawn.astype(np.float32))
+            sampled = sampled * 0.1 + (1.0 if name.endswith("weight") else 0.0)
+        state[name] = torch.from_numpy(sampled.astype(np.float32))
     return state
 
 
@@ -105,14 +105,14 @@ def transformer_state(vocabulary: int, seed: int = 1) -> dict[str, Tensor]:
     random = np.random.RandomState(seed)
     state = {}
     for name, shape in sorted(transformer_shapes(vocabulary).items()):
-        drawn = random.standard_normal(shape)
+        sampled = random.standard_normal(shape)
         if name.startswith("tok_embeddings"):
             pass
         elif len(shape) > 1:
-            drawn *= 2 / np.sqrt(shape[1])
+            sampled *= 2 / np.sqrt(shape[1])
         else:
-            drawn = drawn * 0.3 + (0.0 if name.endswith("bias") else 1.0)
-        state[name] = torch.from_numpy(drawn.astype(np.float32))
+            sampled = sampled * 0.3 + (0.0 if name.endswith("bias") else 1.0)
+        state[name] = torch.from_numpy(sampled.astype(np.float32))
     return state
 
 
@@ -141,24 +141,24 @@ def write_chameleon(root: Path, swin_norm: bool, vqgan: dict[str, Tensor], kind:
     torch.save(transformer_state(vocabulary), folder / "consolidated.pth")
 
 
-def pictures() -> dict[str, Image.Image]:
-    """Pictures of the shapes and kinds that are prepared differently."""
+def sample_images() -> dict[str, Image.Image]:
+    """Images of the shapes and kinds that are prepared differently."""
     sizes = {"square": (512, 512), "wide": (640, 480), "odd": (427, 300), "tall": (301, 513), "small": (64, 64)}
-    found = {name: Image.fromarray(_picture(*size)) for name, size in sizes.items()}
+    found = {name: Image.fromarray(_noise(*size)) for name, size in sizes.items()}
     found["gray"] = found["wide"].convert("L")
-    clear = np.dstack([_picture(300, 300), (_picture(300, 300)[..., :1] // 2 + 64)])
+    clear = np.dstack([_noise(300, 300), (_noise(300, 300)[..., :1] // 2 + 64)])
     found["clear"] = Image.fromarray(clear)
     return found
 
 
-def _picture(width: int, height: int) -> Any:
+def _noise(width: int, height: int) -> Any:
     y, x = np.mgrid[:height, :width] / 64.0
     waves = [np.sin(3 * x + y), np.cos(x * y), np.sin(x) * np.cos(5 * y)]
     return (np.stack(waves, -1) * 127.5 + 127.5).astype(np.uint8)
 
 
 def prompts(vocabulary: int) -> dict[str, list[int]]:
-    """Token sequences: a short one, and a forward prompt with a whole source picture, up to its opening."""
+    """Token sequences: a short one, and a forward prompt with a whole source image, up to its opening."""
     random = np.random.RandomState(2)
     first, eoi, boi, sep = len(SPECIAL), len(SPECIAL) + CODES, len(SPECIAL) + CODES + 1, len(SPECIAL) + CODES + 2
     text = random.randint(len(SPECIAL) + CODES + len(AFTER), vocabulary, 12).tolist()

@@ -93,12 +93,12 @@ def vqgan_goldens(code: SimpleNamespace, folder: Path, kind: str) -> dict[str, A
     tokenizer = code.image_tokenizer.ImageTokenizer(str(folder / "vqgan.yaml"), str(folder / "vqgan.ckpt"))
     tokenizer._vq_model.load_state_dict(state, strict=True)
     found: dict[str, Any] = {}
-    for name, picture in CHECKPOINTS.pictures().items():
-        pixels = tokenizer._vqgan_input_from(tokenizer._whiten_transparency(picture))
+    for name, image in CHECKPOINTS.sample_images().items():
+        pixels = tokenizer._vqgan_input_from(tokenizer._whiten_transparency(image))
         found[f"{name}.input"] = pixels[0].numpy()
         if name in ("square", "odd"):
             found[f"{name}.features"] = tokenizer._vq_model.quant_conv(tokenizer._vq_model.encoder(pixels))[0].numpy()
-            codes = tokenizer.img_tokens_from_pil(picture)
+            codes = tokenizer.img_tokens_from_pil(image)
             found[f"{name}.codes"] = codes.numpy().astype(np.uint8)
             found[f"{name}.pixels"] = np.asarray(tokenizer.pil_from_img_toks(codes))
     return found

@@ -18,7 +18,7 @@ from PIL import Image
 from retrodict.loading import load
 from retrodict.models.protocol import InverseModel
 from retrodict.progress import Progress, QuietProgress
-from retrodict.run_folder import claim, place
+from retrodict.run_folder import claim, relative_path
 from retrodict.transitions import (
     MANIFEST,
     FramePair,
@@ -34,7 +34,7 @@ from retrodict.transitions import (
 
 BATCH = 256  # pairs whose frames are in memory at a time
 _MADE_OF, _DROPPED = b"retrodict.made_of", b"retrodict.dropped"
-NO_WORDS, NO_IMAGES = "no action", "no picture"  # reasons for which a pair is not labelled
+NO_WORDS, NO_IMAGES = "no action", "no image"  # reasons for which a pair is not labelled
 
 
 def annotate(model: InverseModel, pairs: Sequence[FramePair], name: str = "") -> list[Transition]:
@@ -97,7 +97,7 @@ def annotate_dir(
         ValueError: no pair has images, or `out` is another run's or the pairs' own directory.
     """
     files = row_files(pairs)
-    claim(out, "annotate", {"pairs": place(pairs, out)}, inputs={"model": str(model)}, apart=[pairs])
+    claim(out, "annotate", {"pairs": relative_path(pairs, out)}, inputs={"model": str(model)}, apart=[pairs])
     progress = progress or QuietProgress()
     inverse = lru_cache(maxsize=1)(lambda: load(model, role="inverse"))  # only when there is something to label
     counts = [open_parquet(file).metadata.num_rows for file in files]
@@ -173,7 +173,7 @@ def _finish(out: Path, files: Sequence[Path], model: str, pairs: int) -> None:
         dropped.update(json.loads(read_notes(out / file.name)[_DROPPED]))
     kept = pairs - sum(dropped.values())
     if not kept and dropped[NO_IMAGES] == pairs:
-        raise ValueError(f"No frame pair has pictures: mine them without --no-frames ({out} holds no labels).")
+        raise ValueError(f"No frame pair has images: mine them without --no-frames ({out} holds no labels).")
     write_manifest(out, kind="transitions", config={"model": model}, kept=kept, dropped=dropped)
 
 

@@ -32,7 +32,7 @@ def run_bootstrap(recipe: BootstrapRecipe, out: Path, progress: Progress) -> Non
     Args:
         recipe: what to learn from, and how.
         out: the run's folder.
-        progress: is told of every stage.
+        progress: reports every stage.
 
     Raises:
         ValueError: there are no videos, no labelled pairs or none to test on; ranks cannot share a training step; or

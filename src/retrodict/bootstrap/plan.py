@@ -1,4 +1,4 @@
-"""What the loop needs and will cost, told without loading weights, stage by stage."""
+"""What the loop needs and will cost, stage by stage, without loading weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from retrodict.training.estimate import (
 )
 from retrodict.training.prerequisites import fetch_for, missing_data, missing_weights
 
-MANY = 100_000  # mined pairs for which the cost of labelling is told
+MANY = 100_000  # mined pairs for which the cost of labelling is stated
 
 
 def plan(recipe: BootstrapRecipe) -> list[str]:

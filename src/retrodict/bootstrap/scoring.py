@@ -17,7 +17,7 @@ SAME = 0.5 / 255  # images that differ by less show the same tokens
 
 
 def scorer(test: Sequence[Transition], family: TokenFamily) -> Scorer:
-    """The most exact scorer of these transitions: their world's, else one that only tells copies."""
+    """The most exact scorer of these transitions: their world's, else one that only detects copies."""
     world = world_of(test)
     return _CopyScorer(family) if world is None else exact_scorer(world)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from retrodict.files import write_json
-from retrodict.run_folder import RECORD, check, fingerprint, place
+from retrodict.run_folder import RECORD, check, fingerprint, relative_path
 from retrodict.transitions import (
     MANIFEST,
     Transition,
@@ -77,7 +77,11 @@ def select_dir(transitions: Path, *, top_k: int, out: Path, without_likelihood: 
         ValueError: no row has a likelihood or an action, or `out` is another run's or the transitions' own directory.
     """
     files = row_files(transitions)
-    settings = {"transitions": place(transitions, out), "top_k": top_k, "without_likelihood": without_likelihood}
+    settings = {
+        "transitions": relative_path(transitions, out),
+        "top_k": top_k,
+        "without_likelihood": without_likelihood,
+    }
     record = check(out, "select", settings, apart=[transitions])
     made_of = fingerprint(transitions).encode()
     if (out / MANIFEST).is_file() and read_notes(out / ROWS).get(_MADE_OF) == made_of:
@@ -116,17 +120,17 @@ def _in_order(
 ) -> Iterator[Transition]:
     """The chosen rows with their images. Each file is read once; the rows are sorted through parts on disk."""
     size = max(_PART, math.ceil(len(chosen) / _MOST_PARTS))
-    place_of = {number: n for n, number in enumerate(chosen)}
+    order_of = {number: n for n, number in enumerate(chosen)}
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
         with ExitStack() as stack:
             parts = [stack.enter_context((scratch / str(n)).open("w+b")) for n in range(math.ceil(len(chosen) / size))]
             for file, start, stop in zip(files, starts, [*starts[1:], None], strict=True):
-                only = {number - start for number in place_of if start <= number and (stop is None or number < stop)}
+                only = {number - start for number in order_of if start <= number and (stop is None or number < stop)}
                 numbers = sorted(only)
                 for number, row in zip(numbers, file_rows(file, only=only), strict=True):
-                    n = place_of[start + number]
+                    n = order_of[start + number]
                     pickle.dump((n, row), parts[n // size])
             for n, part in enumerate(parts):
                 part.seek(0)

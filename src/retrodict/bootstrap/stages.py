@@ -39,7 +39,7 @@ LABELLING = "labelling.json"
 
 @dataclass(frozen=True)
 class Context:
-    """What every stage is told. Stages hand results to each other through folders in `out`."""
+    """What every stage receives. Stages hand results to each other through folders in `out`."""
 
     out: Path
     recipe: BootstrapRecipe

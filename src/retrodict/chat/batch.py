@@ -22,7 +22,7 @@ _URL = "/v1/chat/completions"
 
 @dataclass(frozen=True)
 class Taken:
-    """What a file of answers held."""
+    """What was read from a file of answers."""
 
     answered: int
     already: int  # known before

@@ -206,12 +206,12 @@ class _Queue:
             self._settled.notify_all()
 
     async def _one(self, request: Request, reserved: float) -> None:
-        held = [reserved]  # one per attempt that may have to be paid
+        reservations = [reserved]  # one per attempt that may have to be paid
 
         def may_pay_again() -> bool:
             more = 0.0 if self._budget is None else self._budget.reserve(request)
             if more is not None:
-                held.append(more)
+                reservations.append(more)
             return more is not None
 
         paid, counted = reserved, None  # should it be broken off, it may have been paid
@@ -230,7 +230,7 @@ class _Queue:
                 paid += paid_for(reply, request, self._budget)
         finally:
             if self._budget is not None:
-                self._budget.settle(request, sum(held), paid, counted)
+                self._budget.settle(request, sum(reservations), paid, counted)
 
     def _lose(self, request: Request, detail: str) -> None:
         self._tally.failed[request.key] = ("transport", detail)

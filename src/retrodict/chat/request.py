@@ -125,7 +125,7 @@ def _identity(request: Request) -> JsonObject:
     return {
         "prompt": request.prompt.id,
         "prompt_sha256": request.prompt.sha256,
-        "pictures": prints,
+        "pictures": prints,  # hashed: under another name every answer that was paid for would be asked again
         "encoding": ENCODING,
         "detail": s.detail,
         "instruction": request.instruction,

@@ -100,7 +100,7 @@ def import_labelled(
     annotations: Annotated[
         Path | None, typer.Option(help="The collection's own list, where it does not lie next to the videos.")
     ] = None,
-    pictures: Annotated[
+    images: Annotated[
         Path | None, typer.Option(help="Folder that image paths start from; by default that of the file.")
     ] = None,
     column: Annotated[
@@ -123,25 +123,25 @@ def import_labelled(
     check_output(out)
 
     from retrodict.data import image_pairs, labelled_clips, write_transitions
-    from retrodict.run_folder import place
+    from retrodict.run_folder import relative_path
 
     items: Iterable[Item]
-    given: JsonObject = {"format": kind, "data": place(data, out), "limit": limit}
+    given: JsonObject = {"format": kind, "data": relative_path(data, out), "limit": limit}
     if kind in labelled_layouts():
-        if pictures or column:
-            raise ValueError(f"{kind} is a collection of video: --pictures and --column are for image pairs.")
+        if images or column:
+            raise ValueError(f"{kind} is a collection of video: --images and --column are for image pairs.")
         items = labelled_clips(kind, data, annotations)
-        given["annotations"] = annotations and place(annotations, out)
+        given["annotations"] = annotations and relative_path(annotations, out)
     else:
         if annotations:
             raise ValueError(f"{kind} names its actions in the file: leave out --annotations.")
         columns = _columns(PRESETS[kind], column or ())
-        items = image_pairs(data, columns, root=pictures)
-        given |= {"columns": asdict(columns), "pictures": pictures and place(pictures, out)}
+        items = image_pairs(data, columns, root=images)
+        given |= {"columns": asdict(columns), "images": images and relative_path(images, out)}
     total = min(len(items), limit or len(items)) if isinstance(items, list) else 0
     with open_progress(quiet, "retrodict import") as progress:
         progress.stage("import", "read pairs of images and what happened between them")
-        inputs = [path for path in (data, annotations, pictures) if path is not None]
+        inputs = [path for path in (data, annotations, images) if path is not None]
         write_transitions(islice(items, limit), out, source=given, inputs=inputs, total=total, progress=progress)
         progress.done()
     print_counts(out)

@@ -44,7 +44,7 @@ def write_transitions(
     """
     progress = progress or QuietProgress()
     record = check(out, "import", source, apart=inputs)
-    held = {key: reason for file in _files(out) for key, reason in _ledger(file)}
+    recorded = {key: reason for file in _files(out) for key, reason in _ledger(file)}
     kept, dropped = 0, Counter[str]()
     seen: set[str] = set()
     ids: set[str] = set()
@@ -69,8 +69,8 @@ def write_transitions(
         ids.add(item.id)
         key = item.key()
         seen.add(key)
-        if key in held:
-            take([held[key]])
+        if key in recorded:
+            take([recorded[key]])
             continue
         new.append((key, item))
         if len(new) == _ITEMS:
@@ -80,7 +80,7 @@ def write_transitions(
     if not kept:  # a disk may be gone: what an earlier call wrote stays
         _clean(out)
         raise ValueError(_nothing(out, dropped))
-    _forget(out, held.keys() - seen)
+    _forget(out, recorded.keys() - seen)
     write_manifest(out, kind="transitions", config=dict(source), kept=kept, dropped=dropped)
     return dropped
 
@@ -134,8 +134,8 @@ def _rows_of(file: Path, ledger: Iterable[tuple[str, str]], without: Collection[
 
 def _nothing(out: Path, dropped: Mapping[str, int]) -> str:
     reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items()))
-    hint = " Paths of images start from the file's folder, unless --pictures names another that holds them all."
-    astray = any(dropped.get(reason) for reason in ("missing_picture", "outside_folder"))
+    hint = " Paths of images start from the file's folder, unless --images names another that holds them all."
+    astray = any(dropped.get(reason) for reason in ("missing_image", "outside_folder"))
     return f"No transition could be read ({reasons or 'no rows'}); nothing was written to {out}." + hint * astray
 
 

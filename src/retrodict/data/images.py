@@ -95,17 +95,17 @@ def _image(value: Any, root: Path) -> bytes:
         try:
             data = inside(root, path).read_bytes()
         except FileNotFoundError:
-            raise UnusableError("missing_picture") from None
+            raise UnusableError("missing_image") from None
         except OSError:
-            raise UnusableError("unreadable_picture") from None
+            raise UnusableError("unreadable_image") from None
         except ValueError:
             raise UnusableError("outside_folder") from None
     else:
-        raise UnusableError("no_picture")
+        raise UnusableError("no_image")
     try:
         Image.open(io.BytesIO(data)).verify()
     except Exception as error:  # Pillow raises whatever its format plug-in raises
-        raise UnusableError(f"broken_picture ({type(error).__name__})") from error
+        raise UnusableError(f"broken_image ({type(error).__name__})") from error
     return data
 
 

@@ -132,7 +132,7 @@ class _Subtasks:
 
     @staticmethod
     def _load(file: Path) -> dict[int, list[JsonObject]]:
-        """The rows stand on every frame of an episode; one frame's worth is kept."""
+        """The rows stand on every frame of an episode; those of one frame are kept."""
         table = _read(file, ["episode_index", _LANGUAGE])
         numbers = table["episode_index"].to_pylist()
         firsts = {number: row for row, number in reversed(list(enumerate(numbers)))}

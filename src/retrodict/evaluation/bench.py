@@ -275,12 +275,12 @@ def _from_folder(folder: Path, benchmark: Benchmark) -> list[ItemResult]:
         raise ValueError(f"{folder} holds no image named after an item, such as {benchmark.items[0].id}.png.")
     results = []
     for transition in benchmark.items:
-        frame = Scored(reason="no picture of this name")
+        frame = Scored(reason="no image of this name")
         if path := images.get(transition.id):
             try:
                 frame = score_frame(Image.open(path).convert("RGB"), transition, benchmark.scorer)
             except OSError as error:
-                frame = Scored(reason=f"unreadable picture: {error}")
+                frame = Scored(reason=f"unreadable image: {error}")
         results.append(item_result(transition, frame))
     return results
 

@@ -112,7 +112,7 @@ def choose_items(
         if not subsets or row.category in subsets:
             ranked.append((seen[row.category], i))
             seen[row.category] += 1
-    kept = sorted(place for place in ranked if limit is None or place[0] < limit)[:items]
+    kept = sorted((turn, i) for turn, i in ranked if limit is None or turn < limit)[:items]
     return [rows[i] for i in sorted(i for _, i in kept)]
 
 

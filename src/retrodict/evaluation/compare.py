@@ -17,7 +17,7 @@ from retrodict.evaluation.metrics import METRICS
 from retrodict.evaluation.pool import MEASURES, ItemResult, Scored
 from retrodict.evaluation.summary import item_values
 from retrodict.files import JsonMapping, JsonObject, write_json
-from retrodict.run_folder import claim, place
+from retrodict.run_folder import claim, relative_path
 from retrodict.stats import holm, macro_interval, paired_difference
 
 JUDGE = "judge:"
@@ -84,7 +84,7 @@ def compare_runs(
         "macro": {"difference": macro.mean, "ci95": macro.ci95, "n": macro.n},
     }
     if out is not None:
-        settings = {"a": place(a, out), "b": place(b, out), "measure": measure, "rows": list(names)}
+        settings = {"a": relative_path(a, out), "b": relative_path(b, out), "measure": measure, "rows": list(names)}
         claim(out, "compare", settings, apart=(a, b))
         write_json(out / "results.json", results)
     return results

@@ -229,7 +229,7 @@ def _against_copy(system: str, transitions: Sequence[Transition], rows: Mapping[
 
 def _reason(transition: Transition, item: ItemResult) -> str:
     if transition.target is None:
-        return "no target picture"
+        return "no target image"
     return "" if item.greedy.image else item.greedy.reason
 
 

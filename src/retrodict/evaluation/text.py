@@ -141,14 +141,20 @@ def random_texts(truths: Sequence[str], subsets: Sequence[str], seed: int) -> li
 def floors(truths: Sequence[str], subsets: Sequence[str], groups: Sequence[str]) -> JsonObject:
     """What two predictors reach that never look at an image: one sentence per subset, and another item's action.
 
-    The random one is the mean over `FLOOR_SEEDS` samples, without an interval.
+    The random one is the mean over `FLOOR_SEEDS` runs, without an interval.
     """
-    draws = [compare_texts(random_texts(truths, subsets, seed), truths, groups) for seed in range(FLOOR_SEEDS)]
+    runs = [compare_texts(random_texts(truths, subsets, seed), truths, groups) for seed in range(FLOOR_SEEDS)]
     chance: JsonObject = {
-        measure: {"value": float(np.mean([draw[measure]["value"] for draw in draws])), "n": draws[0][measure]["n"]}
+        measure: {
+            "value": float(np.mean([run[measure]["value"] for run in runs])),
+            "n": runs[0][measure]["n"],
+        }
         for measure in MEASURES
     }
-    chance["bleu"] = {"bleu": float(np.mean([draw["bleu"]["bleu"] for draw in draws])), "n": draws[0]["bleu"]["n"]}
+    chance["bleu"] = {
+        "bleu": float(np.mean([run["bleu"]["bleu"] for run in runs])),
+        "n": runs[0]["bleu"]["n"],
+    }
     return {
         "constant": compare_texts(list(constant_texts(truths, subsets)), truths, groups),
         "random": {**chance, "seeds": FLOOR_SEEDS},

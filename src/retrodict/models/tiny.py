@@ -255,7 +255,7 @@ def _taken(module: Any) -> Any:
     """The image tokenizer, which families keep outside of the module."""
     vq = module.model.vqmodel.requires_grad_(False)
     del module.model.vqmodel
-    torch.nn.init.normal_(vq.quantize.embedding.weight)  # else all codes look alike
+    torch.nn.init.normal_(vq.quantize.embedding.weight)  # else all codes are alike
     return vq
 
 

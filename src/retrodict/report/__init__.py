@@ -1,4 +1,4 @@
-"""One self-contained page that tells what a run did and what it was worth, made from the run's files alone.
+"""One self-contained page of what a run did and how well, made from the run's files alone.
 
 Nothing is measured here: numbers come from `results.json`, images from the Parquet files beside it, so that the page of
 an old run can be made again anywhere. `kit` is what pages are made of; `page` puts the pages of runs together from

@@ -28,14 +28,14 @@ SAMPLE, WORST, LABELS, LOOKED_AT, HEATMAPS = 8, 4, 4, 400, 4
 class Shown:
     """One prediction: its image, its score, and whether it repeats the source.
 
-    Without an exact score, `facts` says what else is known of it.
+    Without an exact score, `remarks` say what else is known of it.
     """
 
     image: str
     score: float
     copy: bool
     reason: str = ""
-    facts: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -161,13 +161,13 @@ def worst(run: Run) -> list[Row]:
     shown = columns(run)
     if not shown:
         return []
-    worth = _worth(run, shown[-1])
+    value = _value(run, shown[-1])
     top = 1.0 if run.has_scores else math.inf  # what is all right is no worst case
-    scored = [t for t in _by_hash(run) if _complete(run, t) and finite(worth(t)) and worth(t) < top]
-    return list(_rows(run, sorted(scored, key=worth)[:WORST]))
+    scored = [t for t in _by_hash(run) if _complete(run, t) and finite(value(t)) and value(t) < top]
+    return list(_rows(run, sorted(scored, key=value)[:WORST]))
 
 
-def _worth(run: Run, column: Column) -> Callable[[Transition], float]:
+def _value(run: Run, column: Column) -> Callable[[Transition], float]:
     """How good a prediction is: by the exact state, else by the first judge, else how much nearer than a copy it is."""
     if run.has_scores:
         items = run.predictions(column.system)
@@ -219,17 +219,17 @@ def _shown(run: Run, column: Column, transition: Transition, records: Mapping[st
     frame = column.pick(run.predictions(column.system)[transition.id])
     if run.has_scores:
         return Shown(uri(frame.image), frame.score, frame.copy == 1, frame.reason)
-    facts = []
+    remarks = []
     for judge in run.judges:
         score = judge["verdicts"].get((column.row, transition.id))
-        facts.append(f"{judge['name']}: {score:g} of 10" if finite(score) else f"{judge['name']}: not scored")
+        remarks.append(f"{judge['name']}: {score:g} of 10" if finite(score) else f"{judge['name']}: not scored")
     own = records.get(column.system) or {}
     distance = _distance(run, column.row, transition, own, frame.image)
     if finite(distance):
-        facts.append(f"L1 {distance:.3f}, copy {_distance(run, 'copy', transition, own, transition.source):.3f}")
+        remarks.append(f"L1 {distance:.3f}, copy {_distance(run, 'copy', transition, own, transition.source):.3f}")
     copied = ((own.get(transition.id) or {}).get("metrics") or {}).get("copy") or {}
     reason = "" if frame.image else frame.reason or "no image"
-    return Shown(uri(frame.image), math.nan, 1 in (copied.get(column.row), frame.copy), reason, tuple(facts))
+    return Shown(uri(frame.image), math.nan, 1 in (copied.get(column.row), frame.copy), reason, tuple(remarks))
 
 
 def _by_hash(run: Run) -> list[Transition]:

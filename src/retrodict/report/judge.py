@@ -22,7 +22,7 @@ class Judged:
     coverage: Table
     claims: list[Claim]
     curves: list[Curve]
-    facts: list[tuple[str, str]]
+    metadata: list[tuple[str, str]]
     blind_to: str
 
 

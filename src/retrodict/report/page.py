@@ -108,9 +108,12 @@ def summary(runs: Sequence[Run]) -> str:
         if lost := run.get("unscored"):
             reasons = ", ".join(f"{count} ({plain(reason)})" for reason, count in lost.items())
             parts.append(f"Not scored: {reasons}.\n")
-        told = [*claims((run.get("comparisons") or {}).values()), *(claim for one in judges for claim in one.claims)]
-        if told:
-            parts.append(markdown_claims(told))
+        shown = [
+            *claims((run.get("comparisons") or {}).values()),
+            *(claim for one in judges for claim in one.claims),
+        ]
+        if shown:
+            parts.append(markdown_claims(shown))
     return "\n".join(parts)
 
 

@@ -103,18 +103,18 @@ def _marks(results: JsonMapping) -> list[Mark]:
 
 def _verdict(pairs: Sequence[JsonMapping]) -> list[str]:
     """One sentence for each pair whose difference is shown, and one for the rest."""
-    told, level = [], 0
+    sentences, level = [], 0
     for row in pairs:
         side = shown(row["ci95"], row["p_holm"])
         if side:
             better, worse = (row["a"], row["b"]) if side > 0 else (row["b"], row["a"])
-            told.append(
+            sentences.append(
                 f"{system_name(better)} is preferred to {system_name(worse)} ({spoken_p(row['p_holm'])} after Holm)."
             )
         level += not side
     if level:
-        told.append(f"No difference is shown for {level} of {len(pairs)} pairs.")
-    return told
+        sentences.append(f"No difference is shown for {level} of {len(pairs)} pairs.")
+    return sentences
 
 
 def _by_subset(results: JsonMapping) -> Table:

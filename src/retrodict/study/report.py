@@ -10,7 +10,7 @@ from pathlib import Path
 from retrodict.files import JsonObject, write_json, write_text
 from retrodict.report import PAGE, SUMMARY, study
 from retrodict.report.kit import write_page
-from retrodict.run_folder import claim, place
+from retrodict.run_folder import claim, relative_path
 from retrodict.study.analysis.run import analyse
 from retrodict.study.export import records, to_csv, to_jsonl
 from retrodict.study.plan import DATABASE, Key, read_key, read_plan
@@ -27,7 +27,7 @@ def write_report(folder: Path, out: Path) -> Path:
     with Store(folder / DATABASE) as store:
         rows = records(store, plan)
     results = analyse(plan, key, rows)
-    claim(out, "study report", {"study": place(folder, out)})
+    claim(out, "study report", {"study": relative_path(folder, out)})
     named = [_named(row, key) for row in rows]
     write_text(out / "judgements.csv", to_csv(named))
     write_text(out / "judgements.jsonl", to_jsonl(named))

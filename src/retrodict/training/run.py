@@ -24,7 +24,7 @@ from retrodict.training.weighting import loss_weights
 from retrodict.transitions import Transition
 
 EVEN = Weighting()
-RENDERED = 20_000_000  # image tokens of examples that are held ready
+RENDERED = 20_000_000  # image tokens of examples that are kept in memory
 
 
 def train_model(

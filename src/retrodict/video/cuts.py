@@ -154,7 +154,7 @@ class DissolveFinder:
 
     Half-way through, the image is a mixture of what was before and what comes after, the share of the first falls from
     frame to frame, and the two have nothing in common. Motion gives no mixture: a thing that moves is in neither place.
-    Fed the small planes of a clip one by one; `found` holds the (first, last) frames inside each dissolve.
+    Fed the small planes of a clip one by one; `dissolves` holds the (first, last) frames inside each dissolve.
     """
 
     def __init__(self, fps: float, dis: Any) -> None:
@@ -167,7 +167,7 @@ class DissolveFinder:
         self._differ: dict[int, bool] = {}  # of runs that fell far enough to ask: whether before and after differ
         self._dis = dis
         self._count = 0
-        self.found: list[tuple[int, int]] = []
+        self.dissolves: list[tuple[int, int]] = []
 
     def push(self, small: Gray) -> None:
         thumb = _thumb(small)
@@ -221,7 +221,7 @@ class DissolveFinder:
         run, self._runs[span] = self._runs[span], []
         if self._differ.pop(span, False):
             widen = len(run) // 2 + 1  # the faint ends are lost in noise
-            self.found.append((max(0, run[0][0] - widen), run[-1][0] + widen))
+            self.dissolves.append((max(0, run[0][0] - widen), run[-1][0] + widen))
 
 
 def _thumb(small: Gray) -> NDArray[np.float32]:

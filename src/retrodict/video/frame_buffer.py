@@ -64,11 +64,11 @@ class FrameBuffer:
     def _evict(self, track: Track) -> None:
         """Drop what is unlikely, then what moved least, until a third of the bytes is free."""
 
-        def worth(index: int) -> tuple[bool, bool, float]:
+        def priority(index: int) -> tuple[bool, bool, float]:
             return index in self._likely, index >= self._judged, track.motion[index]
 
-        for index in sorted(self._frames, key=worth):
-            if any(worth(index)[:2]) and self._bytes <= 2 * _BYTES // 3:
+        for index in sorted(self._frames, key=priority):
+            if any(priority(index)[:2]) and self._bytes <= 2 * _BYTES // 3:
                 break
             self._bytes -= self._size(index)
             del self._frames[index]

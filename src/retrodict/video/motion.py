@@ -119,7 +119,7 @@ class Meter:
         """The track, once no frame is left."""
         if self._dissolves:
             self._dissolves.finish()
-            self.track.dissolves = self._dissolves.found
+            self.track.dissolves = self._dissolves.dissolves
         return self.track
 
     def _record(self, index: int, seconds: float, pts: int | None, *numbers: float) -> None:

@@ -95,17 +95,17 @@ def record(result: ClipResult, pairs: int) -> JsonObject:
     }
 
 
-def is_done(ref: ClipRef, held: JsonMapping, retry_failed: bool) -> bool:
+def is_done(ref: ClipRef, record: JsonMapping, retry_failed: bool) -> bool:
     """Whether the ledger's record of a clip holds for the clip as it is asked for now, and for its file as it is.
 
     A file that is gone leaves what was made of it. Where only its time has changed, its bytes decide.
     """
-    if held["asked"] != ref.asked() or (retry_failed and held["reason"] in _FAILED):
+    if record["asked"] != ref.asked() or (retry_failed and record["reason"] in _FAILED):
         return False
     stat = _stat(ref)
-    if stat is None or (stat.st_size, stat.st_mtime_ns) == (held["bytes"], held["modified"]):
+    if stat is None or (stat.st_size, stat.st_mtime_ns) == (record["bytes"], record["modified"]):
         return True
-    return bool(held["sha256"]) and stat.st_size == held["bytes"] and file_sha256(ref.path) == held["sha256"]
+    return bool(record["sha256"]) and stat.st_size == record["bytes"] and file_sha256(ref.path) == record["sha256"]
 
 
 def forget(out: Path, clips: Collection[str]) -> None:

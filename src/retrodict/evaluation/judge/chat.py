@@ -39,7 +39,7 @@ class ChatJudge(Chat):
         asked = [self._requests(question) for question in questions]
         self.fetch([request for requests in asked for request in requests], progress)
         return [
-            merge([self._read(request) for request in requests]) if requests else unscored("missing", "no picture")
+            merge([self._read(request) for request in requests]) if requests else unscored("missing", "no image")
             for requests in asked
         ]
 

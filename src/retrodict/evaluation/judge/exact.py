@@ -37,7 +37,7 @@ class ExactJudge:
 
     def _score(self, question: Question) -> Verdict:
         if question.prediction is None:
-            return unscored("missing", "no picture")
+            return unscored("missing", "no image")
         source = decode_image(question.source, f"source of {question.id}")
         prediction = decode_image(question.prediction, f"prediction for {question.id}")
         exact = self._world.score_action(prediction, source, question.action, self._rows[question.id])

@@ -81,7 +81,7 @@ class PairJudge(Chat):
     def _read(self, pair: tuple[Question, Question], both: Sequence[Request]) -> Preference:
         if not both:
             missing = any(question.prediction is None for question in pair)
-            return Preference(reason="missing", detail="no picture") if missing else Preference(0.5)
+            return Preference(reason="missing", detail="no image") if missing else Preference(0.5)
         answers = [read_choice(self.reply(request)) for request in both]
         keys = tuple(request.key for request in both)
         for choice in answers:

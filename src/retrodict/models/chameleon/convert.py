@@ -40,15 +40,15 @@ class Original:
 
 def find_original(folder: Path) -> Original | None:
     """The original checkpoint in a download's root, or in the folder of one of its sizes; None if there is none."""
-    places = [place.parent for place in sorted([*folder.glob("params.json"), *folder.glob("models/*/params.json")])]
-    if not places:
+    folders = [file.parent for file in sorted([*folder.glob("params.json"), *folder.glob("models/*/params.json")])]
+    if not folders:
         return None
-    if len(places) > 1:
-        raise ValueError(f"{folder} holds several models: name one of {', '.join(str(p) for p in places)}.")
+    if len(folders) > 1:
+        raise ValueError(f"{folder} holds several models: name one of {', '.join(str(p) for p in folders)}.")
     for root in (folder, *folder.resolve().parents[:2]):
         for file in (root / "tokenizer" / "text_tokenizer.json", root / "text_tokenizer.json"):
             if file.is_file():
-                return Original(places[0], file)
+                return Original(folders[0], file)
     raise ValueError(f"{folder} holds no tokenizer/text_tokenizer.json, which comes with the weights.")
 
 

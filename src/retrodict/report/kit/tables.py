@@ -95,5 +95,5 @@ def claim(comparison: JsonMapping) -> Claim:
     return Claim("level", f"No difference is shown between {a} and {b}.", detail)
 
 
-def markdown_claims(told: Sequence[Claim]) -> str:
-    return "\n".join(f"- {plain(c.headline)} ({plain(c.detail)})" for c in told) + "\n"
+def markdown_claims(claims: Sequence[Claim]) -> str:
+    return "\n".join(f"- {plain(c.headline)} ({plain(c.detail)})" for c in claims) + "\n"

@@ -13,8 +13,8 @@ from functools import cache
 
 from PIL import Image
 
-from retrodict.worlds.tabletop.drawing import corner, paint, sprite
 from retrodict.worlds.tabletop.language import Action
+from retrodict.worlds.tabletop.rendering import corner, paint, sprite
 from retrodict.worlds.tabletop.scene import CELL, GRID, State, Thing, of_colour
 
 

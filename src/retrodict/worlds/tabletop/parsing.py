@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from retrodict.worlds.tabletop.drawing import paint
+from retrodict.worlds.tabletop.rendering import paint
 from retrodict.worlds.tabletop.scene import CELL, COLOURS, GRID, PIXELS, SHAPES, SHELF_ROW, Size, State, Thing
 from retrodict.worlds.tabletop.segmentation import parse_continuous
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from retrodict.worlds.tabletop.drawing import RGB, backdrop, corner, paint, sprite
+from retrodict.worlds.tabletop.rendering import RGB, backdrop, corner, paint, sprite
 from retrodict.worlds.tabletop.scene import CELL, COLOURS, GRID, PIXELS, PLANK_PIXELS, SHAPES, SHELF_ROW, State, Thing
 
 Floats = npt.NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""Draw the images beside this file: `python examples/draw_frames.py`. The same pixels come out every time.
+"""Render the images beside this file: `python examples/render_frames.py`. The same pixels come out every time.
 
 frame.png                what the README predicts from
 before.png, after.png    "put the green cone on top of the blue box"
@@ -23,7 +23,7 @@ def main() -> None:
     after = tabletop.apply(BEFORE, action)
     assert after is not None, "the action is possible in this scene"
     for name, state in (("frame", FRAME), ("before", BEFORE), ("after", after)):
-        tabletop.draw(state).save(HERE / f"{name}.png")
+        tabletop.render(state).save(HERE / f"{name}.png")
         print(HERE / f"{name}.png")
 
 

@@ -14,25 +14,24 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers import GenerationConfig, GenerationMixin, LlamaConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from retrodict.dynamics.batches import collate, example, supervised_logits, token_nll
 from retrodict.dynamics.sequences import build
 from retrodict.models.protocol import IntArray, TokenSequence
 from retrodict.models.small.family import SmallFamily
-from retrodict.models.small.modeling import SmallConfig
 from retrodict.prompts import Direction
 
 
 class SmallGenerator(PreTrainedModel, GenerationMixin):
     """The small model as the library's `generate` wants it. `features` are its other inputs, [1, T], by position."""
 
-    config_class = SmallConfig
+    config_class = LlamaConfig
     main_input_name = "input_ids"
 
     def __init__(self, family: SmallFamily) -> None:
-        super().__init__(family.module.config)
+        super().__init__(LlamaConfig(num_hidden_layers=family.module.config.num_hidden_layers))
         self.small = family.module
         self.features: dict[str, Tensor] = {}
         self.generation_config = GenerationConfig(pad_token_id=family.pad, eos_token_id=family.eos)
@@ -47,17 +46,26 @@ class SmallGenerator(PreTrainedModel, GenerationMixin):
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         assert position_ids is not None
-        at = position_ids.expand(len(input_ids), -1)
-        output = self.small(
+        at_BT = position_ids.expand(len(input_ids), -1)
+        hidden_BTD = self.small(
             input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            **{name: value_1T[0][at] for name, value_1T in self.features.items()},
+            positions_BT=at_BT,
+            cache=_Kept(past_key_values),
+            **{name: value_1T[0][at_BT] for name, value_1T in self.features.items()},
         )
-        logits = F.linear(output.last_hidden_state[:, -1:], self.small.head)
-        return CausalLMOutputWithPast(logits=logits, past_key_values=output.past_key_values)
+        logits = F.linear(hidden_BTD[:, -1:], self.small.head)
+        return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
+
+
+class _Kept:
+    """The library's cache as the small model takes it: rows have equal prefixes, so slots are positions there, too."""
+
+    def __init__(self, library: Any) -> None:
+        self._library = library
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        kept: tuple[Tensor, Tensor] = self._library.update(keys, values, layer)
+        return kept
 
 
 class Baseline:

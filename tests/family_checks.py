@@ -47,7 +47,7 @@ def noise_images(count: int, size: int, seed: int = 0) -> list[Image.Image]:
 def raw_logits(family: TokenFamily, sequence: TokenSequence, length: int) -> torch.Tensor:
     """Image logits at the end of the first `length` tokens, computed from nothing but them."""
     inputs = {name: torch.from_numpy(value[None, :length]) for name, value in family.features(sequence).items()}
-    hidden = family.hidden(torch.from_numpy(sequence.ids_T[None, :length]), **inputs).last_hidden_state
+    hidden = family.hidden(torch.from_numpy(sequence.ids_T[None, :length]), **inputs)
     return family.image_logits(hidden[0, -1])
 
 

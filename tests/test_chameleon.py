@@ -62,7 +62,7 @@ def _family(tmp_path: Path, swin_norm: bool) -> ChameleonFamily:
 @torch.inference_mode()
 def _logits(family: ChameleonFamily, ids: list[int]) -> Any:
     """Of all tokens, in the order of their ids: image rows put back among the text's."""
-    hidden = family.hidden(torch.tensor([ids])).last_hidden_state[0]
+    hidden = family.hidden(torch.tensor([ids]))[0]
     found = family.text_logits(hidden)
     first = family.spec.first_id
     found[:, first : first + family.spec.codebook] = family.image_logits(hidden)

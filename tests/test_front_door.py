@@ -16,7 +16,7 @@ import retrodict
 from retrodict.dynamics.verify import Prediction
 from retrodict.images import encode_png, read_image
 from retrodict.models.protocol import Candidate, Explanation, LogProb
-from retrodict.transitions import Transition, read_transitions
+from retrodict.transitions import FramePair, Transition, read_transitions, write_rows
 from retrodict.worlds import get_world
 
 SCRIPT = """
@@ -33,6 +33,8 @@ retrodict.predictt
 """
 
 # As a user's `mypy --strict`, but the large libraries behind the signatures are not analysed: that takes minutes.
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
 CONFIG = """
 [mypy]
 strict = True
@@ -71,6 +73,37 @@ def test_names_are_what_they_say_and_load_nothing_before() -> None:
         retrodict.predictt  # noqa: B018
     loads = "import sys, retrodict; print({'torch', 'numpy', 'PIL'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", loads], check=True, capture_output=True, text=True).stdout == "set()\n"
+
+
+# What predicting and labelling with the shipped model has no use for, at seconds each.
+UNUSED = {
+    *("accelerate", "av", "cv2", "datasets", "huggingface_hub", "jinja2", "peft", "pymunk", "scipy"),
+    *("sympy", "torch._dynamo", "transformers"),
+}
+USES = """
+import sys
+from retrodict import annotate, explain, predict, rerank
+
+source, target, pairs, labels = sys.argv[1:]
+action = explain(source, target).action
+predict(source, action, n=2)
+rerank(source, action, [source, target])
+print(*sorted(sys.modules))
+annotate(pairs, model="small", out=labels)
+print(*sorted(sys.modules))
+"""
+
+
+def test_using_the_shipped_model_loads_only_what_it_needs(tmp_path: Path) -> None:
+    source, target = (EXAMPLES / name for name in ("before.png", "after.png"))
+    pair = FramePair(id="pair", source=source.read_bytes(), target=target.read_bytes())
+    write_rows(tmp_path / "pairs" / "part-00000.parquet", [pair], FramePair)
+    command = [sys.executable, "-c", USES, str(source), str(target), str(tmp_path / "pairs"), str(tmp_path / "labels")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    predicted, labelled = (set(line.split()) for line in done.stdout.splitlines())
+    assert "torch" in predicted and "pyarrow" in labelled
+    assert not predicted & {*UNUSED, "pyarrow", "pandas"}  # which pyarrow looks for
+    assert not labelled & UNUSED
 
 
 def test_folders_may_be_strings(tiny_model: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from retrodict.dynamics.batches import example
 from retrodict.dynamics.likelihood import score
 from retrodict.dynamics.sequences import build
-from retrodict.models.protocol import ImageSpec, TokenSequence
+from retrodict.models.protocol import ImageSpec, TokenSequence, take
 from retrodict.models.small.family import SmallFamily
 
 ACTIONS = ("remove the red ball", "push the blue box to the left", "put the red cone on top of the green box")
@@ -41,8 +40,8 @@ class Bigram:
     def features(self, sequence: TokenSequence) -> dict[str, Any]:
         return {}
 
-    def hidden(self, ids_BT: torch.Tensor, **inputs: Any) -> Any:
-        return SimpleNamespace(last_hidden_state=torch.nn.functional.one_hot(ids_BT, 11).double())
+    def hidden(self, ids_BT: torch.Tensor, at_BS: torch.Tensor | None = None, **inputs: Any) -> torch.Tensor:
+        return take(torch.nn.functional.one_hot(ids_BT, 11).double(), at_BS)
 
     def text_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return (hidden @ self.table)[..., :8]
@@ -64,6 +63,7 @@ def test_rows_with_an_end() -> None:
     assert made.ids_T.tolist() == [1, 3, 8, 5, 10, 5, 4, 6, 3, 9, 5, 8, 5, 4]
     supervised = example(family, made)
     assert supervised.positions_S.tolist() == [8, 10]
+    assert supervised.ids_T.tolist() == made.ids_T[:11].tolist()  # nothing is predicted from what follows
     assert supervised.labels_S.tolist() == [1, 0]
     assert family.spec.codes(family.spec.block(np.array([2, 1]))).tolist() == [2, 1]
 

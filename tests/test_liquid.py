@@ -32,7 +32,7 @@ def liquid() -> LiquidFamily:
 def test_image_rows_are_the_end_of_the_tied_head(liquid: LiquidFamily) -> None:
     ids = torch.arange(12).view(1, 12) * 20
     with torch.inference_mode():
-        hidden = liquid.hidden(ids).last_hidden_state
+        hidden = liquid.hidden(ids)
         whole = liquid.module(ids).logits
         split = torch.cat([liquid.text_logits(hidden), liquid.image_logits(hidden)], -1)
     torch.testing.assert_close(split, whole, rtol=0, atol=1e-6)

@@ -29,7 +29,7 @@ SOURCES = np.random.default_rng(0).integers(0, 12, (3, 9))
 def last_hidden(family: SmallFamily, sequence: TokenSequence, length: int) -> torch.Tensor:
     """The hidden state at the end of the first `length` tokens, computed from nothing but them."""
     inputs = {name: torch.from_numpy(value[None, :length]) for name, value in family.features(sequence).items()}
-    hidden: torch.Tensor = family.hidden(torch.from_numpy(sequence.ids_T[None, :length]), **inputs).last_hidden_state
+    hidden: torch.Tensor = family.hidden(torch.from_numpy(sequence.ids_T[None, :length]), **inputs)
     return hidden[0, -1]
 
 
@@ -63,7 +63,7 @@ def test_actions_are_those_of_the_slow_way(family: SmallFamily) -> None:
             features = {name: np.pad(v, (0, len(ids) - len(v))) for name, v in family.features(prefix).items()}
             inputs = {name: torch.from_numpy(value[None]) for name, value in features.items()}
             with torch.no_grad():
-                hidden = family.hidden(torch.tensor([ids]), **inputs).last_hidden_state[0, -1]
+                hidden = family.hidden(torch.tensor([ids]), **inputs)[0, -1]
                 logprob, best = family.text_logits(hidden).log_softmax(-1).max(-1)
             ids.append(int(best))
             total += float(logprob)

@@ -49,13 +49,12 @@ def test_the_loss_is_that_of_a_plain_loop(family: SmallFamily, direction: Direct
         inputs = {name: torch.from_numpy(value[None]) for name, value in one.features.items()}
         head = family.image_logits if direction == "forward" else family.text_logits
         with torch.no_grad():
-            hidden = family.hidden(torch.from_numpy(one.ids_T[None]), **inputs).last_hidden_state[0]
+            hidden = family.hidden(torch.from_numpy(one.ids_T[None]), **inputs)[0]
             logprobs = head(hidden).log_softmax(-1)
         for position, label, weight in zip(one.positions_S, one.labels_S, one.weights_S, strict=True):
             total -= float(weight * logprobs[position, label])
             weights += float(weight)
     batch = collate(examples, family.pad)
-    assert set(batch["attention_mask"].sum(1).tolist()) == {len(e.ids_T) for e in examples}
     with torch.no_grad():
         nll_BS = token_nll(supervised_logits(family, direction, batch), batch["labels"])
     loss = (nll_BS * batch["weights"]).sum() / batch["weights"].sum()

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
+from PIL import Image
+
 from retrodict.dynamics.adaptive import predict_adaptively
 from retrodict.dynamics.rollout import rollout as _rollout
 from retrodict.dynamics.unified import UnifiedModel
@@ -281,4 +283,7 @@ def _verifier(
             raise ValueError(f'The verifier "{verifier}" needs a model that says how likely an image is: use "idm".')
         return cast(ScoringForwardModel, forward)
 
-    return make_verifier(verifier, Parts(reads, get_world(DEFAULT).explains, likely if foreign else None, seed))
+    def explains(action: str, source: Image.Image, target: Image.Image) -> bool:
+        return get_world(DEFAULT).explains(action, source, target)
+
+    return make_verifier(verifier, Parts(reads, explains, likely if foreign else None, seed))

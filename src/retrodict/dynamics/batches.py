@@ -34,7 +34,7 @@ class Example:
 
 
 def example(family: TokenFamily, sequence: TokenSequence, weights_S: FloatArray | None = None) -> Example:
-    """Supervise the completion of `sequence`, each token with weight 1 or as given."""
+    """Supervise the completion of `sequence`, each token with weight 1 or as given. What follows is left out."""
     assert sequence.segments.completion is not None, "a sequence without its completion has nothing to supervise"
     start, stop = sequence.segments.completion
     positions_S, labels_S = np.arange(start, stop), sequence.ids_T[start:stop]
@@ -42,13 +42,14 @@ def example(family: TokenFamily, sequence: TokenSequence, weights_S: FloatArray 
         positions_S, labels_S = positions_S[family.spec.schedule < 0], family.spec.codes(labels_S)
     if weights_S is None:
         weights_S = np.ones(len(labels_S), dtype=np.float32)
-    return Example(sequence.ids_T, family.features(sequence), positions_S - 1, labels_S, weights_S)
+    length = int(positions_S[-1])  # nothing is predicted after the last supervised position
+    features = {name: value_T[:length] for name, value_T in family.features(sequence).items()}
+    return Example(sequence.ids_T[:length], features, positions_S - 1, labels_S, weights_S)
 
 
 def collate(examples: Sequence[Example], pad: int) -> dict[str, Tensor]:
-    """Right-padded tensors: `input_ids`, `attention_mask`, the family's features, `positions`, `labels`, `weights`."""
+    """Right-padded tensors: `input_ids`, the family's features, `positions`, `labels`, `weights`."""
     columns: dict[str, list[Any]] = {"input_ids": [e.ids_T for e in examples]}
-    columns["attention_mask"] = [np.ones_like(e.ids_T) for e in examples]
     for name in examples[0].features:
         columns[name] = [e.features[name] for e in examples]
     columns["positions"] = [e.positions_S for e in examples]
@@ -68,10 +69,9 @@ def pad_right(rows: Sequence[Any], value: int) -> Tensor:
 
 def supervised_hidden(family: TokenFamily, batch: Mapping[str, Tensor]) -> Tensor:
     """Hidden states [B, S, D] at the supervised positions only; the head never sees the others."""
-    inputs = {k: v for k, v in batch.items() if k not in ("input_ids", "positions", "labels", "weights")}
-    hidden_BTD: Tensor = family.hidden(batch["input_ids"], use_cache=False, **inputs).last_hidden_state
-    positions_BS1 = batch["positions"].unsqueeze(-1)
-    return hidden_BTD.gather(1, positions_BS1.expand(-1, -1, hidden_BTD.shape[-1]))
+    other = ("input_ids", "positions", "labels", "weights")
+    features: dict[str, Any] = {name: value for name, value in batch.items() if name not in other}
+    return family.hidden(batch["input_ids"], at_BS=batch["positions"], **features)
 
 
 def head(family: TokenFamily, direction: Direction) -> Callable[[Tensor], Tensor]:

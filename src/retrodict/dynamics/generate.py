@@ -98,9 +98,8 @@ def _write(family: TokenFamily, sequences: Sequence[TokenSequence], max_tokens: 
     longest = int(length_P.max())
     cache = KVCache(family, longest + max_tokens)
     inputs = {name: value_PT[:, :longest] for name, value_PT in batch.inputs.items()}
-    hidden_PSD = cache.prefill(batch.ids_RT[:, :longest], inputs)
+    hidden_PD = cache.prefill(batch.ids_RT[:, :longest], inputs, length_P[:, None] - 1)[:, 0]
     row_P = torch.arange(len(sequences), device=device)  # of those that are not finished
-    hidden_PD = hidden_PSD[row_P, length_P - 1]
     logprob_P = torch.zeros(len(sequences), device=device)
     tokens: list[list[int]] = [[] for _ in sequences]
     for step in range(max_tokens):

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +51,7 @@ class _Row:
 
     @property
     def length(self) -> int:
-        return len(self.example.ids_T) - 1  # nothing is predicted after the last token
+        return len(self.example.ids_T)
 
     @cached_property
     def cuts(self) -> tuple[int, int]:
@@ -99,7 +100,7 @@ class _Scorer:
             leaves.sort(key=lambda leaf: leaf.end)  # like lengths together, so that little is padding
         for chunk in self._chunks(leaves):
             leaf = cache.fork(self._parents(chunk)) if cache else None
-            self._score(chunk, self._forward(leaf, chunk))
+            self._score(chunk, leaf)
 
     def _split(self, row: int, span: _Span, cut: int) -> list[_Span]:
         shared: dict[bytes, list[int]] = {}
@@ -125,33 +126,32 @@ class _Scorer:
     def _parents(self, spans: Sequence[_Span]) -> Tensor:
         return torch.tensor([span.parent for span in spans], device=self._device)
 
-    def _forward(self, cache: KVCache | None, spans: Sequence[_Span]) -> Tensor:
-        """Hidden states [R, S, D] of one span a row; without a cache, nothing is kept."""
+    def _forward(self, cache: KVCache | None, spans: Sequence[_Span], at_RS: Tensor | None = None) -> Tensor:
+        """Hidden states [R, S, D] of one span a row, all or at some indices; without a cache, nothing is kept."""
         examples = [self._rows[span.members[0]].example for span in spans]
         ids_RS = self._tensor(
             [e.ids_T[s.begin : s.end] for e, s in zip(examples, spans, strict=True)], self._family.pad
         )
-        inputs = {
+        inputs: dict[str, Any] = {
             name: self._tensor([e.features[name][s.begin : s.end] for e, s in zip(examples, spans, strict=True)], 0)
             for name in examples[0].features
         }
         if cache is None:
-            hidden_RSD: Tensor = self._family.hidden(ids_RS, use_cache=False, **inputs).last_hidden_state
-            return hidden_RSD
+            return self._family.hidden(ids_RS, at_BS=at_RS, **inputs)
         if cache.empty:
-            return cache.prefill(ids_RS, inputs)
+            return cache.prefill(ids_RS, inputs, at_RS)
         range_R2 = torch.tensor([(span.begin, span.end) for span in spans], device=self._device)
         position_RS = range_R2[:, :1] + torch.arange(ids_RS.shape[1], device=self._device)
-        return cache.extend(ids_RS, inputs, position_RS, position_RS < range_R2[:, 1:])
+        return cache.extend(ids_RS, inputs, position_RS, position_RS < range_R2[:, 1:], at_RS)
 
     def _tensor(self, rows: Sequence[IntArray], value: int) -> Tensor:
         return pad_right(rows, value).to(self._device)
 
-    def _score(self, spans: Sequence[_Span], hidden_RSD: Tensor) -> None:
+    def _score(self, spans: Sequence[_Span], cache: KVCache | None) -> None:
         examples = [self._rows[span.members[0]].example for span in spans]
         at_RS = self._tensor([e.positions_S - s.begin for e, s in zip(examples, spans, strict=True)], 0)
         labels_RS = self._tensor([e.labels_S for e in examples], IGNORED)
-        hidden_RSD = hidden_RSD.gather(1, at_RS[:, :, None].expand(-1, -1, hidden_RSD.shape[-1]))
+        hidden_RSD = self._forward(cache, spans, at_RS)
         for span, nll in zip(spans, token_nll(self._logits(hidden_RSD), labels_RS).sum(1).tolist(), strict=True):
             self._sums[span.members[0]] = -nll
 

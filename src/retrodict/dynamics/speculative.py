@@ -139,13 +139,13 @@ class _Decoder:
         """Prefill the prompts together with their whole drafts."""
         ids_RS = self._batch.ids_RT[:, :-1]  # nothing is predicted after the last token
         cache = KVCache(self._family, ids_RS.shape[1])
-        hidden_RSD = cache.prefill(ids_RS, {k: v_RT[:, :-1] for k, v_RT in self._batch.inputs.items()})
+        at_RL = self._start_R[:, None] + self._position_L - 1
+        hidden_RLD = cache.prefill(ids_RS, {k: v_RT[:, :-1] for k, v_RT in self._batch.inputs.items()}, at_RL)
         order_P = torch.arange(len(self._draft_PL), device=ids_RS.device)
         zeros_P, tokens = torch.zeros_like(order_P), self._draft_PL.shape[1]
         order_C = torch.arange(len(order_P) * n, device=ids_RS.device)
         ones_PL = torch.ones(self._draft_PL.shape, device=ids_RS.device)
         groups = _Groups(order_P, order_P, zeros_P, self._draft_PL, ones_PL, order_C, order_C // n)
-        hidden_RLD = _gather(hidden_RSD, self._start_R[:, None] + self._position_L - 1)
         return cache, self._verify(groups, zeros_P + tokens, hidden_RLD)
 
     def _parts(self, groups: _Groups, budget: int) -> Iterator[_Groups]:
@@ -177,12 +177,12 @@ class _Decoder:
         row_R = self._rows(groups.prompt_G)
         position_RS = self._start_R[row_R][:, None] + block_GS.repeat_interleave(branches, 0)
         inputs = self._batch.inputs_at(row_R, position_RS)
-        hidden_RSD = cache.extend(ids_RS, inputs, position_RS, real_GS.repeat_interleave(branches, 0))
         verified_GW = (groups.accepted_G[:, None] + torch.arange(int(width_G.max()), device=device)).clamp(
             max=len(self._position_L) - 1
         )
         at_GW = (self._position_L[verified_GW] - 1 - first_G[:, None]).clamp(max=len(step_S) - 1)
-        hidden_RWD = _gather(hidden_RSD, at_GW.repeat_interleave(branches, 0))
+        real_RS, at_RW = real_GS.repeat_interleave(branches, 0), at_GW.repeat_interleave(branches, 0)
+        hidden_RWD = cache.extend(ids_RS, inputs, position_RS, real_RS, at_RW)
         here = replace(groups, row_G=torch.arange(len(groups), device=device))
         return cache, self._verify(here, width_G, hidden_RWD)
 
@@ -238,10 +238,6 @@ class _Decoder:
 def _completion(sequence: TokenSequence) -> tuple[int, int]:
     assert sequence.segments.completion is not None, "a draft stands in place of the completion"
     return sequence.segments.completion
-
-
-def _gather(hidden_RSD: Tensor, at_RW: Tensor) -> Tensor:
-    return hidden_RSD.gather(1, at_RW[:, :, None].expand(-1, -1, hidden_RSD.shape[-1]))
 
 
 def _put(old_GL: Tensor, position_GW: Tensor, new_GW: Tensor, real_GW: Tensor) -> Tensor:

@@ -160,5 +160,4 @@ def _prefill(family: TokenFamily, batch: PaddedBatch, start_R: Tensor) -> tuple[
     capacity = -(-batch.ids_RT.shape[1] // ROUNDING) * ROUNDING
     cache = KVCache(family, capacity)
     inputs = {name: value_RT[:, :length] for name, value_RT in batch.inputs.items()}
-    hidden_RSD = cache.prefill(batch.ids_RT[:, :length], inputs)
-    return cache, hidden_RSD[torch.arange(len(start_R), device=start_R.device), start_R - 1]
+    return cache, cache.prefill(batch.ids_RT[:, :length], inputs, start_R[:, None] - 1)[:, 0]

@@ -46,13 +46,17 @@ class UnifiedModel:
             rows.append(encoded_NL[index_of[id(frame)]] if own_L is None else own_L)
         return np.stack(rows) if rows else encoded_NL
 
+    def _codes_of_both(self, sources: Sequence[Frame], targets: Sequence[Frame]) -> tuple[IntArray, IntArray]:
+        """In one call, as neighbouring pairs share frames."""
+        codes_NL = self.codes([*sources, *targets])
+        return codes_NL[: len(sources)], codes_NL[len(sources) :]
+
     def _own_codes(self, frame: Frame) -> IntArray | None:
         same = isinstance(frame, Candidate) and frame.tokenizer == self.family.tokenizer
         return frame.codes_L if same and isinstance(frame, Candidate) else None
 
     def explain(self, pairs: Sequence[Pair]) -> list[Explanation]:
-        sources_NL, targets_NL = self.codes([s for s, _ in pairs]), self.codes([t for _, t in pairs])
-        return self.explain_codes(sources_NL, targets_NL)
+        return self.explain_codes(*self._codes_of_both(*zip(*pairs, strict=True))) if pairs else []
 
     def explain_codes(self, sources_NL: IntArray, targets_NL: IntArray) -> list[Explanation]:
         sequences = [
@@ -61,7 +65,7 @@ class UnifiedModel:
         return write_actions(self.family, sequences)
 
     def score(self, pairs: Sequence[Pair], actions: Sequence[str]) -> list[LogProb]:
-        sources_NL, targets_NL = self.codes([s for s, _ in pairs]), self.codes([t for _, t in pairs])
+        sources_NL, targets_NL = self._codes_of_both([s for s, _ in pairs], [t for _, t in pairs])
         rows = zip(sources_NL, targets_NL, actions, strict=True)
         sequences = [build(self.family, "inverse", source_L=s, target_L=t, action=a) for s, t, a in rows]
         return score(self.family, sequences)
@@ -69,7 +73,7 @@ class UnifiedModel:
     def score_targets(
         self, sources: Sequence[Frame], actions: Sequence[str], targets: Sequence[Frame]
     ) -> list[LogProb]:
-        rows = zip(self.codes(sources), self.codes(targets), actions, strict=True)
+        rows = zip(*self._codes_of_both(sources, targets), actions, strict=True)
         sequences = [build(self.family, "forward", source_L=s, target_L=t, action=a) for s, t, a in rows]
         return score(self.family, sequences)
 

@@ -8,10 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData, save_torch_state_dict
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers.utils import logging
 
 from retrodict.files import JsonObject
 from retrodict.models.protocol import TokenFamily
@@ -34,6 +32,8 @@ EXTRA_FILES = (
 @contextmanager
 def no_bars() -> Iterator[None]:
     """While the block runs, transformers shows no progress bars: one in the middle of our own would break it."""
+    from transformers.utils import logging
+
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -157,6 +157,8 @@ def shape_of(folder: Path, suffix: str) -> tuple[int, ...] | None:
 
 def write_tensors(tensors: Mapping[str, Tensor], folder: Path) -> None:
     """`model.safetensors`, in shards of 5 GB with an index where it is larger."""
+    from huggingface_hub import save_torch_state_dict
+
     save_torch_state_dict(dict(tensors), folder, max_shard_size="5GB", is_main_process=True)
 
 
@@ -169,6 +171,8 @@ def _open(file: Path) -> safe_open:
 
 def save_adapter(adapter: Any, family: TokenFamily, direction: Direction, out: Path) -> None:
     """Write what PEFT loads onto the same base, and a model card."""
+    from huggingface_hub import ModelCard, ModelCardData
+
     out.mkdir(parents=True, exist_ok=True)
     adapter.save_pretrained(out, save_embedding_layers=False)  # they are frozen; "auto" would ask the hub
     base = adapter.peft_config["default"].base_model_name_or_path

@@ -20,7 +20,16 @@ from transformers import Emu3ForConditionalGeneration
 
 from retrodict.files import JsonMapping
 from retrodict.models.checkpoint import load_pretrained, preprocessing, read_extra_files, take_image_tokenizer
-from retrodict.models.hf import HFFamily, Pixels, TextTokenizer, decoder_spec, exact_float32, fingerprint, token_ids
+from retrodict.models.hf import (
+    HFFamily,
+    Pixels,
+    TextTokenizer,
+    decoder_spec,
+    exact_float32,
+    fingerprint,
+    run_decoder,
+    token_ids,
+)
 from retrodict.models.protocol import Branch, Codes, ImageSpec, IntArray, TokenSequence
 from retrodict.prompts import PROMPTS, Direction
 
@@ -79,8 +88,8 @@ class Emu3Family(HFFamily):
         negative = sequence.with_prefix([*prefix, *self.spec.opening], sequence.segments.source)
         return [Branch(scale, sequence), Branch(1 - scale, negative)]
 
-    def hidden(self, ids_BT: Tensor, **inputs: Any) -> Any:
-        return self.module.model.text_model(ids_BT, **inputs)
+    def hidden(self, ids_BT: Tensor, **inputs: Any) -> Tensor:
+        return run_decoder(self.module.model.text_model, input_ids=ids_BT, **inputs)
 
     @classmethod
     def load(cls, directory: Path) -> Emu3Family:

@@ -7,19 +7,22 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from packaging.version import Version
 from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.cache_utils import Cache as LibraryCache
 
 from retrodict.files import JsonMapping
 from retrodict.models.checkpoint import save_with_image_tokenizer
-from retrodict.models.protocol import Codes, ImageSpec, IntArray, TokenSequence, TrainSpec
+from retrodict.models.protocol import Cache, Codes, ImageSpec, IntArray, TokenSequence, TrainSpec, take
 
 FILE = "tokenizer.json"
 
@@ -63,6 +66,45 @@ class HFFamily:
     def save(self, directory: Path) -> None:
         save_with_image_tokenizer(self.module, self.images.vq, self.extra_files, directory)
         self.words.save(directory)
+
+
+# What the library's decoders call their cache: another name warns, or is not known.
+CACHE = "cache" if Version(version("transformers")) >= Version("5.24") else "past_key_values"
+
+
+class _LibraryCache(LibraryCache):
+    """A cache of ours as the library's decoders take it, which ask for no more than `update` when they get a mask. For
+    the first forward pass, which gets none, it is empty."""
+
+    def __init__(self, cache: Cache) -> None:
+        super().__init__(layers=[])
+        self._cache = cache
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        return self._cache.update(key_states, value_states, layer_idx)
+
+
+def run_decoder(
+    decoder: nn.Module,
+    *,
+    at_BS: Tensor | None = None,
+    positions_BT: Tensor | None = None,
+    cache: Cache | None = None,
+    **inputs: Tensor,
+) -> Tensor:
+    """`TokenFamily.hidden` of a decoder of the library, which computes all hidden states whatever is wanted."""
+    context: dict[str, Any] = {"use_cache": cache is not None}
+    if cache is not None:
+        context[CACHE] = _LibraryCache(cache)
+        if positions_BT is not None:
+            dtype = next(decoder.parameters()).dtype
+            unseen_BTC = torch.arange(cache.slots, device=positions_BT.device) > positions_BT[:, :, None]
+            mask_BTC = torch.zeros(unseen_BTC.shape, dtype=dtype, device=positions_BT.device)
+            context["attention_mask"] = mask_BTC.masked_fill(unseen_BTC, torch.finfo(dtype).min)[:, None]
+            context["position_ids"] = positions_BT
+    return take(decoder(**inputs, **context).last_hidden_state, at_BS)
 
 
 def decoder_spec(layers: str, layer_class: str) -> TrainSpec:

@@ -28,7 +28,16 @@ from transformers import JanusForConditionalGeneration
 
 from retrodict.files import JsonMapping
 from retrodict.models.checkpoint import load_pretrained, preprocessing, read_extra_files, take_image_tokenizer
-from retrodict.models.hf import HFFamily, Pixels, TextTokenizer, decoder_spec, exact_float32, fingerprint, token_ids
+from retrodict.models.hf import (
+    HFFamily,
+    Pixels,
+    TextTokenizer,
+    decoder_spec,
+    exact_float32,
+    fingerprint,
+    run_decoder,
+    token_ids,
+)
 from retrodict.models.protocol import Branch, Codes, ImageSpec, IntArray, TokenSequence
 from retrodict.prompts import Direction
 
@@ -85,8 +94,8 @@ class JanusFamily(HFFamily):
         wordless = sequence.with_prefix(padded_T.tolist(), sequence.segments.source)
         return [Branch(scale, sequence), Branch(1 - scale, wordless)]
 
-    def hidden(self, ids_BT: Tensor, read: Tensor, **inputs: Any) -> Any:
-        return self.module.model.language_model(inputs_embeds=self._embed(ids_BT, read), **inputs)
+    def hidden(self, ids_BT: Tensor, read: Tensor, **inputs: Any) -> Tensor:
+        return run_decoder(self.module.model.language_model, inputs_embeds=self._embed(ids_BT, read), **inputs)
 
     def _embed(self, ids_BT: Tensor, read_BT: Tensor) -> Tensor:
         first = self.spec.first_id

@@ -11,7 +11,7 @@ from transformers import GemmaForCausalLM
 
 from retrodict.files import write_json
 from retrodict.models.checkpoint import load_pretrained, no_bars
-from retrodict.models.hf import HFFamily, TextTokenizer, decoder_spec, token_ids
+from retrodict.models.hf import HFFamily, TextTokenizer, decoder_spec, run_decoder, token_ids
 from retrodict.models.protocol import Branch, ImageSpec, TokenSequence
 from retrodict.models.vqgan import VQGAN
 from retrodict.models.vqgan_files import OWN, find_vqgan, save_vqgan
@@ -66,8 +66,8 @@ class LiquidFamily(HFFamily):
         without = sequence.with_prefix(prefix, (begin, begin + len(source)))
         return [Branch(scale, sequence), Branch(1 - scale, without)]
 
-    def hidden(self, ids_BT: Tensor, **inputs: Any) -> Any:
-        return self.module.model(input_ids=ids_BT, **inputs)
+    def hidden(self, ids_BT: Tensor, **inputs: Any) -> Tensor:
+        return run_decoder(self.module.model, input_ids=ids_BT, **inputs)
 
     def save(self, directory: Path) -> None:
         """The layout of transformers, with the image tokenizer in a folder of its own."""

@@ -261,6 +261,29 @@ class TrainSpec:
     freeze_embeddings: bool = False  # token embeddings and head, in full training and under LoRA
 
 
+class Cache(Protocol):
+    """Keys and values of tokens of earlier forward passes (`dynamics.kv_cache.KVCache`)."""
+
+    @property
+    def slots(self) -> int:
+        """C of `update`, once there are earlier tokens."""
+        ...
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Store a layer's keys and values [B, heads, T, D] of new tokens.
+
+        Returns:
+            Keys and values [B, heads, C, D] that the new tokens may attend to: that of a token at position p in slot p,
+            so each attends to the slots up to its own position.
+        """
+        ...
+
+
+def take(hidden_BTD: Tensor, at_BS: Tensor | None) -> Tensor:
+    """The hidden states at some indices of T, [B, S, D]; None: all."""
+    return hidden_BTD if at_BS is None else hidden_BTD.gather(1, at_BS[..., None].expand(-1, -1, hidden_BTD.shape[-1]))
+
+
 class TokenFamily(Protocol):
     """One autoregressive transformer over text and image tokens, with its tokenizers. `load(folder)` is a class method
     of the classes that a `registry.Family` names.
@@ -342,15 +365,26 @@ class TokenFamily(Protocol):
         """
         ...
 
-    def hidden(self, ids_BT: Tensor, **inputs: Any) -> Any:
-        """The backbone alone, never the library's head.
+    def hidden(
+        self,
+        ids_BT: Tensor,
+        *,
+        at_BS: Tensor | None = None,
+        positions_BT: Tensor | None = None,
+        cache: Cache | None = None,
+        **features: Any,
+    ) -> Tensor:
+        """The backbone alone, never the library's head. Attention is causal, so right padding needs no mask.
 
         Args:
             ids_BT: Token ids [B, T].
-            **inputs: Those of `features`, and the library's own (`past_key_values`, `position_ids`, ...).
+            at_BS: Indices of T whose hidden states are wanted, so that a family can save the others; None: all.
+            positions_BT: Positions of the tokens, where `cache` holds earlier ones; None: from 0 on.
+            cache: Keeps keys and values.
+            **features: Those of `features`, [B, T].
 
         Returns:
-            A model output with `last_hidden_state` [B, T, D] and the KV cache.
+            Hidden states [B, S, D].
         """
         ...
 

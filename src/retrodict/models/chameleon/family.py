@@ -17,7 +17,7 @@ from retrodict.models.chameleon.layout import (
     load_module,
     write_checkpoint,
 )
-from retrodict.models.hf import HFFamily, TextTokenizer, decoder_spec
+from retrodict.models.hf import HFFamily, TextTokenizer, decoder_spec, run_decoder
 from retrodict.models.protocol import Branch, ImageSpec, TokenSequence
 from retrodict.models.vqgan import VQGAN
 from retrodict.models.vqgan_files import find_vqgan
@@ -68,8 +68,8 @@ class ChameleonFamily(HFFamily):
             Branch(1 - IMAGE_GUIDANCE, nothing),
         ]
 
-    def hidden(self, ids_BT: Tensor, **inputs: Any) -> Any:
-        return self.module.model(input_ids=ids_BT, **inputs)
+    def hidden(self, ids_BT: Tensor, **inputs: Any) -> Tensor:
+        return run_decoder(self.module.model, input_ids=ids_BT, **inputs)
 
     def text_logits(self, hidden: Tensor) -> Tensor:
         """Logits are indexed by id, so image tokens, whose ids lie among the text's, are there with minus infinity."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from retrodict.models.checkpoint import load_pretrained, no_bars
+from retrodict.models.checkpoint import read_tensors
 from retrodict.models.protocol import Branch, Codes, ImageSpec, IntArray, TokenSequence, TrainSpec
 from retrodict.models.small.image_tokenizer import ImageTokenizer
-from retrodict.models.small.modeling import SIDES, SmallConfig, SmallModel
+from retrodict.models.small.modeling import INITIAL_STD, SIDES, SmallConfig, SmallModel
 from retrodict.models.small.words import Words
 from retrodict.prompts import Direction
 from retrodict.sampling import SamplingError
@@ -57,14 +59,8 @@ class SmallFamily:
             hidden_size=hidden,
             num_hidden_layers=layers,
             num_attention_heads=heads,
-            num_key_value_heads=heads,
             intermediate_size=hidden * 3,
-            max_position_embeddings=1024,
-            tie_word_embeddings=True,
             pad_token_id=words.pad,
-            bos_token_id=words.bos,
-            eos_token_id=words.eos,
-            attention_dropout=0.0,
         )
         module = SmallModel(config)
         _start_from_codebook(module, images.codebook.weight.detach())
@@ -126,8 +122,9 @@ class SmallFamily:
             )
         return [Branch(1.0, sequence)]
 
-    def hidden(self, ids_BT: Tensor, **inputs: Any) -> Any:
-        return self.module(ids_BT, **inputs)
+    def hidden(self, ids_BT: Tensor, **inputs: Any) -> Tensor:
+        hidden_BSD: Tensor = self.module(ids_BT, **inputs)
+        return hidden_BSD
 
     def image_logits(self, hidden: Tensor) -> Tensor:
         return F.linear(hidden, self.module.head[self.spec.first_id :])
@@ -136,19 +133,24 @@ class SmallFamily:
         return F.linear(hidden, self.module.head[: self.spec.first_id])
 
     def save(self, directory: Path) -> None:
-        self.module.config.use_change_mask = self.use_change_mask
-        with no_bars():
-            self.module.save_pretrained(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        replace(self.module.config, use_change_mask=self.use_change_mask).save(directory)
+        save_file(self.module.state_dict(), directory / "model.safetensors", {"format": "pt"})
         self.images.save(directory / "image_tokenizer")
         self.words.save(directory / "words.json")
 
     @classmethod
     def load(cls, directory: Path) -> SmallFamily:
-        module = load_pretrained(SmallModel, directory, torch.float32)
-        earlier = module.config.__dict__.pop("told_changes", True)  # the setting's name in earlier versions
-        use_change_mask = getattr(module.config, "use_change_mask", earlier)
+        config = SmallConfig.load(directory)
+        with torch.random.fork_rng(devices=[]):  # the random weights that a new model starts with are not used
+            module = SmallModel(config)
+        state = {name: tensor.float() for name, tensor in read_tensors(directory).items()}
+        try:
+            module.load_state_dict(state, assign=True)
+        except RuntimeError as error:
+            raise ValueError(f"{directory} is no complete small model: {' '.join(str(error).split())}") from None
         images, words = ImageTokenizer.load(directory / "image_tokenizer"), Words.load(directory / "words.json")
-        return cls(module, images, words, use_change_mask=use_change_mask)
+        return cls(module.eval(), images, words, use_change_mask=config.use_change_mask)
 
 
 @torch.no_grad()
@@ -158,7 +160,7 @@ def _start_from_codebook(module: SmallModel, codebook_KD: Tensor) -> None:
     scaled_KD = codebook_KD - codebook_KD.median(0).values
     scaled_KD = scaled_KD / scaled_KD.norm(dim=1).median().clamp(min=1e-6)
     scaled_KD = scaled_KD * (scaled_KD.norm(dim=1, keepdim=True) < 100)  # vectors put where no feature is
-    scale = 2 * module.config.initializer_range
+    scale = 2 * INITIAL_STD
     start_KD = scale * scaled_KD @ torch.randn(codebook_KD.shape[1], module.head.shape[1])
     module.head[-len(codebook_KD) :] += start_KD
     module.aligned.weight[1:] += start_KD  # what predicts a token starts from the source's

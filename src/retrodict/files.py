@@ -7,7 +7,9 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 JsonObject = dict[str, Any]  # what JSON files hold
 JsonMapping = Mapping[str, Any]  # the same, to be read only
@@ -30,7 +32,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     text = json.dumps(value, indent=1, sort_keys=False, allow_nan=True) + "\n"
     write_text(path, text)
 
@@ -44,7 +46,7 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def made_once(file: Path, make: Callable[[], Any], whole: Callable[[Any], bool] = lambda value: True) -> Any:
+def made_once(file: Path, make: Callable[[], T], whole: Callable[[T], bool] = lambda value: True) -> Any:
     """The JSON value in `file`, else made, and written where it is `whole`. Floats come back bit by bit, NaN too."""
     if file.is_file():
         return json.loads(file.read_text(encoding="utf-8"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 from weakref import WeakValueDictionary
 
 from retrodict.files import JsonObject
@@ -12,10 +12,17 @@ from retrodict.models.protocol import ForwardModel, InverseModel, TokenFamily
 from retrodict.models.registry import CARD, card_of, get_family, read_json
 from retrodict.prompts import Direction
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+    from retrodict.dynamics.unified import UnifiedModel
+
 SHIPPED = Path(__file__).parent / "weights"
 
 
-def save_model(family: TokenFamily, direction: Direction, out: Path, *, adapter: Any = None, **metadata: Any) -> None:
+def save_model(
+    family: TokenFamily, direction: Direction, out: Path, *, adapter: PeftModel | None = None, **metadata: object
+) -> None:
     """Write a model folder. The card is written last: a folder without it is not a model.
 
     Args:
@@ -76,8 +83,8 @@ def load(name: str | Path, role: Literal["forward"]) -> ForwardModel: ...
 @overload
 def load(name: str | Path, role: Literal["inverse"]) -> InverseModel: ...
 @overload
-def load(name: str | Path, role: Direction) -> Any: ...
-def load(name: str | Path, role: Direction) -> Any:
+def load(name: str | Path, role: Direction) -> InverseModel | ForwardModel: ...
+def load(name: str | Path, role: Direction) -> InverseModel | ForwardModel:
     """A model by its name. One checkpoint that is asked for in both roles is loaded once.
 
     Args:
@@ -107,7 +114,7 @@ class _Kind(NamedTuple):
 
     title: str
     roles: tuple[Direction, ...]
-    load: Callable[[str, Direction], Any]
+    load: Callable[[str, Direction], InverseModel | ForwardModel]
     owns: Callable[[str], bool] = lambda name: False
 
 
@@ -149,7 +156,7 @@ def _vlm(name: str, role: Direction) -> InverseModel:
     return Captioner.load(name)
 
 
-def _unified(name: str, role: Direction) -> Any:
+def _unified(name: str, role: Direction) -> UnifiedModel:
     from retrodict.dynamics.unified import UnifiedModel
 
     return UnifiedModel(_shared_family(_role_folder(Path(name), role)))
@@ -164,7 +171,7 @@ _VLM = _Kind("a vision-language model that writes no images", ("inverse",), _vlm
 _UNIFIED = _Kind("a unified model", ("forward", "inverse"), _unified)
 
 # Families in use, by the files that they were read from: gone when nobody holds them any more.
-_shared: WeakValueDictionary[tuple[Any, ...], TokenFamily] = WeakValueDictionary()
+_shared: WeakValueDictionary[tuple[object, ...], TokenFamily] = WeakValueDictionary()
 
 
 def _shared_family(folder: Path) -> TokenFamily:
@@ -175,7 +182,7 @@ def _shared_family(folder: Path) -> TokenFamily:
     return family
 
 
-def _file_state(folder: Path) -> tuple[Any, ...]:
+def _file_state(folder: Path) -> tuple[object, ...]:
     """A model folder's path and the sizes and times of its files, and of its base's."""
     stats = [(str(path), path.stat()) for path in sorted(folder.resolve().rglob("*")) if path.is_file()]
     card = card_of(folder)

@@ -183,7 +183,7 @@ def share(outcomes: Sequence[bool | float]) -> Entry:
     return wilson(int(scored.sum()), len(scored), len(values) - len(scored)).entry("share")
 
 
-def _clusters(values: Values, groups: npt.NDArray[Any] | None) -> tuple[Values, Values]:
+def _clusters(values: Values, groups: npt.NDArray[np.generic] | None) -> tuple[Values, Values]:
     """Sum and count of the values of each group; one value each without groups."""
     if groups is None:
         return values, np.ones_like(values)

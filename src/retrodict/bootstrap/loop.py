@@ -87,7 +87,7 @@ def _check(recipe: BootstrapRecipe) -> None:
             )
 
 
-def stages_of(context: Context) -> list[Stage]:
+def stages_of(context: Context) -> list[Stage[Context]]:
     """The stages of a recipe, those that should begin first at the front."""
     recipe, run = context.recipe, stages
     world, trains = recipe.world, recipe.labeller is None
@@ -104,7 +104,9 @@ def stages_of(context: Context) -> list[Stage]:
     )
     idm = ("idm",) if trains else ()
 
-    def stage(name: str, purpose: str, seconds: float, needs: tuple[str, ...], *, shared: bool = False) -> Stage:
+    def stage(
+        name: str, purpose: str, seconds: float, needs: tuple[str, ...], *, shared: bool = False
+    ) -> Stage[Context]:
         return Stage(name, purpose, seconds, getattr(run, name), needs, shared)
 
     planned = [Stage(data, "labelled and test transitions", 4, run.data)]

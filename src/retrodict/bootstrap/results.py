@@ -6,7 +6,6 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from PIL import Image
 
@@ -147,10 +146,10 @@ def _comparisons(
         names = "FDM's log-likelihood of the true frame (nats)", "FT's"
         return {"fdm_vs_ft_likelihood": likelier.entry(*names)}
 
-    def greedy(a: str, b: str) -> Any:
+    def greedy(a: str, b: str) -> JsonObject:
         return compare(items[a], items[b], names=(f"{a}.greedy", f"{b}.greedy"))
 
-    def verified(selector: str, other: str) -> Any:
+    def verified(selector: str, other: str) -> JsonObject:
         n, fdm = context.recipe.bench.n, items["fdm"]
         names = (f"fdm.k{n}.{selector}", "fdm.greedy" if other == "greedy" else "fdm.k1")
         return compare(fdm, fdm, names=names, selectors=(selector, other), ks=(n, 1))

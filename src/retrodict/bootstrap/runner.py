@@ -20,29 +20,30 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from multiprocessing.managers import SyncManager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
 import psutil
 
 from retrodict.files import JsonObject, write_json
-from retrodict.progress import EventProgress, Progress, receive
+from retrodict.progress import EventProgress, EventQueue, Progress, receive
 from retrodict.progress import Stage as Planned
 from retrodict.training.distributed import RankError, agreed, is_main, meet, process_count
 
-Run = Callable[[Any, Progress], str]
+C = TypeVar("C")  # what a run's stages share; it must be picklable
 
 MEMORY = "memory.json"
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage. `run` is called in a worker process with the run's context, which must be picklable."""
+class Stage(Generic[C]):
+    """One stage. `run` is called in a worker process with the run's context."""
 
     name: str
     purpose: str  # one short sentence for people
     seconds: float  # expected, on one core
-    run: Run
+    run: Callable[[C, Progress], str]
     needs: tuple[str, ...] = ()
     shared: bool = False  # whether all ranks take part
 
@@ -56,7 +57,7 @@ def read_records(out: Path) -> dict[str, JsonObject]:
     return {path.stem: json.loads(path.read_text()) for path in sorted((out / "stages").glob("*.json"))}
 
 
-def run_stages(stages: Sequence[Stage], out: Path, context: Any, progress: Progress, workers: int = 2) -> None:
+def run_stages(stages: Sequence[Stage[C]], out: Path, context: C, progress: Progress, workers: int = 2) -> None:
     """Run every stage that has no record, each as soon as what it needs is done, in `workers` processes of one thread.
 
     The first failure stops the run: running stages are ended, and the error is raised here. `memory.json` keeps the
@@ -123,7 +124,7 @@ def _resident_mb() -> int:
     return total >> 20
 
 
-def _run_together(waiting: list[Stage], done: set[str], out: Path, context: Any, progress: Progress) -> None:
+def _run_together(waiting: list[Stage[C]], done: set[str], out: Path, context: C, progress: Progress) -> None:
     """Run the stages one after the other, each on the ranks that take part in it."""
     while waiting:
         stage = next(stage for stage in waiting if done.issuperset(stage.needs))
@@ -149,14 +150,14 @@ def _run_together(waiting: list[Stage], done: set[str], out: Path, context: Any,
 
 def _run_all(
     pool: ProcessPoolExecutor,
-    waiting: list[Stage],
+    waiting: list[Stage[C]],
     done: set[str],
     out: Path,
-    context: Any,
-    queue: Any,
+    context: C,
+    queue: EventQueue,
     workers: int,
 ) -> None:
-    running: dict[Future[None], Stage] = {}
+    running: dict[Future[None], Stage[C]] = {}
     while waiting or running:
         # Only what can start at once is handed over, so that the order of the list decides who goes first.
         for stage in [s for s in waiting if done.issuperset(s.needs)][: workers - len(running)]:
@@ -169,7 +170,7 @@ def _run_all(
             done.add(running.pop(future).name)
 
 
-def _run_stage(stage: Stage, out: Path, context: Any, queue: Any) -> None:
+def _run_stage(stage: Stage[C], out: Path, context: C, queue: EventQueue) -> None:
     progress = EventProgress(queue.put)
     progress.stage(stage.name, stage.purpose)
     began = time.monotonic()
@@ -178,7 +179,7 @@ def _run_stage(stage: Stage, out: Path, context: Any, queue: Any) -> None:
     progress.done(summary)
 
 
-def _record(stage: Stage, out: Path, began: float, summary: str) -> None:
+def _record(stage: Stage[C], out: Path, began: float, summary: str) -> None:
     record = {"seconds": round(time.monotonic() - began, 1), "summary": summary}
     write_json(record_path(out, stage.name), record)
 
@@ -206,7 +207,7 @@ def _die_with(parent: int) -> None:
 
 
 def _kill(pool: ProcessPoolExecutor) -> None:
-    processes: Mapping[int, Any] = getattr(pool, "_processes", None) or {}
+    processes: Mapping[int, BaseProcess] = getattr(pool, "_processes", None) or {}
     for process in list(processes.values()):
         process.kill()
     pool.shutdown(wait=False, cancel_futures=True)

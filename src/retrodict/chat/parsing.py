@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, NoReturn
 
 from retrodict.files import JsonMapping, JsonObject
 
@@ -87,7 +87,7 @@ def read_body(body: JsonMapping) -> Reply:
     return Reply(text=_text(message.get("content")), **counts)
 
 
-def is_filtered(error: Any) -> bool:
+def is_filtered(error: object) -> bool:
     """Whether an error body says that a content filter stopped the question."""
     if not isinstance(error, dict):
         return False
@@ -96,16 +96,16 @@ def is_filtered(error: Any) -> bool:
     return any(str(code).casefold() in _FILTERED for code in codes)
 
 
-def _read_error(error: Any) -> Reply:
+def _read_error(error: object) -> Reply:
     message = error.get("message") if isinstance(error, dict) else error
     return Reply(reason="filtered" if is_filtered(error) else "transport", detail=shorten(str(message or error)))
 
 
-def _count(value: Any) -> int | None:
+def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def _text(content: Any) -> str:
+def _text(content: object) -> str:
     if isinstance(content, list):
         return "".join(str(p.get("text") or "") for p in content if isinstance(p, dict) and p.get("type") == "text")
     return content if isinstance(content, str) else ""
@@ -120,7 +120,7 @@ def read_action(reply: Reply) -> str | Failure:
     return words or Failure("parse", f"no words: {shorten(json.dumps(action, default=str))}")
 
 
-def read_answer(reply: Reply, key: str) -> Any | Failure:
+def read_answer(reply: Reply, key: str) -> object | Failure:
     """The value under `key` of the one object that an answer holds."""
     if reply.reason:
         return Failure(reply.reason, reply.detail)
@@ -142,14 +142,14 @@ class _Twice:
 _TWICE = _Twice()
 
 
-def _pairs(pairs: Sequence[tuple[str, Any]]) -> JsonObject:
+def _pairs(pairs: Sequence[tuple[str, object]]) -> JsonObject:
     values: JsonObject = {}
     for name, value in pairs:
         values[name] = _TWICE if name in values else value
     return values
 
 
-def _no_constant(name: str) -> Any:
+def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -79,13 +78,13 @@ def _transition(row: JsonObject, number: int, identity: str, file: Path, columns
     )
 
 
-def _path(value: Any) -> str:
+def _path(value: object) -> str:
     if isinstance(value, dict):
         value = value.get("path")
     return value if isinstance(value, str) else ""
 
 
-def _image(value: Any, root: Path) -> bytes:
+def _image(value: object, root: Path) -> bytes:
     """The image as it is encoded. Raises `UnusableError` when there is none that can be opened."""
     if isinstance(value, dict) and value.get("bytes"):
         data = bytes(value["bytes"])

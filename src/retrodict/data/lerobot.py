@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,7 +26,7 @@ class _Dataset:
     def cameras(self) -> list[str]:
         return sorted(key for key, feature in self.info["features"].items() if _is_colour_video(feature))
 
-    def file(self, template: str, **fields: Any) -> Path:
+    def file(self, template: str, **fields: str | int) -> Path:
         """A file of the data set by one of the path templates in its `info.json`."""
         try:
             name = str(self.info[template]).format(**fields)
@@ -106,7 +105,7 @@ def _clips(data: _Dataset, episode: JsonObject, camera: str, spans: _Subtasks) -
         yield LabelledClip(ref, action)
 
 
-def _first(tasks: Any) -> str:
+def _first(tasks: str | Sequence[str] | None) -> str:
     return tasks if isinstance(tasks, str) else next(iter(tasks or []), "")
 
 

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from retrodict.data.aurora import SUBSETS, read_aurora
 from retrodict.data.files import inside
@@ -202,7 +201,7 @@ def _from_metadata(folder: Path) -> Iterator[Transition]:
                     raise ValueError(f"{file}, line {number}: {error}") from None
 
 
-def _transition(folder: Path, number: int, record: Any) -> Transition:
+def _transition(folder: Path, number: int, record: object) -> Transition:
     if not isinstance(record, dict):
         raise ValueError("this is no JSON object.")
     fields = {key: record.get(key) for key in ("file_name", "source", "target", "action", "id", "class", "group")}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from retrodict.evaluation.benchmarks import read_results
 from retrodict.evaluation.metrics import METRICS
@@ -60,7 +61,7 @@ def compare_runs(
     categories = [first[name].category for name in ids]
     groups = [first[name].group or name for name in ids]
 
-    def paired(chosen: Any) -> JsonObject:
+    def paired(chosen: npt.NDArray[np.bool_]) -> JsonObject:
         difference = paired_difference(x[chosen], y[chosen], np.array(groups)[chosen].tolist())
         both = chosen & ~np.isnan(x - y)
         means = {side: float(v[both].mean()) if difference.n else math.nan for side, v in (("a", x), ("b", y))}
@@ -172,5 +173,5 @@ def _lines(path: Path) -> Iterator[JsonObject]:
             yield json.loads(line)
 
 
-def _number(value: Any) -> float:
+def _number(value: float | str | None) -> float:
     return math.nan if value is None else float(value)

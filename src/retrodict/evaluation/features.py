@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ import torch
 from PIL import Image
 
 from retrodict.files import JsonObject
+
+if TYPE_CHECKING:
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 Embeddings = npt.NDArray[np.float32]
 
@@ -133,9 +136,11 @@ class Embedder:
         return np.asarray(((pixels - self.pin.mean) / self.pin.std).transpose(2, 0, 1), dtype=np.float32)
 
 
-def _tensor(output: Any) -> Any:
+def _tensor(output: torch.Tensor | BaseModelOutputWithPooling) -> torch.Tensor:
     """Projected features: a tensor, or since transformers 5 an output that holds them."""
-    return output if isinstance(output, torch.Tensor) else output.pooler_output
+    projected = output if isinstance(output, torch.Tensor) else output.pooler_output
+    assert projected is not None
+    return projected
 
 
 def _unit(vectors: torch.Tensor) -> Embeddings:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, get_args
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -18,6 +18,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from retrodict.evaluation import L1Protocol
+from retrodict.video.cuts import dense_flow
+from retrodict.video.decode import Gray
 
 L1_PROTOCOL: L1Protocol = "native-lanczos"
 L1_PROTOCOLS: tuple[L1Protocol, ...] = get_args(L1Protocol)
@@ -160,11 +162,10 @@ def flow_magnitude(source: Image.Image, target: Image.Image) -> float:
     scale = FLOW_SIDE / min(width, height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     first, second = (_grey(image, size) for image in (source, target))
-    create: Any = cv2.DISOpticalFlow.create
-    flow = create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(first, second, None)
+    flow = dense_flow(cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM), first, second)
     return float(np.linalg.norm(flow, axis=2).mean() / math.hypot(*size))
 
 
-def _grey(image: Image.Image, size: tuple[int, int]) -> Any:
+def _grey(image: Image.Image, size: tuple[int, int]) -> Gray:
     plane = np.asarray(image.convert("L"))
     return cv2.resize(plane, size, interpolation=cv2.INTER_AREA)

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from PIL import Image
@@ -30,6 +30,9 @@ from retrodict.run_folder import RECORD, check
 from retrodict.stats import share
 from retrodict.transitions import decode_image
 from retrodict.versions import versions
+
+if TYPE_CHECKING:
+    from transformers import BatchFeature
 
 PROMPT = "qa-options-1"
 WAYS = ("likelihood_mean", "likelihood_sum", "generation", "blind_mean")
@@ -63,7 +66,7 @@ class VLMAnswerer:
         inputs = self._ask(image, question)
         return [self._vlm.score(inputs, [self._vlm.tokens(answer)])[0] for answer in answers]
 
-    def _ask(self, image: Image.Image | None, question: str) -> Any:
+    def _ask(self, image: Image.Image | None, question: str) -> BatchFeature:
         return self._vlm.ask([[message([question] if image is None else [image, question])]])
 
 
@@ -197,7 +200,7 @@ def chance(questions: Sequence[Question]) -> float:
 
 def majority(questions: Sequence[Question]) -> float:
     """What the best constant answer reaches, be it a word or a position."""
-    keys: tuple[Callable[[Question], Any], ...] = (lambda q: q.options[q.answer], lambda q: q.answer)
+    keys: tuple[Callable[[Question], str | int], ...] = (lambda q: q.options[q.answer], lambda q: q.answer)
     return max(Counter(key(q) for q in questions).most_common(1)[0][1] for key in keys) / len(questions)
 
 

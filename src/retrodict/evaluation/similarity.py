@@ -14,9 +14,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from retrodict.evaluation.baselines import COPY, Images, Predicted, Rows
 from retrodict.evaluation.benchmarks import written
@@ -109,7 +110,9 @@ def _values(
     return values
 
 
-def _put(table: dict[str, dict[str, float]], names: Sequence[str], metric: str, values: Any) -> None:
+def _put(
+    table: dict[str, dict[str, float]], names: Sequence[str], metric: str, values: npt.NDArray[np.floating]
+) -> None:
     for name, value in zip(names, values, strict=True):
         table[name][metric] = float(value)
 
@@ -124,8 +127,8 @@ def _by_subset(transitions: Sequence[Transition], rows: Mapping[str, Values], ke
     categories = np.array([t.category for t in transitions])
     groups = np.array([t.cluster for t in transitions])
 
-    def table(chosen: Any) -> JsonObject:
-        return {name: mean_interval(v[chosen], groups[chosen]).entry(key) for name, v in rows.items()}
+    def table(chosen: npt.NDArray[np.bool_]) -> JsonObject:
+        return {name: mean_interval(v[chosen], groups[chosen].tolist()).entry(key) for name, v in rows.items()}
 
     subsets = list(dict.fromkeys(categories.tolist()))
     return {

@@ -6,8 +6,9 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -15,6 +16,9 @@ from retrodict.files import JsonObject
 from retrodict.models.protocol import TokenFamily
 from retrodict.models.registry import read_json
 from retrodict.prompts import Direction
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 INDEX = "model.safetensors.index.json"
 PREPROCESSING = "preprocessor_config.json"
@@ -43,7 +47,7 @@ def no_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load_pretrained(model_class: Any, folder: Path, dtype: Any = "auto") -> Any:
+def load_pretrained(model_class: Any, folder: Path, dtype: torch.dtype | str = "auto") -> Any:
     """The model in a folder, by default in the type it is stored in, ready for inference.
 
     Raises:
@@ -169,12 +173,12 @@ def _open(file: Path) -> safe_open:
         raise ValueError(f"{file} is damaged, get it again: {error}") from error
 
 
-def save_adapter(adapter: Any, family: TokenFamily, direction: Direction, out: Path) -> None:
+def save_adapter(adapter: PeftModel, family: TokenFamily, direction: Direction, out: Path) -> None:
     """Write what PEFT loads onto the same base, and a model card."""
     from huggingface_hub import ModelCard, ModelCardData
 
     out.mkdir(parents=True, exist_ok=True)
-    adapter.save_pretrained(out, save_embedding_layers=False)  # they are frozen; "auto" would ask the hub
+    adapter.save_pretrained(str(out), save_embedding_layers=False)  # they are frozen; "auto" would ask the hub
     base = adapter.peft_config["default"].base_model_name_or_path
     data = ModelCardData(library_name="peft", base_model=base, tags=["lora", "retrodict", family.name])
     text = _MODEL_CARD.format(data=data.to_yaml(), family=family.name, direction=direction, base=base)

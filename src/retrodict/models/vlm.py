@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from PIL import Image
@@ -20,6 +20,11 @@ from retrodict.models.checkpoint import no_bars
 from retrodict.models.hub import model_folder
 from retrodict.models.protocol import Explanation, Frame, LogProb, Pair, image_of
 from retrodict.prompts import PROMPTS, Prompt, Slot
+
+if TYPE_CHECKING:
+    from transformers import BatchFeature
+
+T = TypeVar("T")
 
 PROMPT = "chat-inverse-1"
 # What a checkpoint asks for when it chats (a penalty on repetition, say) does not give the likeliest answer.
@@ -74,12 +79,12 @@ class VisionLanguageModel:
         except (OSError, ValueError, ImportError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"{folder} cannot be loaded as a vision-language model: {reason}") from error
-        device: Any = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(processor, model.eval().to(device))
 
-    def ask(self, chats: Sequence[Sequence[Message]]) -> Any:
+    def ask(self, chats: Sequence[Sequence[Message]]) -> BatchFeature:
         """Inputs of chats that wait for an answer, padded on the left."""
-        return self.processor.apply_chat_template(
+        inputs: BatchFeature = self.processor.apply_chat_template(
             [list(chat) for chat in chats],
             add_generation_prompt=True,
             tokenize=True,
@@ -87,6 +92,7 @@ class VisionLanguageModel:
             return_tensors="pt",
             processor_kwargs={"padding": True},
         ).to(self.model.device, dtype=self.model.dtype)
+        return inputs
 
     def tokens(self, text: str) -> list[int]:
         """Ids of an answer's text. Special tokens that are spelled out stay text."""
@@ -99,7 +105,7 @@ class VisionLanguageModel:
         return texts
 
     @torch.inference_mode()
-    def generate(self, inputs: Mapping[str, Tensor], max_tokens: int, **options: Any) -> list[list[int]]:
+    def generate(self, inputs: Mapping[str, Tensor], max_tokens: int, **options: object) -> list[list[int]]:
         """Answers, one for each chat, with what follows their ends; `options` are those of the library's `generate`."""
         ids_BT = self.model.generate(**inputs, max_new_tokens=max_tokens, **options)
         answers: list[list[int]] = ids_BT[:, inputs["input_ids"].shape[1] :].tolist()
@@ -135,7 +141,7 @@ class Captioner:
         self._lead = "" if asked[-1:].isspace() else " "  # between the question and the answer
 
     @classmethod
-    def load(cls, name: str | Path, **options: Any) -> Captioner:
+    def load(cls, name: str | Path, **options: int) -> Captioner:
         """Load a folder or a hub id. Raises `ValueError` when it cannot be read as a vision-language model."""
         return cls(VisionLanguageModel.load(name), **options)
 
@@ -159,7 +165,7 @@ class Captioner:
             logprobs += self.vlm.score(self.ask([pair for pair, _ in chunk]), [answer for _, answer in chunk])
         return logprobs
 
-    def ask(self, pairs: Sequence[Pair]) -> Any:
+    def ask(self, pairs: Sequence[Pair]) -> BatchFeature:
         """Inputs that ask for the actions between frames."""
         chats = []
         for source, target in pairs:
@@ -177,7 +183,7 @@ class Captioner:
             raise ValueError('The action is empty: say in words what happens, for example "push the red ball".')
         return [*self.vlm.tokens(self._lead + action.strip()), self.vlm.tokenizer.eos_token_id]
 
-    def _chunks(self, rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    def _chunks(self, rows: Sequence[T]) -> Iterator[Sequence[T]]:
         for start in range(0, len(rows), self._batch):
             yield rows[start : start + self._batch]
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from retrodict.files import JsonMapping
 
@@ -80,8 +80,8 @@ class EventProgress:
 class EventQueue(Protocol):
     """A `multiprocessing` or `queue` queue."""
 
-    def get(self) -> Any: ...
-    def put(self, item: Any) -> None: ...
+    def get(self) -> Event | None: ...
+    def put(self, item: Event | None) -> None: ...
 
 
 @contextmanager

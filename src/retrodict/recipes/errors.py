@@ -6,13 +6,13 @@ import dataclasses
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import get_args, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
 from retrodict.files import JsonMapping, JsonObject
 
-Kind = type[Any]  # a section: a pydantic model or a dataclass
+Kind = type[object]  # a section: a pydantic model or a dataclass
 
 
 def one_line(error: ValidationError, kind: Kind, path: Path, changed: Iterable[str]) -> str:
@@ -59,6 +59,7 @@ def _keys(kind: Kind) -> JsonObject:
     """The keys of a section and their types."""
     if issubclass(kind, BaseModel):
         return {name: field.annotation for name, field in kind.model_fields.items()}
+    assert dataclasses.is_dataclass(kind)
     hints = get_type_hints(kind)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
@@ -67,7 +68,7 @@ def _section(kind: Kind, key: str) -> Kind | None:
     return _section_in(_keys(kind).get(key))
 
 
-def _section_in(annotation: Any) -> Kind | None:
+def _section_in(annotation: object) -> Kind | None:
     """The section that a field holds: itself, where it may be left out, or in a list."""
     if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation)):
         return annotation

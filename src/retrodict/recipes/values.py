@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -25,7 +24,7 @@ def read_yaml(path: Path) -> JsonObject:
     return values
 
 
-def parse_override(text: str) -> tuple[str, Any]:
+def parse_override(text: str) -> tuple[str, object]:
     """`"forward.steps=200"` as its key and its value."""
     key, equals, value = text.partition("=")
     if not (key.strip() and equals):
@@ -36,7 +35,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise ValueError(f"--set {text}: the value is not YAML") from None
 
 
-def set_value(values: JsonObject, key: str, value: Any) -> None:
+def set_value(values: JsonObject, key: str, value: object) -> None:
     """Change the value at a dotted key, making sections that are not there."""
     *sections, leaf = key.split(".")
     for section in sections:

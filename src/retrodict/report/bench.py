@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from retrodict.evaluation.metrics import METRICS
 from retrodict.files import JsonMapping, JsonObject
@@ -223,7 +222,7 @@ def suite_table(run: Run) -> Table | None:
     return Table([run.suite_title(suite) for suite in suites], rows, system_name(run.main or ""))
 
 
-def _suite(entry: JsonMapping, suite: str, key: str) -> Any:
+def _suite(entry: JsonMapping, suite: str, key: str) -> object:
     return ((entry.get("suites") or {}).get(suite) or {}).get(key)
 
 

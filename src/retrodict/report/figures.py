@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from retrodict.evaluation.metrics import L1_PROTOCOL, l1
 from retrodict.evaluation.pool import ItemResult, Scored, chosen
@@ -196,7 +195,7 @@ def _distance(
     return l1(decode_image(image, "prediction"), transition.target_image, run.get("protocol") or L1_PROTOCOL)
 
 
-def _float(value: Any) -> float:
+def _float(value: object) -> float:
     return value if finite(value) else math.nan
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from retrodict.files import JsonMapping
 from retrodict.report.bench import row_name
@@ -76,7 +75,7 @@ def weighting(run: Run) -> list[Bar]:
     )
 
 
-def _greedy(entry: Any) -> Any:
+def _greedy(entry: object) -> object:
     return entry.get("greedy", entry) if isinstance(entry, Mapping) else None
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import Trainer
 from transformers.trainer import SCHEDULER_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME
 
@@ -55,11 +55,12 @@ def whole(tensor: Tensor) -> Tensor:
     return full
 
 
-def save_sharded_optimizer(trainer: Any, folder: str) -> None:
+def save_sharded_optimizer(trainer: Trainer, folder: str) -> None:
     """What `Trainer` writes under FSDP, but not the frozen weights with it."""
     from accelerate.utils import save_fsdp_optimizer
 
     plugin = trainer.accelerator.state.fsdp_plugin
     save_fsdp_optimizer(plugin, trainer.accelerator, trainer.optimizer, trainer.model, folder)
     if trainer.args.should_save:
+        assert trainer.lr_scheduler is not None
         torch.save(trainer.lr_scheduler.state_dict(), Path(folder) / SCHEDULER_NAME)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -131,12 +131,12 @@ class Source(Section):
     """Where they come from, for whoever has to get them."""
 
 
-def as_source(value: Any) -> Any:
+def as_source(value: object) -> object:
     """A section that may be written as its path alone."""
     return {"path": value} if isinstance(value, str | Path) else value
 
 
-def as_list(value: Any) -> Any:
+def as_list(value: object) -> object:
     """A list that may be written as its only member."""
     return [value] if isinstance(value, str | Path | dict) else value
 

@@ -6,7 +6,7 @@ What is adapted, the family says (`TrainSpec.lora_targets`, matched against whol
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -14,8 +14,11 @@ from retrodict.models.checkpoint import quiet_peft
 from retrodict.models.protocol import TokenFamily
 from retrodict.training.config import LoraConfig
 
+if TYPE_CHECKING:
+    from peft import PeftModel
 
-def add_adapter(family: TokenFamily, config: LoraConfig, base: str) -> Any:
+
+def add_adapter(family: TokenFamily, config: LoraConfig, base: str) -> PeftModel:
     """Put an adapter into `family.module`, which goes on being used as it is, and freeze all else.
 
     `base` is the path or hub id that the module came from. The result is the `peft.PeftModel` that saves the adapter.
@@ -30,7 +33,7 @@ def add_adapter(family: TokenFamily, config: LoraConfig, base: str) -> Any:
         r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets
     )
     with quiet_peft():
-        adapter: Any = peft.get_peft_model(family.module, settings)
+        adapter = peft.get_peft_model(family.module, settings)
     adapter.peft_config["default"].base_model_name_or_path = base
     return adapter
 

@@ -5,8 +5,6 @@ Shape suffixes: B sequences, S supervised positions, R of them in a row, D featu
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -33,11 +31,11 @@ class Objective(nn.Module):
         with torch.autocast(hidden_BSD.device.type, enabled=False):  # the head is as precise as its weights
             return weighted_nll(self._family, self._direction, hidden_BSD, labels, weights) / denominator
 
-    def tie_weights(self, **options: Any) -> None:
+    def tie_weights(self, **options: object) -> None:
         """For accelerate, which breaks ties when it shards weights that only the first process has loaded."""
-        if hasattr(self.model, "tie_weights"):
-            model: Any = self.model
-            model.tie_weights(**options)
+        tie = getattr(self.model, "tie_weights", None)
+        if callable(tie):
+            tie(**options)
 
 
 def weighted_nll(

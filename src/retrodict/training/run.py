@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import torch
 
@@ -40,7 +40,7 @@ def train_model(
     base: str = "",
     cache: Path | None = None,
     report: Callable[[int, int, float], None] | None = None,
-    **metadata: Any,
+    **metadata: object,
 ) -> None:
     """Train `new_family()` in one direction and save it to `out`; a folder that holds a model already is left alone.
 

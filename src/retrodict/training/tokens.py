@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +27,9 @@ class Tokens:
     of many tokens have them relative to the pair's mean, in half precision.
     """
 
-    source_NL: npt.NDArray[Any]
-    target_NL: npt.NDArray[Any]
-    distance_NL: npt.NDArray[Any]
+    source_NL: npt.NDArray[np.integer]
+    target_NL: npt.NDArray[np.integer]
+    distance_NL: npt.NDArray[np.floating]
 
     def __len__(self) -> int:
         return len(self.source_NL)

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from retrodict.dynamics.batches import IGNORED, Example, collate
-from retrodict.files import JsonObject
+from retrodict.files import JsonMapping, JsonObject
 from retrodict.models.checkpoint import no_bars
 from retrodict.models.protocol import TokenFamily
 from retrodict.precision import matmul_precision
@@ -152,7 +152,14 @@ class _Report(TrainerCallback):
     def __init__(self, report: Callable[[int, int, float], None]) -> None:
         self._report = report
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: JsonMapping | None = None,
+        **kwargs: object,
+    ) -> None:
         if logs and "loss" in logs and state.is_world_process_zero:
             self._report(state.global_step, state.max_steps, float(logs["loss"]))
 

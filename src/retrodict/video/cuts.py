@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import cast
 
 import cv2
 import numpy as np
@@ -38,7 +38,14 @@ _ALIKE = 0.5  # correlation and similarity of before and after, above which noth
 _UNEXPLAINED = 0.45  # share of the image that the mixture leaves over
 _ELSEWHERE = 0.12  # left over, as a share of what differs: a thing on its way from one place to another leaves half
 _LEAST, _MOST = 0.12, 0.98  # share of either shot
-_FALL = 0.2  # of the first shot's share, over the frames found
+_FALL = 0.2  # of the first shot's share, over the frames of the dissolve
+
+NO_FLOW = cast(Gray, None)  # OpenCV does without a field to start from, which its types do not say
+
+
+def dense_flow(finder: cv2.DISOpticalFlow, before: Gray, after: Gray) -> NDArray[np.float32]:
+    """The optical flow between two planes: height x width x 2, float32, in pixels."""
+    return np.asarray(finder.calc(before, after, NO_FLOW), np.float32)
 
 
 def similarity(before: Gray, after: Gray, flow: NDArray[np.float32]) -> float:
@@ -157,7 +164,7 @@ class DissolveFinder:
     Fed the small planes of a clip one by one; `dissolves` holds the (first, last) frames inside each dissolve.
     """
 
-    def __init__(self, fps: float, dis: Any) -> None:
+    def __init__(self, fps: float, dis: cv2.DISOpticalFlow) -> None:
         self._spans = sorted({min(24, max(2, round(span * fps))) for span in _SPANS})
         self._reach = self._spans[-1]
         self._planes: deque[Gray] = deque(maxlen=2 * self._reach + 1)
@@ -215,7 +222,7 @@ class DissolveFinder:
 
     def _similarity(self, span: int) -> float:
         earlier, later = self._planes[self._reach - span], self._planes[self._reach + span]
-        return similarity(earlier, later, self._dis.calc(earlier, later, None))
+        return similarity(earlier, later, dense_flow(self._dis, earlier, later))
 
     def _close(self, span: int) -> None:
         run, self._runs[span] = self._runs[span], []

@@ -8,17 +8,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
 
 import av
 import cv2
 import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from retrodict.files import JsonObject
 from retrodict.video.clips import ClipError
 
-Gray = NDArray[Any]  # height x width, uint8; OpenCV's types do not say so
+Gray = NDArray[np.integer | np.floating]  # height x width, uint8; OpenCV's types say no more
 
 # Only real containers: a "video" that is in truth a playlist or script would make FFmpeg open other files.
 _CONTAINERS = (
@@ -49,7 +50,7 @@ class Decoded:
 class Video:
     """An open video stream. Use `open_video`; iterate with `decode`. Counts what it could not decode."""
 
-    def __init__(self, container: Any, stream: Any) -> None:
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._container, self._stream = container, stream
         self.fps = _fps(stream)
         self.time_base = str(stream.time_base)
@@ -60,17 +61,16 @@ class Video:
 
         Frame numbers count from the file's first frame; after a seek they follow from the time stamps.
         """
-        if start > 0:
-            self._container.seek(int(start / self._stream.time_base), stream=self._stream)
-        index, last = -1, -math.inf
         unit = self._stream.time_base or Fraction(0)  # of an unknown unit: all 0, and so as if they were missing
+        if start > 0 and unit:
+            self._container.seek(int(start / unit), stream=self._stream)
+        index, last = -1, -math.inf
         ticks, per_second = unit.numerator, unit.denominator  # whole numbers: a Fraction per frame would cost more
         origin = (self._stream.start_time or 0) * ticks / per_second
         for frame in self._frames():
             index += 1
-            known = frame.pts is not None
-            now = frame.pts * ticks / per_second if known else index / self.fps
-            if start > 0 and known:
+            now = index / self.fps if frame.pts is None else frame.pts * ticks / per_second
+            if start > 0 and frame.pts is not None:
                 index = max(index, round((now - origin) * self.fps))
             if now <= last:  # missing or unordered time stamps
                 now = last + 1 / self.fps
@@ -81,7 +81,7 @@ class Video:
                 return
             yield Decoded(index, now, frame.pts, frame)
 
-    def _frames(self) -> Iterator[Any]:
+    def _frames(self) -> Iterator[av.VideoFrame]:
         packets = self._container.demux(self._stream)
         while True:
             try:
@@ -110,7 +110,7 @@ def open_video(path: Path) -> Iterator[Video]:
         yield Video(container, _video_stream(container))
 
 
-def _video_stream(container: Any) -> Any:
+def _video_stream(container: InputContainer) -> VideoStream:
     for stream in container.streams.video:
         if stream.disposition & av.stream.Disposition.attached_pic:
             continue
@@ -125,7 +125,7 @@ def _video_stream(container: Any) -> Any:
     raise ClipError("no_video", "the file has no video stream")
 
 
-def _fps(stream: Any) -> float:
+def _fps(stream: VideoStream) -> float:
     for rate in (stream.average_rate, stream.guessed_rate):
         if rate and 0 < float(rate) <= 1000:
             return float(rate)
@@ -137,7 +137,7 @@ def luma(frame: av.VideoFrame) -> Gray:
     if frame.format.name in _LUMA_FIRST:
         plane = frame.planes[0]
         if plane.line_size > 0:
-            rows: Gray = np.frombuffer(cast(Any, plane), np.uint8).reshape(-1, plane.line_size)
+            rows: Gray = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
             return rows[: frame.height, : frame.width]
     return np.asarray(frame.reformat(format="gray").to_ndarray(), np.uint8)
 

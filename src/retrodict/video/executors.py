@@ -11,9 +11,9 @@ import select
 import subprocess
 import sys
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from importlib import import_module
-from typing import Any, Protocol
+from typing import IO, Any, Protocol, TypeAlias
 
 from retrodict.video.clip_miner import process_clip
 from retrodict.video.clips import ClipRef, ClipResult
@@ -21,6 +21,9 @@ from retrodict.video.config import MineConfig
 from retrodict.video.worker import HEADER, TICK, send
 
 _CHUNK = 1 << 20
+
+Tasks: TypeAlias = "queue.SimpleQueue[tuple[int, ClipRef] | None]"
+Results: TypeAlias = "queue.SimpleQueue[tuple[int, ClipResult | BaseException]]"
 
 
 class Executor(Protocol):
@@ -83,7 +86,7 @@ class Worker:
         process = self._process or self._start()
         assert process.stdin is not None
         try:
-            send(process.stdin, ref)  # type: ignore[arg-type]
+            send(process.stdin, ref)
             while (answer := self._answer(process)) == TICK:
                 pass
         except BrokenPipeError:
@@ -121,10 +124,10 @@ class Worker:
             self._process = process
         self._buffer.clear()
         assert process.stdin is not None
-        send(process.stdin, self._config)  # type: ignore[arg-type]
+        send(process.stdin, self._config)
         return process
 
-    def _answer(self, process: subprocess.Popen[bytes]) -> Any:
+    def _answer(self, process: subprocess.Popen[bytes]) -> object:
         length = HEADER.unpack(self._read(process, HEADER.size))[0]
         return pickle.loads(self._read(process, length))
 
@@ -163,8 +166,8 @@ class Pool:
         self._config, self._workers, self._timeout, self._retries = config, workers, timeout, retries
 
     def map(self, refs: Iterable[ClipRef]) -> Generator[ClipResult, None, None]:
-        tasks: queue.SimpleQueue[tuple[int, ClipRef] | None] = queue.SimpleQueue()
-        results: queue.SimpleQueue[tuple[int, ClipResult | BaseException]] = queue.SimpleQueue()
+        tasks: Tasks = queue.SimpleQueue()
+        results: Results = queue.SimpleQueue()
         workers = [Worker(self._config, self._timeout) for _ in range(self._workers)]
         stopped = threading.Event()
         threads = [
@@ -184,7 +187,7 @@ class Pool:
             for thread in threads:
                 thread.join()
 
-    def _serve(self, worker: Worker, tasks: Any, results: Any, stopped: threading.Event) -> None:
+    def _serve(self, worker: Worker, tasks: Tasks, results: Results, stopped: threading.Event) -> None:
         while (task := tasks.get()) is not None and not stopped.is_set():
             number, ref = task
             try:
@@ -205,7 +208,7 @@ class Pool:
         return ClipResult(ref=ref, reason=last.reason, detail=f"{last}; tried {self._retries + 1} times")
 
 
-def _in_order(refs: Iterator[tuple[int, ClipRef]], tasks: Any, results: Any, ahead: int) -> Iterator[ClipResult]:
+def _in_order(refs: Iterator[tuple[int, ClipRef]], tasks: Tasks, results: Results, ahead: int) -> Iterator[ClipResult]:
     """Feed tasks, at most `ahead` of what was handed out, and hand out results in order."""
     waiting: dict[int, ClipResult] = {}
     fed = given = 0
@@ -228,9 +231,10 @@ def _in_order(refs: Iterator[tuple[int, ClipRef]], tasks: Any, results: Any, ahe
         given += 1
 
 
-def _close(pipe: Any) -> None:
+def _close(pipe: IO[bytes] | None) -> None:
     with contextlib.suppress(BrokenPipeError):  # unsent bytes for a process that is gone
-        pipe.close()
+        if pipe is not None:
+            pipe.close()
 
 
 class _Miner:
@@ -239,7 +243,7 @@ class _Miner:
     def __init__(self, config: MineConfig, timeout: float, retries: int) -> None:
         self._pool = Pool(config, workers=1, timeout=timeout, retries=retries)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, batch: dict[str, Sequence[bytes]]) -> dict[str, list[bytes]]:
         refs = [pickle.loads(data) for data in batch["clip"]]
         return {"result": [pickle.dumps(result) for result in self._pool.map(refs)]}
 

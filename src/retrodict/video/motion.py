@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
-from typing import Any, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.video.config import MineConfig
-from retrodict.video.cuts import BLANK, FLASH, DissolveFinder, between_bars, may_have_bars, similarity
+from retrodict.video.cuts import (
+    BLANK,
+    FLASH,
+    NO_FLOW,
+    DissolveFinder,
+    between_bars,
+    dense_flow,
+    may_have_bars,
+    similarity,
+)
 from retrodict.video.decode import Gray
 
 Floats = NDArray[np.float64]
@@ -58,7 +66,7 @@ class Meter:
         self._blanks = 0  # blank frames since
         self._full = config.motion == "reference"
         self._shape: tuple[int, ...] = ()
-        self._dis = _dis()
+        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._dissolves = DissolveFinder(fps, self._dis) if config.cuts else None
 
     def push(self, index: int, seconds: float, pts: int | None, luma: Gray) -> bool:
@@ -113,7 +121,7 @@ class Meter:
         contrast = max(float(cv2.meanStdDev(plane)[1][0, 0]) for plane in (first, second))
         if change <= changed * (contrast + 1):
             return 1.0
-        return similarity(before, after, self._dis.calc(before, after, None))
+        return similarity(before, after, dense_flow(self._dis, before, after))
 
     def finish(self) -> Track:
         """The track, once no frame is left."""
@@ -132,7 +140,8 @@ class Meter:
             column.append(number)
 
     def _flow(self, small: Gray, _: Gray | None) -> float:
-        flow: NDArray[Any] = self._dis.calc(self._last, small, None)
+        assert self._last is not None
+        flow = dense_flow(self._dis, self._last, small)
         return mean_length(without_camera(flow) if self._compensate else flow[::4, ::4]) / float(max(small.shape))
 
     def _difference(self, small: Gray, _: Gray | None) -> float:
@@ -141,13 +150,8 @@ class Meter:
 
     def _farneback(self, _: Gray, full: Gray | None) -> float:
         assert full is not None and self._last_full is not None
-        flow = cv2.calcOpticalFlowFarneback(self._last_full, full, cast(Any, None), 0.5, 3, 15, 3, 5, 1.2, 0)
+        flow = cv2.calcOpticalFlowFarneback(self._last_full, full, NO_FLOW, 0.5, 3, 15, 3, 5, 1.2, 0)
         return mean_length(flow) / float(max(full.shape))
-
-
-def _dis() -> Any:
-    create: Any = cv2.DISOpticalFlow.create
-    return create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
 
 
 def pyramid(luma: Gray) -> tuple[Gray, Gray]:
@@ -175,7 +179,7 @@ def sharpness(plane: Gray) -> float:
     return float(cv2.norm(cv2.Laplacian(plane, cv2.CV_16S), cv2.NORM_L2SQR)) / plane.size
 
 
-def mean_length(flow: NDArray[Any]) -> float:
+def mean_length(flow: Gray) -> float:
     """Mean length of the vectors of a flow field (height x width x 2), in its pixels.
 
     Not by `cv2.magnitude`, whose last digits depend on how its arrays happen to be aligned in memory.
@@ -184,7 +188,7 @@ def mean_length(flow: NDArray[Any]) -> float:
     return float(np.sqrt(x * x + y * y).mean(dtype=np.float64))
 
 
-def without_camera(flow: NDArray[Any]) -> NDArray[Any]:
+def without_camera(flow: Gray) -> NDArray[np.float32]:
     """What is left of a flow field (sampled every 4th pixel) after the affine motion that most of it follows."""
     sampled = flow[::4, ::4]
     height, width = sampled.shape[:2]

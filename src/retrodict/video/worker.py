@@ -12,20 +12,20 @@ import signal
 import struct
 import sys
 import time
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 HEADER = struct.Struct("<Q")  # length of the pickle that follows
 TICK = b"tick"
 _TICK_SECONDS = 0.5
 
 
-def send(file: BinaryIO, message: Any) -> None:
+def send(file: IO[bytes], message: object) -> None:
     data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     file.write(HEADER.pack(len(data)) + data)
     file.flush()
 
 
-def receive(file: BinaryIO) -> Any:
+def receive(file: IO[bytes]) -> Any:
     """The next message, or None at the end of the input."""
     header = file.read(HEADER.size)
     if len(header) < HEADER.size:

@@ -10,7 +10,6 @@ from retrodict.chat.parsing import Failure
 from retrodict.chat.request import Request, build
 from retrodict.evaluation.judge.parsing import read_scores
 from retrodict.evaluation.judge.protocol import Question, Verdict, merge, unscored, verdict
-from retrodict.files import JsonObject
 from retrodict.progress import Progress
 
 
@@ -46,7 +45,7 @@ class ChatJudge(Chat):
     def _read(self, request: Request) -> Verdict:
         reply = self.reply(request)
         scores = read_scores(reply)
-        metadata: JsonObject = {"answers": (request.key,), "replies": (reply.text,)} if request.key in self.used else {}
+        answered = ((request.key,), (reply.text,)) if request.key in self.used else ((), ())
         if isinstance(scores, Failure):
-            return unscored(scores.reason, scores.detail, **metadata)
-        return verdict(*scores, **metadata)
+            return unscored(scores.reason, scores.detail, *answered)
+        return verdict(*scores, *answered)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
 
 from retrodict.chat.parsing import Failure, Reply, read_answer, shorten
 from retrodict.evaluation.judge.protocol import TOP
@@ -33,7 +32,7 @@ def read_choice(reply: Reply) -> str | Failure:
     return str(value)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     if isinstance(value, bool):
         return False
     return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))

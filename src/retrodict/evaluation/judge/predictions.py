@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from retrodict.evaluation import Frames
-from retrodict.evaluation.judge.protocol import Question
-from retrodict.evaluation.pool import ItemResult, chosen
+from retrodict.evaluation.judge.protocol import Question, Verdict
+from retrodict.evaluation.pool import ItemResult, Scored, chosen
 from retrodict.evaluation.predictions import GREEDY, read_predictions
 from retrodict.evaluation.summary import default_selector
 from retrodict.transitions import Transition
@@ -70,7 +69,7 @@ def _row(name: str, system: str, items: Sequence[Transition], frames: Sequence[t
 
 
 def with_scores(
-    system: str, run: Path, items: Sequence[Transition], scores: dict[int, Sequence[Any]]
+    system: str, run: Path, items: Sequence[Transition], scores: dict[int, Sequence[Verdict]]
 ) -> list[ItemResult]:
     """The run's pools with a judge's scores in place of the run's own: `scores` holds verdicts by candidate."""
     from dataclasses import replace
@@ -82,7 +81,7 @@ def with_scores(
         if result is None:
             continue
 
-        def judged(frame: Any, candidate: int, at: int = i) -> Any:
+        def judged(frame: Scored, candidate: int, at: int = i) -> Scored:
             v = scores[candidate][at]
             return replace(frame, es=v.es, me=v.me, score=v.score, reason=v.reason)
 

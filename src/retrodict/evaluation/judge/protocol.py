@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from retrodict.chat.parsing import Reason
 from retrodict.files import JsonMapping
@@ -50,12 +50,12 @@ class Verdict:
     replies: tuple[str, ...] = ()
 
 
-def verdict(es: float, me: float, **metadata: Any) -> Verdict:
-    return Verdict(es, me, min(es, me), scored=1, **metadata)
+def verdict(es: float, me: float, answers: tuple[str, ...] = (), replies: tuple[str, ...] = ()) -> Verdict:
+    return Verdict(es, me, min(es, me), scored=1, answers=answers, replies=replies)
 
 
-def unscored(reason: Reason, detail: str = "", **metadata: Any) -> Verdict:
-    return Verdict(reason=reason, detail=detail, **metadata)
+def unscored(reason: Reason, detail: str = "", answers: tuple[str, ...] = (), replies: tuple[str, ...] = ()) -> Verdict:
+    return Verdict(reason=reason, detail=detail, answers=answers, replies=replies)
 
 
 def merge(repeats: Sequence[Verdict]) -> Verdict:

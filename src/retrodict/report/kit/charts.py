@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +50,7 @@ def _percent(value: float, scale: float) -> float:
     return round(100 * min(max(value / scale, 0), 1), 2) if finite(value) and scale else 0.0
 
 
-def bar(label: str, entry: Any, key: str, kind: str = "other", note: str = "", scale: float = 1.0) -> Bar | None:
+def bar(label: str, entry: object, key: str, kind: str = "other", note: str = "", scale: float = 1.0) -> Bar | None:
     """A bar of `{key, "ci95", "n"}`, or None where that was not measured."""
     if not isinstance(entry, Mapping) or not finite(entry.get(key)):
         return None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeGuard
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeGuard
 
 from retrodict.dynamics.verifiers import VERIFIERS
 from retrodict.files import JsonMapping
@@ -30,11 +30,11 @@ SELECTORS = {
 }
 
 
-def finite(value: Any) -> TypeGuard[float]:
+def finite(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def number(value: Any, digits: int = 3) -> str:
+def number(value: object, digits: int = 3) -> str:
     """`0.123` with a real minus sign; a dash where there is no number."""
     return f"{value:.{digits}f}".replace("-", _MINUS) if finite(value) else MISSING
 
@@ -43,35 +43,35 @@ def signed(value: float, digits: int = 3) -> str:
     return ("+" if value > 0 else "") + number(value, digits)
 
 
-def count(value: Any) -> str:
+def count(value: object) -> str:
     """`12,345`; a dash where there is no number."""
     return f"{value:,.0f}" if finite(value) else MISSING
 
 
-def percent(value: Any, digits: int = 0) -> str:
+def percent(value: object, digits: int = 0) -> str:
     return f"{100 * value:.{digits}f}{_NBSP}%".replace("-", _MINUS) if finite(value) else MISSING
 
 
-def span(interval: Any, digits: int = 3) -> str:
+def span(interval: Sequence[object] | None, digits: int = 3) -> str:
     """An interval as `0.10 to 0.20`; a dash where there is none."""
     if not interval or not all(finite(end) for end in interval):
         return MISSING
     return f"{number(interval[0], digits)} to {number(interval[1], digits)}"
 
 
-def percent_span(interval: Any) -> str:
+def percent_span(interval: Sequence[object] | None) -> str:
     """An interval of shares as `10 % to 20 %`."""
     if not interval or not all(finite(end) for end in interval):
         return MISSING
     return f"{percent(interval[0])} to {percent(interval[1])}"
 
 
-def p_value(p: Any) -> str:
+def p_value(p: object) -> str:
     """`0.322`. The sign-flip test samples 2,000 sign patterns, so small values cannot be told apart: `≤ 0.001`."""
     return "≤ 0.001" if finite(p) and p <= 0.001 else number(p)
 
 
-def spoken_p(p: Any) -> str:
+def spoken_p(p: object) -> str:
     """`p = 0.322` or `p ≤ 0.001`."""
     text = p_value(p)
     return f"p {text}" if text.startswith("≤") else f"p = {text}"
@@ -83,7 +83,7 @@ def brief(text: str, most: int = 80) -> str:
     return first if len(first) <= most else first[:most].rsplit(" ", 1)[0] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def duration(seconds: Any) -> str:
+def duration(seconds: object) -> str:
     """`8.4 s`, `2 min 05 s` or `1 h 02 min`."""
     if not finite(seconds):
         return MISSING

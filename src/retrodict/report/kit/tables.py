@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from retrodict.files import JsonMapping
 from retrodict.report.kit.format import (
@@ -35,16 +35,16 @@ class Table:
     marked: str = ""  # the row to stress
 
 
-def estimate(entry: Any, key: str, *, digits: int = 3, span_digits: int = 2, counts: bool = False) -> Cell:
+def estimate(entry: object, key: str, *, digits: int = 3, span_digits: int = 2, counts: bool = False) -> Cell:
     """`{key, "ci95", "n"}` as the value over its interval and, with `counts`, its n; a dash where there is no value."""
-    entry = entry if isinstance(entry, Mapping) else {}
-    notes = [span(entry["ci95"], span_digits)] if finite(entry.get(key)) and _has_interval(entry) else []
-    if counts and "n" in entry:
-        notes.append(f"n = {entry['n']}")
-    return Cell(number(entry.get(key), digits), "\n".join(notes))
+    values = entry if isinstance(entry, Mapping) else {}
+    notes = [span(values["ci95"], span_digits)] if finite(values.get(key)) and _has_interval(values) else []
+    if counts and "n" in values:
+        notes.append(f"n = {values['n']}")
+    return Cell(number(values.get(key), digits), "\n".join(notes))
 
 
-def share(entry: Any) -> Cell:
+def share(entry: object) -> Cell:
     """`{"share", "ci95", "n"}` in percent, over its interval and n."""
     if not isinstance(entry, Mapping) or not finite(entry.get("share")):
         return Cell(MISSING)
@@ -70,7 +70,7 @@ class Claim:
     detail: str
 
 
-def claims(comparisons: Iterable[Any]) -> list[Claim]:
+def claims(comparisons: Iterable[object]) -> list[Claim]:
     """One sentence for each paired comparison: what its interval and its test both say (`retrodict.stats.shown`)."""
     return [claim(one) for one in comparisons if isinstance(one, Mapping) and finite(one.get("difference"))]
 

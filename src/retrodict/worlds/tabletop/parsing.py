@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache, lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +71,7 @@ def _parse_cells(image: Floats) -> State:
 
 
 @cache
-def _patches(y: int) -> tuple[list[Content], Floats, Any]:
+def _patches(y: int) -> tuple[list[Content], Floats, Floats]:
     """What a cell of row y can show, and the matrix and offsets that find the nearest of it."""
     contents: list[Content] = [None, *((colour, shape) for colour in COLOURS for shape in SHAPES)]
     images = [paint([] if c is None else [Thing(c[0], c[1], 0, y)]) for c in contents]

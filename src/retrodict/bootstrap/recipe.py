@@ -94,7 +94,7 @@ class Select(Section):
     """Which annotated transitions the forward model learns from."""
 
     top_k: Count = 7000
-    """How many to keep, going round the classes in turn and taking each one's most likely remaining label."""
+    """How many to keep, round-robin over the classes, taking each one's most likely remaining label."""
     without_likelihood: bool = False
     """Whether to take labels without a likelihood, too, after all others and in the order of their ids: what a labeller
     behind a chat endpoint gives."""
@@ -146,8 +146,8 @@ class BootstrapRecipe(Section):
     """How candidates are sampled."""
     bench: Bench = Bench()
     ablations: tuple[Ablation, ...] = ()
-    """Models to train besides: on the world's `true_labels` in place of the annotated ones (the ceiling of labelling),
-    on a `weighted` loss (softened recognition weights), an inverse model with `no_change_mask`."""
+    """Models to train for comparison: on the world's `true_labels` in place of the annotated ones (the ceiling of
+    labelling), on a `weighted` loss (softened recognition weights), an inverse model with `no_change_mask`."""
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:

@@ -6,6 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from PIL import Image
 
@@ -100,10 +101,9 @@ def _closeness(family: TokenFamily, test: Sequence[Transition], items: Items, ve
         "round_trip_target": lambda i: round_trip(family, [test[i].target_image])[0],
     }
     for name, rows in items.items():
-        shown[name] = lambda i, rows=rows: _decoded(rows[i].greedy)  # type: ignore[misc]
+        shown[name] = partial(_greedy_image, rows)
         if verifiers:
-            by = verifiers[-1]
-            shown[f"{name}, best by {by}"] = lambda i, rows=rows, by=by: _decoded(_best(rows[i], by))  # type: ignore[misc]
+            shown[f"{name}, best by {verifiers[-1]}"] = partial(_best_image, rows, verifiers[-1])
     distances = {name: _distances(test, frame) for name, frame in shown.items()}
     classes: dict[str, list[int]] = defaultdict(list)
     for i, transition in enumerate(test):
@@ -122,9 +122,13 @@ def _distances(test: Sequence[Transition], shown: Shown) -> list[float]:
     return [math.nan if frame is None else l1(frame, transition.target_image) for frame, transition in frames]
 
 
-def _best(item: ItemResult, verifier: str) -> Scored:
-    best = chosen(item, verifier)
-    return Scored() if best is None else item.pool[best]
+def _greedy_image(items: Sequence[ItemResult], i: int) -> Image.Image | None:
+    return _decoded(items[i].greedy)
+
+
+def _best_image(items: Sequence[ItemResult], verifier: str, i: int) -> Image.Image | None:
+    best = chosen(items[i], verifier)
+    return None if best is None else _decoded(items[i].pool[best])
 
 
 def _decoded(frame: Scored) -> Image.Image | None:

@@ -190,7 +190,7 @@ def tokenizer(context: Context, progress: Progress) -> str:
     if recipe.world is None:  # a world's labelled scenes show all there is, so the stage need not wait for videos
         rows += read_rows(context.dir("pairs"), ["source", "target"])
     learn_tokenizer(rows, recipe.tokenizer, recipe.seed, context.dir("image_tokenizer"), report_loss(progress))
-    return f"{recipe.tokenizer.codes} codes"
+    return f"codebook of {recipe.tokenizer.codes}"
 
 
 def _make_tiny(context: Context) -> str:

@@ -3,7 +3,7 @@
 Each module registers its commands when it is imported; the order here is the order in `retrodict --help`.
 """
 
-# ruff: noqa: I001
+# ruff: noqa: I001 (see above)
 from retrodict.cli.app import app, main
 from retrodict.cli import demo, data, train, predict, bench, evaluate, judge, study, families, about
 

@@ -89,7 +89,7 @@ def select(
     top_k: Annotated[int, typer.Option(min=1, help="How many transitions to keep.")],
     out: OutDir,
 ) -> None:
-    """Keep the transitions whose labels are most likely, going round the video classes in turn.
+    """Keep the transitions whose labels are most likely, round-robin over the video classes.
 
     Example: retrodict select labelled/ --top-k 7000 --out chosen
     """

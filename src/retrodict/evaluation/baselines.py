@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from PIL import Image
 
@@ -106,7 +107,7 @@ def other_targets(transitions: Sequence[Transition]) -> list[int | None]:
     nearest: list[int | None] = []
     for i, transition in enumerate(transitions):
         peers = [j for j in subsets.get(transition.category, ()) if transitions[j].target != transition.target]
-        nearest.append(min((j for j in peers if j != i), key=lambda j, i=i: order(i, j), default=None))  # type: ignore[misc]
+        nearest.append(min((j for j in peers if j != i), key=partial(order, i), default=None))
     return nearest
 
 

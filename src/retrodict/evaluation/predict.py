@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +41,7 @@ def evaluate(
     of the batches first; one of them then collects all in a call without. That model and settings are the same is the
     caller's care (`run_folder.claim`); no verifier may remember earlier batches.
     """
+    evaluation = _Evaluation(model, scorer, verifiers, n, seed, sampling)
 
     def every() -> list[ItemResult]:
         items: list[ItemResult] = []
@@ -48,7 +49,7 @@ def evaluate(
             batch = transitions[start : start + BATCH]
             if number % share[1] != share[0]:
                 continue
-            make = partial(_evaluate_batch, model, batch, scorer, verifiers, n, seed, sampling)
+            make = partial(evaluation.of, batch)
             part = None if keep is None else parts_of(keep) / f"{number:05}.parquet"
             items += make() if part is None else _predicted_once(part, batch, n, make)
             if progress is not None:
@@ -62,52 +63,46 @@ def evaluate(
     return results
 
 
-def _evaluate_batch(
-    model: ForwardModel,
-    batch: Sequence[Transition],
-    scorer: Scorer,
-    verifiers: Sequence[Verifier],
-    n: int,
-    seed: int,
-    sampling: Sampling,
-) -> list[ItemResult]:
-    try:
-        return _predict(model, batch, scorer, verifiers, n, seed, sampling)
-    except SamplingError:
-        raise
-    except ValueError as error:
-        if len(batch) == 1:
-            unscored = Scored(reason=str(error))
-            return [item_result(batch[0], unscored, (unscored,) * n)]
-    # One item that cannot be expressed must not cost its neighbours their scores.
-    return [_evaluate_batch(model, [one], scorer, verifiers, n, seed, sampling)[0] for one in batch]
+@dataclass(frozen=True)
+class _Evaluation:
+    """How items are predicted and scored."""
 
+    model: ForwardModel
+    scorer: Scorer
+    verifiers: Sequence[Verifier]
+    n: int
+    seed: int
+    sampling: Sampling
 
-def _predict(
-    model: ForwardModel,
-    batch: Sequence[Transition],
-    scorer: Scorer,
-    verifiers: Sequence[Verifier],
-    n: int,
-    seed: int,
-    sampling: Sampling,
-) -> list[ItemResult]:
-    sources, actions = [t.source_image for t in batch], [t.action for t in batch]
-    pools = model.sample(sources, actions, 1, seed, sampling.greedy)
-    if n:
-        sampled = model.sample(sources, actions, n, seed, sampling)
-        pools = [[*greedy, *pool] for greedy, pool in zip(pools, sampled, strict=True)]
-    rows = zip(sources, actions, pools, strict=True)
-    by_verifier = scores_of_all(verifiers, [Pool(source, action, pool) for source, action, pool in rows])
-    results = []
-    for i, transition in enumerate(batch):
-        frames = _score_pool(pools[i], transition, scorer)
-        scored = [
-            replace(frame, verifiers={name: scores[i][j] for name, scores in by_verifier.items()})
-            for j, frame in enumerate(frames)
-        ]
-        results.append(item_result(transition, scored[0], tuple(scored[1:])))
-    return results
+    def of(self, batch: Sequence[Transition]) -> list[ItemResult]:
+        try:
+            return self._predict(batch)
+        except SamplingError:
+            raise
+        except ValueError as error:
+            if len(batch) == 1:
+                unscored = Scored(reason=str(error))
+                return [item_result(batch[0], unscored, (unscored,) * self.n)]
+        # One item that cannot be expressed must not cost its neighbours their scores.
+        return [self.of([one])[0] for one in batch]
+
+    def _predict(self, batch: Sequence[Transition]) -> list[ItemResult]:
+        sources, actions = [t.source_image for t in batch], [t.action for t in batch]
+        pools = self.model.sample(sources, actions, 1, self.seed, self.sampling.greedy)
+        if self.n:
+            sampled = self.model.sample(sources, actions, self.n, self.seed, self.sampling)
+            pools = [[*greedy, *pool] for greedy, pool in zip(pools, sampled, strict=True)]
+        rows = zip(sources, actions, pools, strict=True)
+        by_verifier = scores_of_all(self.verifiers, [Pool(source, action, pool) for source, action, pool in rows])
+        results = []
+        for i, transition in enumerate(batch):
+            frames = _score_pool(pools[i], transition, self.scorer)
+            scored = [
+                replace(frame, verifiers={name: scores[i][j] for name, scores in by_verifier.items()})
+                for j, frame in enumerate(frames)
+            ]
+            results.append(item_result(transition, scored[0], tuple(scored[1:])))
+        return results
 
 
 def _score_pool(pool: Sequence[Candidate], transition: Transition, scorer: Scorer) -> list[Scored]:

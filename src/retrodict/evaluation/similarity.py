@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -198,10 +199,13 @@ def _k_curve(
             return math.nan
         return l1(decode_image(frame.image, "prediction"), transition.target_image, protocol)
 
+    def verified(name: str, i: int, j: int) -> float:
+        return results[i].pool[j].verifiers.get(name, math.nan)
+
     distances_IN = table(distance)
     scores: dict[str, Values] = {"oracle": -distances_IN}
     for name in verifiers:
-        scores[name] = table(lambda i, j, name=name: results[i].pool[j].verifiers.get(name, math.nan))  # type: ignore[misc]
+        scores[name] = table(partial(verified, name))
     groups = [t.cluster for t in transitions]
     curve: JsonObject = {}
     for k in pool_sizes(size):

@@ -106,4 +106,4 @@ def open_progress(quiet: bool = False, title: str = "") -> Iterator[Progress]:
         with RichProgress(Console(), title) as progress:
             yield progress
     else:
-        yield PlainProgress(lambda line: print(line, flush=True))  # noqa: T201
+        yield PlainProgress(lambda line: print(line, flush=True))  # noqa: T201 (the log is standard output)

@@ -1,4 +1,4 @@
-"""Video to frame pairs: decode, measure motion, find cuts, pick frames, write shards.
+"""Video to frame pairs: decode, measure motion, find cuts, choose keyframes, write shards.
 
 The names below load on first use, so that the worker processes start without pyarrow.
 """

@@ -94,24 +94,24 @@ def _pick(known: ClipResult, meter: Meter, buffer: FrameBuffer, config: MineConf
     shot = timeline.shot
     if len(track) < 2 or not (timeline.motion >= config.min_motion).any():
         return _without_pairs(known, "static", f"{known.duplicates} of {known.frames} frames repeat the one before")
-    picks = select(timeline, config)
-    near = [(a, a + 1) for a, (i, j) in enumerate(pairwise(picks)) if shot[i] == shot[j]]
+    chosen = select(timeline, config)
+    near = [(a, a + 1) for a, (i, j) in enumerate(pairwise(chosen)) if shot[i] == shot[j]]
     first = np.unique(shot, return_index=True)
     cut_frames = tuple(track.index[i] for number, i in zip(*first, strict=True) if number >= 0 and i > 0)
-    known = replace(known, cuts=cut_frames, straddling=max(0, len(picks) - 1 - len(near)))
+    known = replace(known, cuts=cut_frames, straddling=max(0, len(chosen) - 1 - len(near)))
     if not near:
-        if len(picks) < 2:
+        if len(chosen) < 2:
             return _without_pairs(known, "static", "all that moves, moves within one gap")
-        return _without_pairs(known, "cuts", f"{len(picks)} frames fit, no two of them in one shot")
-    kept = _kept(known.ref, meter, {picks[i] for pair in near for i in pair}, buffer, config, tick)
-    pairs = [pair for pair in near if not config.cuts or _same_scene(meter, *(kept[picks[i]].small for i in pair))]
+        return _without_pairs(known, "cuts", f"{len(chosen)} frames fit, no two of them in one shot")
+    kept = _kept(known.ref, meter, {chosen[i] for pair in near for i in pair}, buffer, config, tick)
+    pairs = [pair for pair in near if not config.cuts or _same_scene(meter, *(kept[chosen[i]].small for i in pair))]
     known = replace(known, unlike=len(near) - len(pairs))
     if not pairs:
         return _without_pairs(
-            known, "unlike", f"of {len(picks)} frames that fit, no two neighbours have anything in common"
+            known, "unlike", f"of {len(chosen)} frames that fit, no two neighbours have anything in common"
         )
     used = sorted({i for pair in pairs for i in pair})
-    frames = tuple(_keyframe(track, timeline, picks[i], kept[picks[i]].jpeg) for i in used)
+    frames = tuple(_keyframe(track, timeline, chosen[i], kept[chosen[i]].jpeg) for i in used)
     renumber = {old: new for new, old in enumerate(used)}
     return replace(known, keyframes=frames, pairs=tuple((renumber[a], renumber[b]) for a, b in pairs))
 

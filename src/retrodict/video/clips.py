@@ -48,7 +48,7 @@ class ClipRef:
 
 @dataclass(frozen=True, kw_only=True)
 class Keyframe:
-    """A picked frame ("motion keyframe": not the codec's I-frame)."""
+    """A chosen frame ("motion keyframe": not the codec's I-frame)."""
 
     index: int  # in decode order, from the start of the file
     seconds: float
@@ -76,7 +76,7 @@ class ClipResult:
     duration: float = 0.0  # seconds
     fps: float = 0.0
     time_base: str = ""
-    straddling: int = 0  # neighbouring picks that made no pair because a cut lies between them
+    straddling: int = 0  # neighbouring keyframes that made no pair because a cut lies between them
     unlike: int = 0  # those that made none because they have nothing in common
 
 

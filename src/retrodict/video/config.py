@@ -77,7 +77,7 @@ class MineConfig:
         seconds(self.snap, "snap")
 
     def gap(self) -> tuple[float, bool]:
-        """The least distance of two picks, and whether it is in seconds (else in frames)."""
+        """The least distance of two keyframes, and whether it is in seconds (else in frames)."""
         text = str(self.min_gap).strip()
         if text.endswith("s"):
             return seconds(text, "min_gap", least=1e-6), True

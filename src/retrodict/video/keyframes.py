@@ -14,8 +14,8 @@ from retrodict.video.motion import Track
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_STILL = 0.1  # of the clip's brisk motion (95th percentile): frames that move less are not picked
-_CLEARLY = 1.03  # a frame must be this much sharper to win: at a tie the pick stays
+_STILL = 0.1  # of the clip's brisk motion (95th percentile): frames that move less are never keyframes
+_CLEARLY = 1.03  # a frame must be this much sharper to win: at a tie the keyframe stays
 _REST = 0.2  # of the run's largest change: less is rest
 _REST_FRAMES = 3
 SETTLE = 0.6  # seconds that an action may go on after its peak and still be said to end there
@@ -92,13 +92,13 @@ def _usable(timeline: Timeline, config: MineConfig) -> Ints:
 
 def paper(position: Floats, motion: Floats, *, k: int, gap: float) -> list[int]:
     """Greedy top-`k` by motion, at least `gap` apart (arXiv 2506.06006, sec. 3.2). Indices in order of position."""
-    picks: list[int] = []
+    chosen: list[int] = []
     for i in np.argsort(-motion, kind="stable"):
-        if all(abs(position[i] - position[j]) >= gap for j in picks):
-            picks.append(int(i))
-            if len(picks) == k:
+        if all(abs(position[i] - position[j]) >= gap for j in chosen):
+            chosen.append(int(i))
+            if len(chosen) == k:
                 break
-    return sorted(picks)
+    return sorted(chosen)
 
 
 def exact(position: Floats, motion: Floats, shot: Ints, *, k: int, gap: float) -> list[int]:
@@ -132,10 +132,10 @@ def exact(position: Floats, motion: Floats, shot: Ints, *, k: int, gap: float) -
             break
         came_from.append(np.where(same_value >= any_value, from_same, from_any))
         best = extended
-    picks = [int(np.argmax(best))]
+    chosen = [int(np.argmax(best))]
     for link in reversed(came_from):
-        picks.append(int(link[picks[-1]]))
-    return picks[::-1]
+        chosen.append(int(link[chosen[-1]]))
+    return chosen[::-1]
 
 
 def _running_argmax(values: Floats, since: Ints) -> Ints:
@@ -151,19 +151,19 @@ def _running_argmax(values: Floats, since: Ints) -> Ints:
     return out
 
 
-def snap(picks: list[int], timeline: Timeline, *, gap: float, reach: float) -> list[int]:
-    """Move each pick within its shot, as far as the gap to its neighbours holds.
+def snap(chosen: list[int], timeline: Timeline, *, gap: float, reach: float) -> list[int]:
+    """Move each keyframe within its shot, as far as the gap to its neighbours holds.
 
-    Where motion comes to rest soon after the pick, an action has ended: the pick goes to its last moving frame or, if
+    Where motion comes to rest soon after it, an action has ended: the keyframe goes to its last moving frame or, if
     clearly sharper, to a still frame at most `reach` seconds later; never back, which would undo the action. Elsewhere
-    it goes to the sharpest frame within `reach` seconds. Later picks move first, as rest pulls them later.
+    it goes to the sharpest frame within `reach` seconds. Later ones move first, as rest pulls them later.
     """
     step = float(np.median(np.diff(timeline.seconds))) if len(timeline.seconds) > 1 else 1.0
-    moved = list(picks)
-    for order in reversed(range(len(picks))):
-        peak = picks[order]
-        low = timeline.position[picks[order - 1]] + gap if order else -np.inf
-        high = timeline.position[moved[order + 1]] - gap if order + 1 < len(picks) else np.inf
+    moved = list(chosen)
+    for order in reversed(range(len(chosen))):
+        peak = chosen[order]
+        low = timeline.position[chosen[order - 1]] + gap if order else -np.inf
+        high = timeline.position[moved[order + 1]] - gap if order + 1 < len(chosen) else np.inf
         settled = _settled(peak, timeline, step)
         if settled is None:
             start, near = peak, _within(timeline, peak, timeline.seconds[peak] - reach, timeline.seconds[peak] + reach)

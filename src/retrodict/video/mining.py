@@ -41,7 +41,7 @@ class MineResult:
     clips: int
     pairs: int
     dropped: dict[str, int] = field(default_factory=dict)  # clips without pairs, by reason
-    straddling: int = 0  # neighbouring picks that made no pair because a cut lies between them
+    straddling: int = 0  # neighbouring keyframes that made no pair because a cut lies between them
     unlike: int = 0  # those that made none because they have nothing in common
     resumed: int = 0  # clips that an earlier run had done
     video_seconds: float = 0.0  # of this run

@@ -1,4 +1,4 @@
-"""How much a frame moved, how sharp it is and how like the one before it: the numbers that picks are made from."""
+"""How much a frame moved, how sharp it is and how like the one before it: the numbers that keyframes are chosen by."""
 
 from __future__ import annotations
 

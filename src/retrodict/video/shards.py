@@ -168,7 +168,7 @@ def pairs_of(result: ClipResult, config: MineConfig, digest: str) -> list[FrameP
 
 @lru_cache(maxsize=1)
 def _versions() -> dict[str, str]:
-    """Of what decides which frames are picked, and no more: other packages may come and go without a trace."""
+    """Of what decides which frames are chosen, and no more: other packages may come and go without a trace."""
     installed = versions()
     names = ("retrodict", "av", "numpy", "opencv-python-headless")
     return {name: installed[name] for name in names if name in installed}

@@ -28,7 +28,7 @@ def estimate(verdicts: Sequence[Verdict], items: Sequence[Transition]) -> JsonOb
 
 
 def _estimate(verdicts: Sequence[Verdict], items: Sequence[Transition]) -> JsonObject:
-    """`bounds`: the mean if every unscored item were worth 0, and if it were worth 10."""
+    """`bounds`: the mean if every unscored item had scored 0, and if it had scored 10."""
     scores = [v.score for v in verdicts]
     estimate = mean_interval(scores, groups(items))
     total = len(scores)

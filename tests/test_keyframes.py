@@ -1,4 +1,4 @@
-"""Which frames are picked: the rules alone, on numbers."""
+"""Which frames are keyframes: the rules alone, on numbers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def timeline(motion, sharpness, seconds=None, end=None):
     return Timeline(seconds * 10, seconds, motion, motion, np.asarray(sharpness, float), shot, end)
 
 
-def worth(picks, motion, shot):
-    pairs = sum(shot[a] == shot[b] for a, b in pairwise(picks))
-    return len(picks), pairs, round(float(sum(motion[i] for i in picks)), 6)
+def value(chosen, motion, shot):
+    pairs = sum(shot[a] == shot[b] for a, b in pairwise(chosen))
+    return len(chosen), pairs, round(float(sum(motion[i] for i in chosen)), 6)
 
 
 @settings(max_examples=150, deadline=None)
@@ -40,10 +40,10 @@ def test_exact_is_as_good_as_trying_everything(motion, cut, k, gap):
     shot = (np.arange(len(motion)) >= cut).astype(np.int64)
     choices = (c for n in range(1, k + 1) for c in combinations(range(len(motion)), n))
     allowed = [c for c in choices if all(b - a >= gap for a, b in pairwise(c))]
-    best = max(worth(c, motion, shot) for c in allowed)
-    picks = exact(np.arange(len(motion), dtype=float), motion, shot, k=k, gap=gap)
-    assert all(b - a >= gap for a, b in pairwise(picks))
-    assert worth(picks, motion, shot) == best
+    best = max(value(c, motion, shot) for c in allowed)
+    chosen = exact(np.arange(len(motion), dtype=float), motion, shot, k=k, gap=gap)
+    assert all(b - a >= gap for a, b in pairwise(chosen))
+    assert value(chosen, motion, shot) == best
 
 
 def test_paper_rule_is_greedy_and_keeps_fewer():

@@ -2,7 +2,7 @@
 
 A folder given for output is one of four things:
 
-- *ours*: empty or missing, or of the same command with the same settings on the same inputs. The run begins or goes on.
+- *ours*: empty or missing, or of the same command with the same settings on the same inputs. The run begins or resumes.
 - *another run's*: settings or inputs differ. Refused with the first difference, both values and the remedy.
 - *not ours*: it holds files and no record of a run. Refused.
 - *an input*: it is or contains what the run reads, or lies in a folder of rows or of another run. Refused.
@@ -51,7 +51,7 @@ def claim(
         apart: inputs that the run looks at anew itself.
 
     Returns:
-        Whether the run begins; else it goes on.
+        Whether the run begins; else it resumes.
 
     Raises:
         ValueError: the folder is another run's, not ours, or an input.
@@ -122,7 +122,7 @@ def fingerprint(path: Path, *, pattern: str = "", but: Path | None = None) -> st
 
 
 def relative_path(path: Path, out: Path) -> str:
-    """`path` as seen from `out`, so that a run that was moved with its inputs still goes on."""
+    """`path` as seen from `out`, so that a run that was moved with its inputs still resumes."""
     try:
         return Path(os.path.relpath(path, out)).as_posix()
     except ValueError:  # on another drive

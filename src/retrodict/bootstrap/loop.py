@@ -27,7 +27,7 @@ RECIPES = Path(__file__).parent / "recipes"  # demo.yaml and its kin
 
 
 def run_bootstrap(recipe: BootstrapRecipe, out: Path, progress: Progress) -> None:
-    """Run the loop, or go on with it, and write `results.json` and `report.html`.
+    """Run the loop, or resume it, and write `results.json` and `report.html`.
 
     Args:
         recipe: what to learn from, and how.

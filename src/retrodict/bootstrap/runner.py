@@ -1,4 +1,4 @@
-"""Stages of a run: each is done once, two run side by side, and the same command goes on where the last one stopped.
+"""Stages of a run: each is done once, two run side by side, and the same command resumes where the last one stopped.
 
 Under `torchrun` they run one after the other instead: on all ranks those that share their work, on rank 0 the others.
 

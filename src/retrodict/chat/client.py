@@ -1,4 +1,4 @@
-"""A model that is asked in words: many questions at a time, within a budget, every answer on disk before it is read.
+"""The chat client: concurrent requests within a budget; every answer is cached on disk before it is read.
 
 Answers come from a `Source`, an endpoint or a model on this machine, and stay in the cache; reading them needs no
 network.
@@ -48,7 +48,7 @@ class Source(Protocol):
 
 @dataclass
 class Tally:
-    """What happened to requests that had no answer yet, over all calls: why, by key, and counts."""
+    """Uncached requests over all calls: reasons of failures by key, and counts."""
 
     failed: dict[str, tuple[Reason, str]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
@@ -57,7 +57,7 @@ class Tally:
 
 @dataclass
 class Chat:
-    """A model that is asked in words, with what it has answered so far. Without a `source` the cache alone answers."""
+    """A chat model and the cache of its answers. Without a `source` the cache alone answers."""
 
     prompt: ChatPrompt
     settings: Settings
@@ -91,7 +91,7 @@ class Chat:
         }
 
     def fetch(self, requests: Sequence[Request], progress: Progress | None = None) -> None:
-        """Have what is missing answered, where there is a source."""
+        """Request the answers that are not cached, where there is a source."""
         if self.source is not None:
             answer(
                 requests,
@@ -104,7 +104,7 @@ class Chat:
             )
 
     def reply(self, request: Request) -> Reply:
-        """The kept answer, or why there is none."""
+        """The cached answer, or why there is none."""
         kept = self.cache.get(request.key)
         if kept is None:
             reason, detail = self.tally.failed.get(request.key, ("unsent", "not asked yet"))
@@ -142,7 +142,7 @@ def usage(keys: Iterable[str], fresh: set[str], cache: AnswerCache, prices: Pric
 
 
 class _Queue:
-    """Sends requests, `width` at a time. Every answer is kept before the next thing happens."""
+    """Sends requests, `width` at a time. Every answer is cached before the next thing happens."""
 
     def __init__(
         self, source: Source, cache: AnswerCache, budget: Budget | None, tally: Tally, progress: Progress | None

@@ -1,4 +1,4 @@
-"""What asking costs: estimated before, bounded while it goes, added up afterwards. Prices are the user's to give."""
+"""What requests cost: estimated before, bounded while they run, added up afterwards. Prices are the user's to give."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Budget:
         self._ratio = 1.0  # counted over estimated prompt tokens, at its largest
 
     def reserve(self, request: Request) -> float | None:
-        """The sum that is set aside for a request, or None when the budget does not allow it now."""
+        """Reserve the worst-case cost of a request; None when the budget does not allow it now."""
         worst = self.prices.of(request.prompt_tokens * self._ratio, request.settings.max_tokens)
         if self.spent + self._reserved + worst > self.limit:
             return None
@@ -50,7 +50,7 @@ class Budget:
         return worst
 
     def settle(self, request: Request, reserved: float, paid: float, prompt_tokens: int | None = None) -> None:
-        """Put what a request did cost in place of what was set aside for it."""
+        """Replace a reservation by what the request did cost."""
         self._reserved = max(0.0, self._reserved - reserved)
         self.spent += paid
         if prompt_tokens:

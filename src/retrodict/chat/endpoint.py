@@ -1,7 +1,7 @@
-"""An OpenAI-compatible chat endpoint: one request in, one raw answer out, asked again where that makes sense.
+"""An OpenAI-compatible chat endpoint: one request in, one raw answer out, retried where that makes sense.
 
 Asked again, after a growing random wait or the one that the server names: rate limits, server errors, time-outs,
-broken connections, bodies that are cut off. Not asked again: a filter's or a model's no (an answer like any other),
+broken connections, bodies that are cut off. Not retried: a filter's or a model's no (an answer like any other),
 a wrong key, an unknown model.
 """
 

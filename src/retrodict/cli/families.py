@@ -51,7 +51,7 @@ def download(
 ) -> None:
     """Get the weights that a recipe or a family needs, and say what else it needs and where that is.
 
-    The same command again goes on where it stopped. What cannot be fetched is listed, one line each (exit code 2).
+    The same command again resumes where it stopped. What cannot be fetched is listed, one line each (exit code 2).
 
     Example: retrodict download liquid --out models/liquid
     """

@@ -120,7 +120,7 @@ def serve(
         str, typer.Option(help="Address that raters use, where a proxy with https stands in front.")
     ] = "",
 ) -> None:
-    """Show the study to raters and print their personal links; Ctrl-C stops, the same command goes on.
+    """Show the study to raters and print their personal links; Ctrl-C stops, the same command resumes.
 
     Example: retrodict study serve study
     """

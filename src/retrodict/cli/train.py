@@ -111,7 +111,7 @@ def bootstrap(
 ) -> None:
     """Run the whole loop on your own labelled pairs and videos.
 
-    Stages that are done are not done again: after an interruption the same command goes on. On several GPUs:
+    Stages that are done are not done again: after an interruption the same command resumes. On several GPUs:
     torchrun --nproc-per-node 4 -m retrodict bootstrap RECIPE.yaml --out DIR
 
     Example: retrodict bootstrap recipes/bootstrap.yaml --set data.labelled=/data/pairs --out runs/mine

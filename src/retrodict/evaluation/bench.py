@@ -83,7 +83,7 @@ def run_bench(
     captions: str | Path | None = None,
     progress: Progress | None = None,
 ) -> JsonObject:
-    """Measure a model on a benchmark. The same call again goes on: finished batches of predictions are kept.
+    """Measure a model on a benchmark. The same call again resumes: finished batches of predictions are kept.
 
     Writes `results.json`, `items/`, `predictions/` and, where the benchmark samples its items, `test/`.
 
@@ -101,7 +101,7 @@ def run_bench(
         items: how many items, the subsets in turn; by default all, or 300 of a world.
         subsets: those to keep.
         limit: only the first so many items of each subset.
-        protocol: how L1 compares images of unequal size. It, `metrics` and `captions` may change when a run goes on.
+        protocol: how L1 compares images of unequal size. It, `metrics` and `captions` may change when a run resumes.
         metrics: those that need a model: "clip", "dino", "bertscore", or "clip=FOLDER".
         captions: JSON file of item ids and what their targets show, for CLIP-T.
         progress: receives how far the work is.

@@ -157,7 +157,7 @@ def items_in(folder: Path) -> list[Transition]:
 
 
 def written(row: Transition, key: str) -> str | None:
-    """What people wrote of a row beside its action: a "caption" of the target, a "counterfactual_action"."""
+    """A row's text metadata besides its action: a "caption" of the target, a "counterfactual_action"."""
     text: str | None = (row.provenance.get("aurora") or {}).get(key)
     return text or None
 

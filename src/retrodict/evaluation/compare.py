@@ -43,7 +43,7 @@ def compare_runs(
     row in each run: a system, `<system>.k8.<verifier>` or a known row such as `copy`; by default each run's own system.
     `p` is the sign-flip test over groups and `p_holm` its adjustment over the subsets. Writes `results.json` to
     `out`, if given. Raises `ValueError` for runs without common items, without the measure, or
-    without an item that has it in both, and for an `out` that is one of them, another run's, or nobody's.
+    without an item that has it in both, and for an `out` that is one of them, another run's, or no run's.
     """
     measure = measure or _common_measure(a, b)
     names = (rows[0] or _own_row(a), rows[1] or _own_row(b))

@@ -25,7 +25,7 @@ Names = Callable[[str, Transition], bool]  # whether a sentence says what happen
 
 
 def measure(predicted: Predicted, world: World, out: Path) -> JsonObject:
-    """Scores of the system and of the known images, and paired comparisons of its selectors."""
+    """Scores of the system and of the baselines, and paired comparisons of its selectors."""
     rows, scorer = predicted.items, exact_scorer(world)
     known = [t for t in rows if t.target is not None]
     strangers = [(t, rows[other]) for t, other in zip(rows, other_targets(rows), strict=True) if other is not None]

@@ -51,7 +51,7 @@ def run_probe(
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> JsonObject:
-    """Probe a model in the directions that it has. The same call again goes on with what `out/answers` holds.
+    """Probe a model in the directions that it has. The same call again resumes from what `out/answers` holds.
 
     Args:
         bench: a world, "aurora", or a folder of transitions (`open_benchmark`).

@@ -95,8 +95,8 @@ def run_qa(
     """Ask `model` the questions of `bench` ("spatialmqa", "embspatial") and return what `results.json` holds.
 
     `data` is the set's own file and `images` the folder of its images. `answerer` takes the place of loading `model`.
-    Writes `results.json` and `items/answers.jsonl` to `out`. The same call again goes on with what
-    `out/answers` holds; what failed is asked again. Raises `ValueError` for unknown names, unusable files, and an `out`
+    Writes `results.json` and `items/answers.jsonl` to `out`. The same call again resumes from what
+    `out/answers` holds; what failed is retried. Raises `ValueError` for unknown names, unusable files, and an `out`
     that holds a run with other settings.
     """
     if bench not in READERS:

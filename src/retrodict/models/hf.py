@@ -237,7 +237,7 @@ def fingerprint(kind: str, module: nn.Module, pixels: Pixels) -> str:
 
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
-    """Neither autocast nor TF32, whatever the surrounding code chose: both change codes."""
+    """Neither autocast nor TF32, whatever the surrounding code chose: both change image tokens."""
     switches: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [switch.allow_tf32 for switch in switches]
     for switch in switches:

@@ -207,7 +207,7 @@ def tiny_janus(texts: Sequence[str] = (), *, grid: int = 6, patch: int = 16, **s
 
 
 def tiny_vqgan(grid: int = 6, patch: int = 16) -> VQGAN:
-    """The codebook is as wide as the features, so that many codes are used."""
+    """The codebook is as wide as the features, so that much of the codebook is used."""
     config = VQGANConfig(
         size=grid * patch,
         resolution=grid * patch,

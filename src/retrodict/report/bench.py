@@ -41,7 +41,7 @@ class Motion:
 
 
 def row_name(key: str) -> str:
-    """A row of a table of distances: a system, one of the known images, or `fdm, best by idm_fdm`."""
+    """A row of a table of distances: a system, a baseline, or `fdm, best by idm_fdm`."""
     system, verified, selector = key.partition(", best by ")
     if verified:
         return f"{system_name(system)}, best by {SELECTORS.get(selector, selector)}"

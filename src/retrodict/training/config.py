@@ -59,7 +59,7 @@ class TrainConfig(Section):
     deepspeed: RecipePath | None = None
     """A DeepSpeed configuration file (ZeRO 1 or 2) instead of `fsdp`, such as `recipes/paper/deepspeed-zero2.json`."""
     save_steps: Count = 200
-    """Steps between checkpoints, from which an interrupted run goes on."""
+    """Steps between checkpoints, from which an interrupted run resumes."""
 
     @property
     def batch(self) -> int:

@@ -52,7 +52,7 @@ def tokenize(
     """Tokenize pairs in their order.
 
     `cache` is a folder that runs may share. Its files hold `CHUNK` pairs each and are named by the image tokenizer and
-    the pairs' images, so that a run which stops goes on where it was. Ranks share the work through it.
+    the pairs' images, so that an interrupted run resumes where it was. Ranks share the work through it.
     """
     parts = []
     for start in range(0, len(pairs), CHUNK):

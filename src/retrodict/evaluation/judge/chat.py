@@ -1,4 +1,4 @@
-"""Judges that are asked in words."""
+"""Judges that are prompted."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class JudgeKind:
-    """A judge that can be chosen by name: a model that is asked in words, or one that knows without a prompt."""
+    """A judge that can be chosen by name: a model that is prompted, or one that knows without a prompt."""
 
     about: str  # completes "NAME ...", for help texts
     asks: Callable[[Plan, Settings], Asked] | None = None

@@ -24,7 +24,7 @@ FOLDER, CACHE = "judge", "answers.sqlite"
 
 @dataclass(frozen=True)
 class Plan:
-    """How a run is to be judged. `settings` and `prompt` are for judges that are asked in words."""
+    """How a run is to be judged. `settings` and `prompt` are for judges that are prompted."""
 
     kind: str = "endpoint"  # one of `JUDGES`
     settings: Settings | None = None

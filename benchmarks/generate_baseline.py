@@ -123,12 +123,12 @@ class Baseline:
 
 def published(forward: Baseline, inverse: Baseline, source_L: IntArray, action: str, n: int) -> IntArray:
     """The best of n candidates, made and scored one by one through pixels."""
-    found = []
+    scored = []
     for _ in range(n):
         codes_1L = forward.images(source_L, action, 1)
         seen_1L = inverse.family.encode(forward.family.decode(codes_1L)).codes_NL
-        found.append((inverse.scores(source_L, [seen_1L[0]], action)[0], codes_1L[0]))
-    return max(found, key=lambda pair: pair[0])[1]
+        scored.append((inverse.scores(source_L, [seen_1L[0]], action)[0], codes_1L[0]))
+    return max(scored, key=lambda pair: pair[0])[1]
 
 
 def batched(forward: Baseline, inverse: Baseline, source_L: IntArray, action: str, n: int, **options: Any) -> IntArray:

@@ -76,16 +76,17 @@ def main() -> None:
     forward, inverse = load(arguments.model, role="forward"), load(arguments.model, role="inverse")
     assert isinstance(forward, UnifiedModel)
     assert isinstance(inverse, UnifiedModel)
-    found = measure(forward, inverse, arguments.rounds, Sizes(arguments.prompts, arguments.pairs, arguments.in_flight))
-    found |= {"threads": arguments.threads, "model": arguments.model, "versions": versions()}
-    for name, value in found["ratios"].items():
+    sizes = Sizes(arguments.prompts, arguments.pairs, arguments.in_flight)
+    results = measure(forward, inverse, arguments.rounds, sizes)
+    results |= {"threads": arguments.threads, "model": arguments.model, "versions": versions()}
+    for name, value in results["ratios"].items():
         print(f"{name:58} {value['median']:6.2f}  [{value['low']:.2f}, {value['high']:.2f}]")
-    for name, value in found["milliseconds"].items():
+    for name, value in results["milliseconds"].items():
         print(f"{name:58} {value:8.1f} ms")
     if arguments.out:
-        write_json(arguments.out, found)
+        write_json(arguments.out, results)
     else:
-        print(json.dumps(found["versions"]))
+        print(json.dumps(results["versions"]))
 
 
 def measure(forward: UnifiedModel, inverse: UnifiedModel, rounds: int, sizes: Sizes) -> dict[str, Any]:
@@ -107,12 +108,12 @@ def measure(forward: UnifiedModel, inverse: UnifiedModel, rounds: int, sizes: Si
         "ours verified best of 8 / generate one sample": ("ours verified", "generate one"),
         "annotation one by one / ours, per pair (>= 4)": ("annotated one by one", "ours annotated"),
     }
-    found = {}
+    summary = {}
     for name, (above, below) in ratios.items():
         values = [seen[above] / seen[below] for seen in times]
-        found[name] = {"median": statistics.median(values), "low": min(values), "high": max(values)}
+        summary[name] = {"median": statistics.median(values), "low": min(values), "high": max(values)}
     milliseconds = {way: 1000 * statistics.median(seen[way] for seen in times) for way in times[0]}
-    return {"ratios": found, "milliseconds": milliseconds, "rounds": rounds, "sizes": asdict(sizes)}
+    return {"ratios": summary, "milliseconds": milliseconds, "rounds": rounds, "sizes": asdict(sizes)}
 
 
 def _prompts(forward: UnifiedModel, count: int, seed: int) -> Prompts:

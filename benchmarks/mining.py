@@ -1,4 +1,4 @@
-"""What mining costs and what it picks, measured on a folder of video.
+"""What mining costs and what it chooses, measured on a folder of video.
 
     python benchmarks/mining.py CLIPS [speed] [scale] [cuts] [dissolves] [sharpness]
 
@@ -6,7 +6,7 @@ All numbers are ratios within one run on the same files, so they hold on a busy 
 
 speed      CPU time of `mine` over decoding alone, and of full-size Farneback with the paper's greedy rule over `mine`
 scale      clips/s of two worker processes over one
-cuts       known cuts found, false alarms per 1,000 frames, and the same on shots joined by lot
+cuts       known cuts found, false alarms per 1,000 frames, and the same on shots joined at random
 dissolves  pairs across dissolves of 12 to 50 frames, rendered between shots joined at random
 sharpness  Laplacian variance of picked frames over the clip's median frame, for `mine` and for the paper's rule
 
@@ -136,17 +136,17 @@ def scale(clips: list[Path], copies: int = 4, rounds: int = 3) -> None:
 
 def cuts(clips: list[Path], joins: int = 60) -> None:
     config = MineConfig(frames=False)
-    frames = alarms = known = found = straddling = 0
+    frames = alarms = known = detected = straddling = 0
     for path in clips:
         result = process_clip(ClipRef(path=path, name=path.name), config)
         true = set(KNOWN_CUTS.get(path.name, []))
         frames += result.frames
         known += len(true & set(KNOWN_CUTS.get(path.name, [])))
-        found += len(true & set(result.cuts))
+        detected += len(true & set(result.cuts))
         false = sorted(set(result.cuts) - true)
         alarms += len(false)
-        picks = [keyframe.index for keyframe in result.keyframes]
-        straddling += sum(picks[i] < cut <= picks[j] for i, j in result.pairs for cut in true)
+        chosen = [keyframe.index for keyframe in result.keyframes]
+        straddling += sum(chosen[i] < cut <= chosen[j] for i, j in result.pairs for cut in true)
         if false:
             say("cuts", f"  false alarms in {path.name}", false)
     say("cuts", f"pairs that straddle one of {known} known cuts", straddling, "0")
@@ -213,13 +213,13 @@ def dissolves(clips: list[Path], repeats: int = 6) -> None:
                 images += shot
             with tempfile.TemporaryDirectory() as folder:
                 encode(Path(folder, "joined.mp4"), images)
-                found = process_clip(ClipRef(path=Path(folder, "joined.mp4"), name="joined"), MineConfig(frames=False))
-            picks = [keyframe.index for keyframe in found.keyframes]
+                result = process_clip(ClipRef(path=Path(folder, "joined.mp4"), name="joined"), MineConfig(frames=False))
+            chosen = [keyframe.index for keyframe in result.keyframes]
             # Across: more than half of the dissolve lies between them.
-            sides = [[np.clip((pick - middle) / length + 0.5, 0, 1) for middle in middles] for pick in picks]
-            across += sum(any(b - a > 0.5 for a, b in zip(sides[i], sides[j], strict=True)) for i, j in found.pairs)
-            pairs += len(found.pairs)
-            unlike += found.unlike
+            sides = [[np.clip((index - middle) / length + 0.5, 0, 1) for middle in middles] for index in chosen]
+            across += sum(any(b - a > 0.5 for a, b in zip(sides[i], sides[j], strict=True)) for i, j in result.pairs)
+            pairs += len(result.pairs)
+            unlike += result.unlike
     say("dissolves", f"pairs across one of {4 * repeats * 3} dissolves, of {pairs} pairs", across)
     say("dissolves", "  pairs dropped as their frames have nothing in common", unlike)
 
@@ -254,11 +254,11 @@ def sharpness(clips: list[Path]) -> None:
 
 
 def greedy(motion: list[float], k: int = 6, gap: int = 20) -> list[int]:
-    picks: list[int] = []
+    chosen: list[int] = []
     for i in np.argsort(motion)[::-1]:
-        if len(picks) < k and all(abs(i - j) >= gap for j in picks):
-            picks.append(int(i))
-    return picks
+        if len(chosen) < k and all(abs(i - j) >= gap for j in chosen):
+            chosen.append(int(i))
+    return chosen
 
 
 def say(part: str, what: str, value: object, target: str = "") -> None:

@@ -77,15 +77,15 @@ def kill(clips: list[Path]) -> None:
 
 
 def children(parent: int) -> list[int]:
-    found = []
+    workers = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rsplit(")", 1)[1].split()
         except OSError:  # ended meanwhile
             continue
         if int(fields[1]) == parent:
-            found.append(int(stat.parent.name))
-    return found
+            workers.append(int(stat.parent.name))
+    return workers
 
 
 def broken(clips: list[Path]) -> None:

@@ -43,28 +43,28 @@ def main() -> None:
     forward, inverse = load(arguments.model, "forward"), load(arguments.model, "inverse")
     assert isinstance(forward, UnifiedModel)
     verifier = InverseAndForwardLikelihood(inverse)
-    right: dict[str, list[list[bool]]] = {"codes": [], "pictures": []}
+    right: dict[str, list[list[bool]]] = {"tokens": [], "image": []}
     changed: list[list[float]] = []
     for seed in range(arguments.rollouts):
         scenes, texts = _story(seed, arguments.steps)
-        for name, found in right.items():
+        for name, shown in right.items():
             source = tabletop.render(scenes[0])
-            steps = rollout(forward, verifier, source, texts, n=arguments.n, seed=seed, reencode=name == "pictures")
-            found.append([_shows(step.image, scene) for step, scene in zip(steps, scenes[1:], strict=True)])
-            if name == "codes":
+            steps = rollout(forward, verifier, source, texts, n=arguments.n, seed=seed, reencode=name == "image")
+            shown.append([_shows(step.image, scene) for step, scene in zip(steps, scenes[1:], strict=True)])
+            if name == "tokens":
                 changed.append([step.drift for step in steps])
-    share = {name: np.array(found, dtype=float) for name, found in right.items()}
-    paired = paired_difference(share["codes"].mean(1), share["pictures"].mean(1), None)
-    found = {
+    share = {name: np.array(shown, dtype=float) for name, shown in right.items()}
+    paired = paired_difference(share["tokens"].mean(1), share["image"].mean(1), None)
+    results = {
         "right_by_step": {name: values.mean(0).round(3).tolist() for name, values in share.items()},
         "right": {name: float(values.mean()) for name, values in share.items()},
         "difference": {"mean": paired.difference, "ci95": [paired.low, paired.high], "n": paired.n},
-        "codes_changed_by_encoding_again": np.mean(changed, axis=0).round(4).tolist(),
+        "tokens_changed_by_tokenizing_again": np.mean(changed, axis=0).round(4).tolist(),
     }
-    for name, value in found.items():
+    for name, value in results.items():
         print(name, value)
     if arguments.out:
-        write_json(arguments.out, found)
+        write_json(arguments.out, results)
 
 
 def _story(seed: int, steps: int) -> tuple[list[tabletop.State], list[str]]:

@@ -61,10 +61,10 @@ def main() -> None:
     parts = [_known(forward, inverse, test[start : start + 16]) for start in range(0, len(test), 16)]
     pools = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     tokens = forward.family.spec.tokens
-    found = {"adaptive": _adaptive(pools), "pruning": _pruning(pools, tokens, 2 * tokens + 14), "n": len(test)}
-    write_json(arguments.out, found)
+    results = {"adaptive": _adaptive(pools), "pruning": _pruning(pools, tokens, 2 * tokens + 14), "n": len(test)}
+    write_json(arguments.out, results)
     for kind in ("adaptive", "pruning"):
-        for row in found[kind]:
+        for row in results[kind]:
             low, high = row["ci95"]
             line = ", ".join(
                 f"{name} {value}" for name, value in row.items() if name not in ("ci95", "difference", "n")
@@ -77,8 +77,8 @@ def _known(forward: UnifiedModel, inverse: UnifiedModel, items: list[Transition]
     pools = forward.sample(sources, actions, POOL, 0)
     verifiers = [InverseLikelihood(inverse), InverseAndForwardLikelihood(inverse)]
     rows = zip(sources, actions, pools, strict=True)
-    found = scores_of_all(verifiers, [Pool(source, action, pool) for source, action, pool in rows])
-    seen: dict[str, list[list[float]]] = {**found, "value": [], "own_half": []}
+    scores = scores_of_all(verifiers, [Pool(source, action, pool) for source, action, pool in rows])
+    seen: dict[str, list[list[float]]] = {**scores, "value": [], "own_half": []}
     half = forward.family.spec.tokens // 2
     sources_PL = forward.codes(sources)
     halves: list[Pool] = []
@@ -136,8 +136,8 @@ def _plain(pools: Pools, name: str, k: float) -> Scores:
     weights = best_of_k(pools[name], low)
     if share:
         weights = (1 - share) * weights + share * best_of_k(pools[name], low + 1)
-    found: Scores = (weights * pools["value"]).sum(1)
-    return found
+    values: Scores = (weights * pools["value"]).sum(1)
+    return values
 
 
 def _pruning(pools: Pools, tokens: int, scored: int) -> list[dict[str, Any]]:
@@ -158,20 +158,20 @@ def _pruning(pools: Pools, tokens: int, scored: int) -> list[dict[str, Any]]:
 
 def _pruned(pools: Pools, by: str, begun: int, kept: int) -> Scores:
     """The value of the best finished candidate, [I], over disjoint parts of the pool."""
-    found = []
+    values = []
     for start in range(0, POOL - begun + 1, begun):
         part = slice(start, start + begun)
         finished_IK = np.argsort(-pools[by][:, part], axis=1, kind="stable")[:, :kept]
         best_I = np.take_along_axis(pools["idm_fdm"][:, part], finished_IK, 1).argmax(1)
         chosen_I1 = np.take_along_axis(finished_IK, best_I[:, None], 1)
-        found.append(np.take_along_axis(pools["value"][:, part], chosen_I1, 1)[:, 0])
-    mean: Scores = np.mean(found, axis=0)
+        values.append(np.take_along_axis(pools["value"][:, part], chosen_I1, 1)[:, 0])
+    mean: Scores = np.mean(values, axis=0)
     return mean
 
 
 def _paired(a_I: Scores, b_I: Scores) -> dict[str, Any]:
-    found = paired_difference(a_I, b_I, None)
-    return {"difference": found.difference, "ci95": [found.low, found.high], "n": found.n}
+    difference = paired_difference(a_I, b_I, None)
+    return {"difference": difference.difference, "ci95": [difference.low, difference.high], "n": difference.n}
 
 
 if __name__ == "__main__":

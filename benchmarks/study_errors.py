@@ -46,10 +46,10 @@ def without_preference(studies: int, items: int, raters: int, spread: float, see
     rng = np.random.default_rng(seed)
     flips = wilcoxons = 0
     for _ in range(studies):
-        found = as_panel(simulate(rng, (0.0,) * 4, items, raters, spread))
-        item_IS = found.item_scores
+        panel = as_panel(simulate(rng, (0.0,) * 4, items, raters, spread))
+        item_IS = panel.item_scores
         flips += paired_difference(item_IS[:, 0], item_IS[:, 1]).p < 0.05
-        wilcoxons += wilcoxon((found.scores_IRS[:, :, 0] - found.scores_IRS[:, :, 1]).ravel()) < 0.05
+        wilcoxons += wilcoxon((panel.scores_IRS[:, :, 0] - panel.scores_IRS[:, :, 1]).ravel()) < 0.05
     return {"sign_flip_over_items": _share(flips, studies), "wilcoxon_over_judgements": _share(wilcoxons, studies)}
 
 
@@ -59,10 +59,10 @@ def with_preference(studies: int, items: int, raters: int, spread: float, seed: 
     ordered = held = 0
     widths = []
     for _ in range(studies):
-        found = list(scores(as_panel(simulate(rng, WORTH, items, raters, spread)))["systems"].values())
-        ordered += bool(np.all(np.diff([one["score"] for one in found]) > 0))
-        held += sum(one["ci95"][0] <= true <= one["ci95"][1] for one, true in zip(found, truth, strict=True))
-        widths += [one["ci95"][1] - one["ci95"][0] for one in found]
+        systems = list(scores(as_panel(simulate(rng, WORTH, items, raters, spread)))["systems"].values())
+        ordered += bool(np.all(np.diff([one["score"] for one in systems]) > 0))
+        held += sum(one["ci95"][0] <= true <= one["ci95"][1] for one, true in zip(systems, truth, strict=True))
+        widths += [one["ci95"][1] - one["ci95"][0] for one in systems]
     n = studies * len(WORTH)
     return {
         "true_scores": truth.round(3).tolist(),
@@ -73,8 +73,8 @@ def with_preference(studies: int, items: int, raters: int, spread: float, seed: 
 
 
 def _share(count: int, n: int) -> dict[str, Any]:
-    found = wilson(int(count), n)
-    return {"share": round(found.mean, 4), "ci95": [round(found.low, 4), round(found.high, 4)], "n": n}
+    interval = wilson(int(count), n)
+    return {"share": round(interval.mean, 4), "ci95": [round(interval.low, 4), round(interval.high, 4)], "n": n}
 
 
 def main() -> int:
@@ -85,10 +85,10 @@ def main() -> int:
     given = parser.parse_args()
     for name, (items, raters) in DESIGNS.items():
         for spread in given.spread:
-            found: dict[str, Any] = {"design": name, "items": items, "raters": raters, "spread": spread}
-            found |= {"without": without_preference(given.studies, items, raters, spread, given.seed)}
-            found |= {"with": with_preference(given.studies // 5, items, raters, spread, given.seed)}
-            print(json.dumps(found), flush=True)
+            record: dict[str, Any] = {"design": name, "items": items, "raters": raters, "spread": spread}
+            record |= {"without": without_preference(given.studies, items, raters, spread, given.seed)}
+            record |= {"with": with_preference(given.studies // 5, items, raters, spread, given.seed)}
+            print(json.dumps(record), flush=True)
     return 0
 
 

@@ -50,7 +50,7 @@ def main() -> None:
     seed = context.recipe.seed
     test, rows = read_transitions(context.dir("test")), bootstrapped(context)
     even = read_predictions(context.dir("predictions") / "fdm.parquet")
-    found = {"none": {"greedy": estimate(even)}}
+    results = {"none": {"greedy": estimate(even)}}
     with open_progress(title="recognition weights") as progress:
         for name in arguments.variants:
             progress.stage(name)
@@ -62,10 +62,10 @@ def main() -> None:
                 write_predictions(file, evaluate(model, test, scorer=SCORER, n=0, seed=seed, progress=progress))
             items = read_predictions(file)
             paired = compare(items, even, names=(name, "none"))
-            found[name] = {"greedy": estimate(items), "against_none": paired}
-            progress.done(f"{found[name]['greedy']['score']:.3f}")
-    write_json(arguments.out / "results.json", found)
-    for name, entry in found.items():
+            results[name] = {"greedy": estimate(items), "against_none": paired}
+            progress.done(f"{results[name]['greedy']['score']:.3f}")
+    write_json(arguments.out / "results.json", results)
+    for name, entry in results.items():
         greedy, paired = entry["greedy"], entry.get("against_none")
         line = f"{name:30} {greedy['score']:.3f}  copies {greedy['copy_rate']:.2f}"
         if paired:

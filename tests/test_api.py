@@ -156,7 +156,7 @@ def test_what_is_refused(call: Any, message: str) -> None:
         call()
 
 
-def test_draws_can_be_shaped(tiny_model: Path) -> None:
+def test_sampling_can_be_shaped(tiny_model: Path) -> None:
     loaded = {"model": tiny_model, "verifier": "idm", "seed": 3}
     cold = api.predict(SOURCE, ACTION, n=6, sampling=Sampling(0.01), **loaded)
     assert len({c.codes_L.tobytes() for c in cold.candidates if c.codes_L is not None}) == 1

@@ -180,7 +180,7 @@ def test_other_layouts_are_refused(converted: Path, tmp_path: Path) -> None:
 
 
 def test_the_library_loads_what_we_write(converted: Path) -> None:
-    """Its class must give the same logits (of text: it masks image codes), and the same codes."""
+    """Its class must give the same logits (of text: it masks image tokens), and the same codes."""
     family = ChameleonFamily.load(converted)
     transformers.logging.set_verbosity_error()
     library = transformers.AutoModelForImageTextToText.from_pretrained(converted).eval()

@@ -1,4 +1,4 @@
-"""Liquid: a Gemma with image codes at the end of its vocabulary, and the authors' prompts, written out."""
+"""Liquid: a Gemma with image tokens at the end of its vocabulary, and the authors' prompts, written out."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_what_is_no_liquid_is_said(liquid: LiquidFamily, tmp_path: Path) -> None
 
 
 def test_released_size(liquid: LiquidFamily) -> None:
-    """Without weights, on the meta device: 8.6 billion with the image codes' rows, and LoRA's 50 million at rank 16."""
+    """Without weights, on the meta device: 8.6 billion with rows of image tokens, and LoRA's 50 million at rank 16."""
     import peft
 
     from retrodict.models.checkpoint import quiet_peft

@@ -67,9 +67,9 @@ def test_pairs_of_the_toy_world_hold_one_whole_action_each(tmp_path, seed):
     frames, moves = toy_world(seed)
     write_video(tmp_path / "toy.mp4", frames)
     result = mined(tmp_path / "toy.mp4", frames_per_clip=24, min_gap=8)
-    picks = [keyframe.index for keyframe in result.keyframes]
-    assert not [pick for pick in picks if any(first <= pick < last for first, last in moves)]
-    within = [sum(a < first and last <= b for first, last in moves) for a, b in pairwise(picks)]
+    chosen = [keyframe.index for keyframe in result.keyframes]
+    assert not [index for index in chosen if any(first <= index < last for first, last in moves)]
+    within = [sum(a < first and last <= b for first, last in moves) for a, b in pairwise(chosen)]
     assert within == [1] * len(moves)
     assert result.duplicates > len(frames) / 4
 
@@ -101,7 +101,7 @@ def test_cuts_that_nobody_chose_are_found_too(shared_data, tmp_path):
     assert len(found) <= len(joins)  # at most one false alarm
 
 
-def test_few_false_alarms_and_sharp_picks_over_all_clips(shared_data):
+def test_few_false_alarms_and_sharp_keyframes_over_all_clips(shared_data):
     frames = alarms = 0
     ratios = []
     skipped = ("edge_", "bottle", "sam2", "hitting")  # left to the benchmark: nothing new here, and slow
@@ -155,7 +155,7 @@ def test_a_gap_in_seconds_means_seconds(shared_data):
     assert len(times) == 24 and min(b - a for a, b in pairwise(times)) >= 0.8 - 1e-9
 
 
-def test_frames_evict_are_decoded_again(shared_data, monkeypatch):
+def test_evicted_frames_are_decoded_again(shared_data, monkeypatch):
     path = shared_data / "clips" / "kinetics_cleaning_pool_32f.mp4"
     plenty = mined(path, min_gap=3)
     monkeypatch.setattr("retrodict.video.frame_buffer._BYTES", 500_000)
@@ -224,7 +224,7 @@ def test_motion_does_not_depend_on_where_arrays_lie_in_memory():
         assert motion() == first
 
 
-def test_what_is_held_is_bounded_and_holds_the_picks(tmp_path, monkeypatch):
+def test_the_buffer_is_bounded_and_holds_the_keyframes(tmp_path, monkeypatch):
     frames, _ = toy_world(3, actions=40)
     write_video(tmp_path / "long.mp4", frames)
     plenty = mined(tmp_path / "long.mp4")

@@ -1,4 +1,4 @@
-"""Measurements that were killed: the same command goes on, other settings are refused."""
+"""Measurements that were killed: the same command resumes, other settings are refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def numbers(out: Path) -> str:
     return json.dumps({key: found[key] for key in found if key not in ("command", "seconds", "wall_seconds")})
 
 
-def test_a_killed_bench_goes_on_with_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_bench_resumes_with_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     parts = killed / "predictions" / "small-parts"
     run = [sys.executable, "-m", "retrodict", *command(killed)]
@@ -84,7 +84,7 @@ def test_predictions_come_back_as_they_were(tmp_path: Path) -> None:
     assert repr(read_predictions(tmp_path / "p.parquet")) == repr(items)  # NaN is not equal to itself
 
 
-def test_a_killed_probe_goes_on_with_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_probe_resumes_with_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def results(name: str) -> str:
         probe_run.run_probe("tabletop", out=tmp_path / name, model="small", items=8, seed=1)
         return numbers(tmp_path / name)

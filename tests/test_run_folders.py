@@ -120,7 +120,7 @@ def test_no_command_writes_to_a_foreign_folder_or_to_its_input(name: str, desk: 
 def test_other_settings_are_refused_in_a_begun_folder(
     line: str, changed: str, says: str, desk: Path, request: pytest.FixtureRequest
 ) -> None:
-    for _ in range(2):  # the second goes on
+    for _ in range(2):  # the second resumes
         assert command(line, "--out", "out") == (0, "")
     before = content(desk)
     request.getfixturevalue("only_light_work")
@@ -158,7 +158,7 @@ def test_a_judge_writes_to_runs_alone_and_not_over_another_judge(desk: Path) -> 
         assert said.startswith(f"retrodict: run/judge/same.json is of a judge with {says}: choose another --name")
 
 
-def test_a_run_goes_on_in_its_folder_and_no_other_run_does(tmp_path: Path) -> None:
+def test_a_run_resumes_in_its_folder_and_no_other_run_does(tmp_path: Path) -> None:
     out, data = tmp_path / "out", tmp_path / "data"
     data.mkdir()
     (data / "a.txt").write_text("a")

@@ -101,7 +101,7 @@ def test_frequencies_are_those_of_the_softmax(family: SmallFamily, temperature: 
     assert stats.chisquare(observed[kept], hoped[kept]).pvalue > 0.001
 
 
-def test_nothing_but_image_codes_is_drawn(family: SmallFamily) -> None:
+def test_nothing_but_image_tokens_is_sampled(family: SmallFamily) -> None:
     with torch.no_grad():
         family.module.head[: family.spec.first_id] *= 100  # words that would win any sample that they took part in
     codes_PNL, _ = sample_images(family, SOURCES, ACTIONS, 4, seed=0)

@@ -124,7 +124,7 @@ def test_one_action_explains_each_transition(examples: list[Example]) -> None:
         assert not same_scene(example.source, example.target)
 
 
-def test_parse_inverts_draw_also_when_noisy_or_blurred(examples: list[Example]) -> None:
+def test_parse_inverts_render_also_when_noisy_or_blurred(examples: list[Example]) -> None:
     rng = np.random.default_rng(0)
     for example in examples:
         for state in (example.source, example.target):

@@ -141,7 +141,7 @@ def test_waves_stop_when_the_score_is_high_enough() -> None:
         calibrate(scores * NAN, values)
 
 
-def test_copies_are_rejected_and_steps_hand_on_what_was_drawn(family: SmallFamily) -> None:
+def test_copies_are_rejected_and_steps_hand_on_what_was_sampled(family: SmallFamily) -> None:
     model = UnifiedModel(family)
     source = model.family.decode(np.arange(9)[None] % 12)[0]
     (pool,) = model.sample([source], ["remove the red ball"], 3, 0)

@@ -61,14 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("there is no CUDA device here; --tiny --device cpu shows that everything runs.")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     reached = bandwidth(device, 2**20 if parsed.tiny else COPY_BYTES)
-    found: dict[str, Any] = {"device": name, "bytes_per_second": reached}
+    results: dict[str, Any] = {"device": name, "bytes_per_second": reached}
     for family_name in parsed.families:
         family = random_family(family_name, device, tiny=parsed.tiny)
-        found[family_name] = measure(family, device, reached, parsed.steps)
-        print(json.dumps({family_name: found[family_name]}, indent=1), flush=True)
+        results[family_name] = measure(family, device, reached, parsed.steps)
+        print(json.dumps({family_name: results[family_name]}, indent=1), flush=True)
         del family
     if parsed.out:
-        write_json(parsed.out, found | {"versions": versions()})
+        write_json(parsed.out, results | {"versions": versions()})
 
 
 def random_family(name: str, device: torch.device, *, tiny: bool) -> TokenFamily:
@@ -97,7 +97,7 @@ def bandwidth(device: torch.device, size: int) -> float:
 def measure(family: TokenFamily, device: torch.device, bytes_per_second: float, steps: int) -> dict[str, Any]:
     source_L = np.random.default_rng(0).integers(0, family.spec.codebook, family.spec.tokens)
     ways = {"1": (1, None), "8": (8, None), "8 guided": (8, 3.0)}
-    found: dict[str, Any] = {
+    timings: dict[str, Any] = {
         label: _steps(family, device, source_L, n, guidance, bytes_per_second, steps)
         for label, (n, guidance) in ways.items()
     }
@@ -112,7 +112,7 @@ def measure(family: TokenFamily, device: torch.device, bytes_per_second: float, 
     best_of(8, scored=True)  # compiles
     one = min(_seconds(device, lambda: best_of(1, scored=False)) for _ in range(2))
     verified = min(_seconds(device, lambda: best_of(8, scored=True)) for _ in range(2))
-    return found | {"one_sample_s": one, "verified_of_8_s": verified, "verified_over_one": verified / one}
+    return timings | {"one_sample_s": one, "verified_of_8_s": verified, "verified_over_one": verified / one}
 
 
 def _steps(

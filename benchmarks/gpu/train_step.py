@@ -75,10 +75,10 @@ def main() -> None:
         if time.monotonic() - began > 60 * arguments.minutes:
             print(f"{len(waiting)} settings are left: run the same command again.")
             break
-        found = {"setting": asdict(setting), **measure(family, setting, arguments.steps), **machine()}
+        record = {"setting": asdict(setting), **measure(family, setting, arguments.steps), **machine()}
         with results.open("a") as handle:
-            handle.write(json.dumps(found) + "\n")
-        print(json.dumps(found))
+            handle.write(json.dumps(record) + "\n")
+        print(json.dumps(record))
 
 
 def settings(*, tiny: bool) -> Iterator[Setting]:

@@ -66,7 +66,7 @@ def write_vqgan(folder: Path, kind: str, state: dict[str, Tensor]) -> None:
 
 
 def write_words(folder: Path, order: list[int] | None = None) -> int:
-    """`text_tokenizer.json`: letters only. `order` shuffles the ids of image codes. Returns the number of tokens."""
+    """`text_tokenizer.json`: letters only. `order` shuffles the ids of image tokens. Returns the number of tokens."""
     folder.mkdir(parents=True, exist_ok=True)
     codes = [code_name(code) for code in order or range(CODES)]
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -10,7 +10,6 @@ import socket
 import sqlite3
 from collections import Counter
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from retrodict.cli import app
+from retrodict.study.answers import Answer, Conflict
 from retrodict.study.build import build
 from retrodict.study.plan import DATABASE, KEY, PICTURES, PLAN, PRESETS, Design, Plan, read_key, read_plan
-from retrodict.study.schedule import schedule
-from retrodict.study.store import Answer, Conflict, Store
+from retrodict.study.schedule import Load, Trial, assigned, schedule
+from retrodict.study.store import Store
 
 NAMES = ("quokka", "wombat", "numbat", "bilby")
 
@@ -39,7 +39,7 @@ def test_items_are_stratified_and_share_no_scene_where_they_need_not(study: Path
     assert len({item.group for item in key.items.values()}) == 12
     assert key.systems == tuple(sorted(NAMES))
     assert all(sorted(item.pictures.values()) == sorted(NAMES) for item in key.items.values())
-    assert {check.kind for check in key.checks.values()} == {"noise", "truth"}
+    assert {check.kind for check in plan.checks} == {"noise", "truth"}
 
 
 def test_the_same_build_again_changes_nothing_and_another_is_refused(study: Path, studied_runs: list[str]) -> None:
@@ -60,7 +60,7 @@ def test_an_unfinished_build_is_made_anew(studied_runs: list[str], study: Path, 
     assert read_key(tmp_path / "s") == before
     (tmp_path / "s" / PICTURES / "holiday.txt").unlink()  # was not touched
     files = {path.stem for path in (tmp_path / "s" / PICTURES).iterdir()}
-    assert files == plan.pictures
+    assert files == set(plan.digests)
 
 
 def test_a_system_without_an_item_is_named(studied_runs: list[str], tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def _chunks(png: bytes) -> set[bytes]:
     return found
 
 
-def test_pictures_are_the_systems_own(study: Path, studied_runs: list[str]) -> None:
+def test_images_are_the_systems_own(study: Path, studied_runs: list[str]) -> None:
     key = read_key(study)
     item = next(iter(key.items.values()))
     name = next(name for name, system in item.pictures.items() if system == "bilby")
@@ -144,10 +144,15 @@ def test_pictures_are_the_systems_own(study: Path, studied_runs: list[str]) -> N
         assert shown.tobytes() == expected.tobytes()
 
 
+def trials_of(plan: Plan, rater: int) -> list[Trial]:
+    rng, load = random.Random(rater), Load()
+    return schedule(plan, assigned(plan, load, rng), load, rng)
+
+
 def test_a_schedule_has_everything_once_and_repeats_in_another_order(study: Path) -> None:
     plan = read_plan(study)
     for rater in range(1, 40):
-        trials = schedule(plan, rater)
+        trials = trials_of(plan, rater)
         kinds = Counter(trial.kind for trial in trials)
         assert kinds == {"item": 12, "repeat": 3, "check": 2}
         first = {trial.key: (i, trial) for i, trial in enumerate(trials) if trial.kind == "item"}
@@ -159,15 +164,15 @@ def test_a_schedule_has_everything_once_and_repeats_in_another_order(study: Path
                 assert sorted(trial.order) == sorted(shown.order)
                 assert trial.order != shown.order
         assert trials[0].kind == "item"
-    assert schedule(plan, 1) == schedule(plan, 1) != schedule(plan, 2)
+    assert trials_of(plan, 1) == trials_of(plan, 1) != trials_of(plan, 2)
 
 
-def test_every_system_is_shown_in_every_place(study: Path) -> None:
+def test_every_system_is_shown_in_every_position(study: Path) -> None:
     plan, key = read_plan(study), read_key(study)
     counts = Counter(
         (place, key.items[trial.key].pictures[name])
         for rater in range(1, 101)
-        for trial in schedule(plan, rater)
+        for trial in trials_of(plan, rater)
         if trial.kind == "item"
         for place, name in enumerate(trial.order)
     )
@@ -177,8 +182,8 @@ def test_every_system_is_shown_in_every_place(study: Path) -> None:
 
 @pytest.fixture
 def store(study: Path, tmp_path: Path) -> Store:
-    made = Store(tmp_path / DATABASE)
-    made.create(replace(read_plan(study), raters=2))
+    made = Store(tmp_path / DATABASE, new=True)
+    made.create(read_plan(study))
     return made
 
 
@@ -216,9 +221,11 @@ def test_an_earlier_trial_can_be_opened_again(store: Store) -> None:
     with store:
         store.save(1, 0, Answer(revision=1, best=1, worst=2, done=True))
         store.save(1, 1, Answer(revision=1, best=0))
-        store.save(1, 0, Answer(revision=2, best=1, worst=2))
+        store.save(1, 0, Answer(revision=2, best=1, worst=2))  # looked at again: it stays finished
+        assert store.state(1).position == 1  # type: ignore[union-attr]
+        store.save(1, 0, Answer(revision=3, best=3, worst=2))  # until something is changed
         assert store.state(1).position == 0  # type: ignore[union-attr]
-        store.save(1, 0, Answer(revision=3, best=3, worst=2, done=True))
+        store.save(1, 0, Answer(revision=4, best=3, worst=2, done=True))
         state = store.state(1)
         assert state is not None
         assert (state.position, state.answer.best) == (1, 0)
@@ -243,7 +250,7 @@ def test_what_no_page_sends_is_refused(store: Store, answer: Answer) -> None:
         assert not store.rows("SELECT * FROM event")
 
 
-@pytest.mark.parametrize("verb", ["build", "serve", "report"])
+@pytest.mark.parametrize("verb", ["power", "build", "serve", "links", "forget", "words", "report"])
 def test_every_command_has_help_with_an_example(verb: str) -> None:
     result = CliRunner().invoke(app, ["study", verb, "--help"], env={"COLUMNS": "100"})
     assert result.exit_code == 0
@@ -272,7 +279,7 @@ def test_the_command_builds_and_says_what_is_wrong_in_a_line(studied_runs: list[
 
 def test_the_paper_preset_is_five_items_for_fourteen_raters(studied_runs: list[str], tmp_path: Path) -> None:
     plan: Plan = build(studied_runs[:2], tmp_path / "s", design=PRESETS["paper"], seed=random.Random(0).randrange(9))
-    assert (len(plan.items), plan.raters, plan.candidates) == (15, 14, 2)
+    assert (len(plan.items), plan.design.raters, plan.candidates) == (15, 14, 2)
     with Store(tmp_path / "s" / DATABASE) as made:
         tokens = [row["token"] for row in made.rows("SELECT token FROM rater")]
     assert len(set(tokens)) == 14

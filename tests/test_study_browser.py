@@ -59,7 +59,7 @@ def served(study: Path) -> Iterator[str]:
         process.wait()
 
 
-Chosen = dict[int, tuple[str, str] | None]  # position -> best and worst picture, or None for "can't tell"
+Chosen = dict[int, tuple[str, str] | None]  # position -> best and worst image, or None for "can't tell"
 
 
 class Visitor:
@@ -88,32 +88,39 @@ class Visitor:
     async def begin(self) -> None:
         await self.page.get_by_role("button", name="I agree, begin").press("Enter")
         for lesson in ("1", "2"):
-            await self.page.locator("#number", has_text=lesson).wait_for()
-            await self.page.locator("#action:not(:empty)").wait_for()
+            await self.page.locator("#number", has_text=f"Example {lesson} of 2").wait_for()
+            await self.ready()
             await self.page.keyboard.press("1")
             await self.page.keyboard.press("Shift+Digit2")
             await self.page.locator("#next:enabled").click()
         await self.page.locator("#count:not(:empty)").wait_for()
+        await self.ready()
 
-    async def place(self) -> int:
+    async def ready(self) -> None:
+        """Until all images can be seen, as before that nothing can be chosen."""
+        await self.page.locator("main:not(.loading)").wait_for()
+
+    async def position(self) -> int:
         return int((await self.page.locator("#count").inner_text()).split()[0]) - 1
 
     def at(self, position: int) -> Locator:
         return self.page.locator("#count", has_text=re.compile(f"^{position + 1} of"))
 
-    async def pictures(self) -> list[str]:
+    async def images(self) -> list[str]:
         found = await self.page.locator(".candidate .after").evaluate_all("all => all.map(i => i.getAttribute('src'))")
         return [str(address).split("/")[-1].removesuffix(".png") for address in found]
 
     async def choose(self, best: int, worst: int) -> None:
-        shown = await self.pictures()
-        self.chosen[await self.place()] = (shown[best], shown[worst])
+        shown = await self.images()
+        self.chosen[await self.position()] = (shown[best], shown[worst])
 
     async def go_on(self, press: Callable[[], Any]) -> None:
         """Press, and wait for the next task or the end."""
-        here = await self.place()
+        here = await self.position()
         await press()
         await self.at(here).wait_for(state="detached")
+        if not await self.is_finished():
+            await self.ready()
 
     async def is_finished(self) -> bool:
         await self.page.wait_for_load_state()
@@ -124,7 +131,7 @@ async def by_keyboard(visitor: Visitor) -> None:
     await visitor.open()
     await visitor.begin()
     while not await visitor.is_finished():
-        here = await visitor.place()
+        here = await visitor.position()
         best, worst = here % 4, (here + 1) % 4
         if here == 2:
             await visitor.page.keyboard.press("0")
@@ -141,16 +148,18 @@ async def by_touch_on_two_devices(visitor: Visitor, middle: int) -> None:
     await visitor.open()
     await visitor.begin()
     while not await visitor.is_finished():
-        here = await visitor.place()
+        here = await visitor.position()
         best, worst = (here + 2) % 4, here % 4
         await visitor.page.locator(".best").nth(best).click()
         if here == middle:
             await visitor.page.locator("#saved", has_text="Saved").wait_for()
             await visitor.page.reload()
-            assert await visitor.place() == here
+            await visitor.ready()
+            assert await visitor.position() == here
             await visitor.page.context.close()
             await visitor.open()
-            assert await visitor.place() == here
+            await visitor.ready()
+            assert await visitor.position() == here
             assert await visitor.page.locator(".candidate").nth(best).get_by_role("button", pressed=True).count() == 1
         await visitor.page.locator(".worst").nth(worst).click()
         await visitor.choose(best, worst)
@@ -163,7 +172,7 @@ async def with_second_thoughts(visitor: Visitor) -> None:
     await visitor.begin()
     went_back = False
     while not await visitor.is_finished():
-        here = await visitor.place()
+        here = await visitor.position()
         keys = visitor.page.keyboard
         if here == 1:
             await keys.press("Digit1")
@@ -184,6 +193,7 @@ async def with_second_thoughts(visitor: Visitor) -> None:
             went_back = True
             await keys.press("Backspace")
             await visitor.at(2).wait_for()
+            await visitor.ready()
             assert await visitor.page.locator(".is-best").count() == 1  # as it was chosen
             continue
         best, worst = (3, 0) if went_back else (1, 2)
@@ -217,7 +227,7 @@ def finish_in_browsers(study: Path, middle: int) -> None:
             "SELECT rater, position, best, worst, done FROM trial LEFT JOIN judgement ON trial.id = judgement.trial"
         ).fetchall()
     total = len(stored) // 3
-    expected = {(i + 1, place): found for i, visitor in enumerate(visitors) for place, found in visitor.chosen.items()}
+    expected = {(i + 1, at): chosen for i, visitor in enumerate(visitors) for at, chosen in visitor.chosen.items()}
     assert len(expected) == len(stored) == 3 * total
     assert all(row[4] == 1 for row in stored)
     assert {(row[0], row[1]): None if row[2] is None else (row[2], row[3]) for row in stored} == expected

@@ -6,6 +6,7 @@ import json
 import math
 import random
 from pathlib import Path
+from typing import Any, get_args
 
 import choix
 import krippendorff
@@ -14,13 +15,15 @@ import pytest
 
 from retrodict.stats import paired_difference
 from retrodict.study.analysis.agreement import agreement, attention, krippendorff_alpha, self_consistency
+from retrodict.study.analysis.exclude import excluded, parse_rules
 from retrodict.study.analysis.judges import against_people
 from retrodict.study.analysis.panel import Panel, Values
 from retrodict.study.analysis.systems import PRIOR, bradley_terry, pairs, scores, strengths, win_matrix, wins
-from retrodict.study.build import build
-from retrodict.study.plan import DATABASE, Design, read_key, read_plan
+from retrodict.study.answers import Answer
+from retrodict.study.build import Texts, build
+from retrodict.study.plan import DATABASE, Check, CheckKind, Design, read_key, read_plan
 from retrodict.study.report import write_report
-from retrodict.study.store import Answer, Store
+from retrodict.study.store import Store
 
 
 def panel(scores_IRS: Values, groups: list[str] | None = None) -> Panel:
@@ -152,22 +155,37 @@ def test_a_judge_who_thinks_like_people_and_one_who_does_not() -> None:
 
 
 def test_raters_against_themselves_and_against_checks() -> None:
-    from types import SimpleNamespace
+
+    def row(rater: int, item: str, kind: str, best: str, worst: str) -> dict[str, Any]:
+        order = ["x", "y", "z", "noise", "truth"]
+        said = {"rater": rater, "item": item, "kind": kind, "best": best, "worst": worst, "order": order}
+        return said | {"question": "", "ratings": None, "seconds": 1.0 if rater == 2 else 9.0}
 
     rows = [
-        {"rater": 1, "item": "i", "kind": "item", "best": "x", "worst": "y"},
-        {"rater": 1, "item": "i", "kind": "repeat", "best": "x", "worst": "z"},
-        {"rater": 2, "item": "n", "kind": "check", "best": "x", "worst": "noise"},
-        {"rater": 2, "item": "t", "kind": "check", "best": "x", "worst": "truth"},
+        row(1, "i", "item", "x", "y"),
+        row(1, "i", "repeat", "x", "z"),
+        row(2, "n", "check", "x", "noise"),
+        row(2, "t", "check", "x", "truth"),
     ]
-    found = self_consistency(rows)
-    assert (found["best"]["share"], found["worst"]["share"], found["best"]["n"]) == (1, 0, 1)
+    again = self_consistency(rows)
+    assert (again["best"]["share"], again["worst"]["share"], again["best"]["n"]) == (1, 0, 1)
     checks = {
-        "n": SimpleNamespace(kind="noise", decoy="noise"),
-        "t": SimpleNamespace(kind="truth", decoy="truth"),
+        kind[0]: Check(kind[0], "", "", "", ("x", "y", "z", "noise", "truth"), (1, 1), decoy=kind, kind=kind)
+        for kind in get_args(CheckKind)
     }
-    failed = attention(rows, SimpleNamespace(checks=checks))  # type: ignore[arg-type]
-    assert failed["raters"] == {"2": {"failed": 1, "n": 2}}
+    assert attention(rows, checks)["raters"] == {"2": {"failed": 1, "n": 2}}
+    by_rule = {
+        rule: excluded(parse_rules([rule]), rows, checks) for rule in ("checks:0", "checks:1", "speed:2", "raters:1,7")
+    }
+    assert by_rule == {
+        "checks:0": {2: "failed 1 attention checks"},
+        "checks:1": {},
+        "speed:2": {2: "took 1.0 s per task"},
+        "raters:1,7": {1: "named by a rule"},
+    }
+    for wrong in ("checks:x", "speed:-1", "speed:inf", "raters:", "age:30", "checks"):
+        with pytest.raises(ValueError, match="is no rule"):
+            parse_rules([wrong])
 
 
 def test_agreement_of_raters_who_choose_alike_and_at_random() -> None:
@@ -182,14 +200,14 @@ def test_agreement_of_raters_who_choose_alike_and_at_random() -> None:
 def test_a_report_from_judgements_in_the_database(studied_runs: list[str], tmp_path: Path) -> None:
     """Raters who always prefer one system: after build, clicks and report it has +1, under its own name."""
     study = tmp_path / "s"
-    build(studied_runs, study, design=Design(per_subset=4, raters=2), title="<script>alert(1)</script> | x")
+    build(studied_runs, study, design=Design(per_subset=4, raters=2), texts=Texts("<script>alert(1)</script> | x"))
     with pytest.raises(ValueError, match="Nobody has finished"):
-        write_report(study, study / "report")
+        write_report([study], study / "report")
     plan, key, rng = read_plan(study), read_key(study), random.Random(0)
     with Store(study / DATABASE) as store:
         for rater in (1, 2):
             while (state := store.state(rater)) is not None:
-                decoys = {check.decoy for check in key.checks.values() if check.kind == "noise"}
+                decoys = {check.decoy for check in plan.checks if check.kind == "noise"}
                 rank = {"numbat": 2, "quokka": 0}
                 item = key.items.get(state.key)
                 order = sorted(
@@ -200,7 +218,7 @@ def test_a_report_from_judgements_in_the_database(studied_runs: list[str], tmp_p
                     ),
                 )
                 store.save(rater, state.position, Answer(1, order[-1], order[0], done=True, seconds=3))
-    page = write_report(study, study / "report").read_text()
+    page = write_report([study], study / "report").read_text()
     found = json.loads((study / "report" / "results.json").read_text())
     assert {s: one["score"] for s, one in found["all"]["systems"].items()} == {
         "numbat": 1, "quokka": -1, "wombat": 0, "bilby": 0
@@ -220,7 +238,7 @@ def test_a_report_from_judgements_in_the_database(studied_runs: list[str], tmp_p
     assert "<script>" not in summary
     rows = [json.loads(line) for line in (study / "report" / "judgements.jsonl").read_text().splitlines()]
     assert {row["best"] for row in rows if row["kind"] != "check"} == {"numbat"}
-    assert {row["item"] for row in rows} <= {item.id for item in (*key.items.values(), *key.checks.values())}
+    assert {row["item"] for row in rows} <= {*(item.id for item in key.items.values()), *key.checks.values()}
 
 
 def test_what_a_judge_said_of_the_shown_frames_is_found(studied_runs: list[str], tmp_path: Path) -> None:
@@ -243,7 +261,7 @@ def test_what_a_judge_said_of_the_shown_frames_is_found(studied_runs: list[str],
         state = store.state(1)
         assert state is not None
         store.save(1, 0, Answer(1, 0, 1, done=True))
-    write_report(tmp_path / "s", tmp_path / "r")
+    write_report([tmp_path / "s"], tmp_path / "r")
     judges = json.loads((tmp_path / "r" / "results.json").read_text())["judges"]
     assert set(judges) == {"bench score", "vlm"}
     assert judges["vlm"]["wins"] == [[0.5, 0.0], [1.0, 0.5]]  # quokka, wombat

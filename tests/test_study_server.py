@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from retrodict.study.build import build
+from retrodict.study.build import Texts, build
 from retrodict.study.plan import DATABASE, Design
 from retrodict.study.server.app import create_app
 from retrodict.study.server.safety import HEADERS
@@ -26,7 +26,9 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def built(studied_runs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("served") / "s"
-    build(studied_runs, out, design=Design(per_subset=2, raters=3, repeat_share=0.2), title="Blocks <i>& more</i>")
+    build(
+        studied_runs, out, design=Design(per_subset=2, raters=3, repeat_share=0.2), texts=Texts("Blocks <i>& more</i>")
+    )
     return out
 
 
@@ -90,7 +92,7 @@ def test_nothing_that_is_sent_tells_a_system(client: TestClient, study: Path) ->
         assert {"etag", "last-modified", "server"}.isdisjoint(answer.headers) or "/static/" in str(answer.url)
     headers = [set(client.get(address).headers.items()) for address in pictures]
     same = set.intersection(*headers)
-    assert all({name for name, _ in one - same} <= {"content-length"} for one in headers)  # the picture itself
+    assert all({name for name, _ in one - same} <= {"content-length"} for one in headers)  # the image itself
     kinds = [set(one) for one in seen]
     assert all(kind == kinds[0] for kind in kinds)  # repeats and checks look like all the others
 

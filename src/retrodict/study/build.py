@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import random
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from PIL import Image
 
 from retrodict.files import JsonMapping, write_json
 from retrodict.progress import Progress
 from retrodict.run_folder import RECORD, check
-from retrodict.study.examples import examples
-from retrodict.study.images import encode, keyed_name, noise, shown_size, write_images
+from retrodict.study.analysis.exclude import parse_rules
+from retrodict.study.examples import examples, own_examples
+from retrodict.study.images import digest, encode, is_reshaped, keyed_name, noise, shown_size, write_images
 from retrodict.study.plan import (
     DATABASE,
     KEY,
     MOST_CANDIDATES,
     PICTURES,
     PLAN,
+    Check,
     CheckKind,
+    Crowd,
     Design,
     Key,
-    KeyedCheck,
     KeyedItem,
     Plan,
     Shown,
@@ -32,15 +37,27 @@ from retrodict.study.plan import (
 )
 from retrodict.study.sources import System, folder_of, read_items, read_system
 from retrodict.study.store import Store
+from retrodict.study.words import english
 from retrodict.transitions import Transition
 
-CONSENT = (
-    "You will see a picture of a scene, a sentence that says what somebody does there, and several pictures made by "
-    "computer programs that try to show the scene afterwards. You choose the best one and the worst one.",
-    "We keep your choices and how long each one took. We ask for no name and no address, and we keep none. Taking part "
-    "is voluntary. You may stop at any time, and come back with the same link.",
-)
 _CHECKS_PER_ITEM = 0.05  # one attention check per twenty items, two at least
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What raters read, where it is not the default.
+
+    Attributes:
+        title: heading of the first page.
+        consent: paragraphs of the first page.
+        words: what replaces the English words of the pages.
+        examples: folder with `examples.json` and the images it names.
+    """
+
+    title: str = ""
+    consent: tuple[str, ...] = ()
+    words: Mapping[str, str] = field(default_factory=dict)
+    examples: Path | None = None
 
 
 def build(
@@ -49,31 +66,59 @@ def build(
     *,
     data: Path | None = None,
     design: Design | None = None,
-    title: str = "Which picture shows what happens next?",
-    consent: Sequence[str] = CONSENT,
+    texts: Texts | None = None,
+    crowd: Crowd | None = None,
+    exclude: Sequence[str] = (),
     allow_missing: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Plan:
     """Write the study folder: `study.json`, `key.json`, `pictures/` and the database with its raters.
 
-    `given` names the systems' folders as `[NAME=]FOLDER[@VERIFIER]`. The same call again changes nothing. Raises
-    `ValueError` when a system lacks an item (unless `allow_missing`: then only items that all systems have are asked
-    about, and the others are counted), when a subset is too small, and when `out` holds another study or anything else.
+    The same call again changes nothing.
+
+    Args:
+        given: the systems' folders as `[NAME=]FOLDER[@VERIFIER]`.
+        out: the folder.
+        data: the benchmark's folder, for systems that are folders of images.
+        design: what is asked of whom.
+        texts: what raters read.
+        crowd: how people whom a platform sends become raters; None: by personal links only.
+        exclude: rules of exclusion that the report applies, fixed now.
+        allow_missing: ask only about items that all systems have an image of, and count the others.
+        seed: of all that is random.
+        progress: told how far it is.
+
+    Returns:
+        What was written to `study.json`.
+
+    Raises:
+        ValueError: a system lacks an item, a subset is too small, a text or rule is wrong, an image is broken, or `out`
+            holds another study or anything else.
     """
-    design = design or Design()
-    settings = {"systems": given, "design": vars(design), "title": title, "consent": consent, "seed": seed}
-    settings["allow_missing"] = allow_missing
-    record = check(out, "study build", settings, inputs={"systems": [folder_of(one) for one in given], "data": data})
+    design, texts = design or Design(), texts or Texts()
+    _check_design(design)
+    parse_rules(exclude)
+    if crowd is not None:
+        _check_crowd(crowd, design)
+    settings = {
+        "systems": given,
+        "design": {name: value for name, value in vars(design).items() if name != "raters"},
+        **{name: value for name, value in vars(texts).items() if name != "examples"},
+        "crowd": crowd and vars(crowd),
+        "exclude": exclude,
+        "seed": seed,
+        "allow_missing": allow_missing,
+    }
+    inputs = {"systems": [folder_of(one) for one in given], "data": data, "examples": texts.examples}
+    record = check(out, "study build", settings, inputs=inputs)
     if (out / PLAN).is_file():
-        plan = read_plan(out)
-        with Store(out / DATABASE) as store:
-            store.create(plan)
-        return plan
+        return _built(out, design)
     systems = _systems(given)
-    every = read_items(given, data)
-    items, left_out = _complete(every, systems, allow_missing)
+    items, left_out = _complete(_distinct(read_items(given, data)), systems, allow_missing)
     chosen = _choose(items, design.per_subset, seed)
+    if design.show > len(systems):
+        raise ValueError(f"--show {design.show} of {len(systems)} systems: show at most all.")
     if progress is not None:
         progress.stage("images", f"{len(chosen)} items, {len(systems)} candidates each")
     maker = _Maker(_salt(out), systems, seed)
@@ -81,25 +126,78 @@ def build(
         maker.add_item(item)
         if progress is not None:
             progress.advance(done, len(chosen))
-    spare = [item for item in items if item not in chosen] or chosen
-    for number, item in enumerate(_check_items(spare, max(2, round(_CHECKS_PER_ITEM * len(chosen))), seed)):
+    taken = {item.id for item in chosen}
+    spare = [item for item in items if item.id not in taken] or chosen
+    count = max(2, round(_CHECKS_PER_ITEM * (design.items_per_rater or len(chosen))))
+    for number, item in enumerate(_check_items(spare, count, seed)):
         maker.add_check(item, number)
-    made, drawn = examples(maker.salt, len(systems))
-    maker.images |= drawn
+    shown = design.show or len(systems)
+    words = {**english(), **texts.words}
+    made = own_examples(texts.examples, maker.salt, shown) if texts.examples else examples(maker.salt, shown, words)
+    maker.images |= made[1]
     plan = Plan(
-        title=title,
-        consent=tuple(consent),
+        title=texts.title or words["title"],
+        consent=texts.consent or (words["consent_what"], words["consent_data"]),
         items=tuple(sorted(maker.items, key=lambda one: one.key)),
         checks=tuple(sorted(maker.checks, key=lambda one: one.key)),
-        examples=tuple(made),
-        raters=design.raters,
-        repeat_share=design.repeat_share,
+        examples=tuple(made[0]),
+        design=design,
         seed=seed,
+        digests={name: digest(data) for name, data in sorted(maker.images.items())},
+        crowd=crowd,
+        exclude=tuple(exclude),
+        words=dict(texts.words),
     )
+    _check_texts(plan)
     _write(out, record, plan, maker, left_out)
     if progress is not None:
         progress.done(f"{len(chosen)} items")
     return plan
+
+
+def _check_design(design: Design) -> None:
+    if design.method == "best-worst" and design.show == 1:
+        raise ValueError("--show 1 leaves nothing to compare: show 2 or more, or use --method rating.")
+    if not 2 <= design.points <= 9:
+        raise ValueError(f"--points {design.points}: a rating scale has 2 to 9 points.")
+    if len(set(design.questions)) < len(design.questions) or not all(design.questions):
+        raise ValueError("Every --question must differ from the others and have words.")
+
+
+def _check_crowd(crowd: Crowd, design: Design) -> None:
+    if not design.raters_per_item:
+        raise ValueError("--crowd needs --raters-per-item, or nothing would say when the study has enough answers.")
+    if crowd.return_url and not crowd.return_url.startswith(("https://", "http://")):
+        raise ValueError(f"--return-url {crowd.return_url} is no address: it begins with https://.")
+
+
+def _built(out: Path, design: Design) -> Plan:
+    """A study that is there already. Raters are added to it, not built again, as it may hold judgements."""
+    plan = read_plan(out)
+    if design.raters != plan.design.raters:
+        more = f"`retrodict study links {out} --add {max(1, design.raters - plan.design.raters)}`"
+        raise ValueError(f"{out} was built for {plan.design.raters} raters: add more with {more} or on the admin page.")
+    Store(out / DATABASE).close()  # or it says what is wrong with it
+    return plan
+
+
+def _check_texts(plan: Plan) -> None:
+    """Raises `ValueError` for text that no page can show: half of a character that takes two."""
+    texts = [plan.title, *plan.consent, *plan.words.values(), *plan.design.questions]
+    texts += [one.action for one in (*plan.items, *plan.checks)]
+    texts += [text for one in plan.examples for text in (one.action, *one.remarks)]
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{text!r} is no valid text (half of a surrogate pair): write it anew.") from None
+
+
+def _distinct(items: Sequence[Transition]) -> Sequence[Transition]:
+    counts = Counter(item.id for item in items)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise ValueError(f"{len(twice)} ids name several items, such as {twice[0]}: an id must name one.")
+    return items
 
 
 def _salt(out: Path) -> str:
@@ -171,10 +269,11 @@ class _Maker:
     def __init__(self, salt: str, systems: Sequence[System], seed: int) -> None:
         self.salt, self.systems, self.seed = salt, systems, seed
         self.items: list[Shown] = []
-        self.checks: list[Shown] = []
+        self.checks: list[Check] = []
         self.keyed: dict[str, KeyedItem] = {}
-        self.keyed_checks: dict[str, KeyedCheck] = {}
+        self.keyed_checks: dict[str, str] = {}
         self.images: dict[str, bytes] = {}
+        self.reshaped: Counter[str] = Counter()
 
     def add_item(self, item: Transition) -> None:
         shown, names = self._shown(item, "item", {})
@@ -199,8 +298,8 @@ class _Maker:
         if kind == "truth" and self.images[names[replaced.name]] in same:  # then picking it as worst is no mistake
             self.images[names[replaced.name]] = encode(noise(item.source_image, item.id), shown.size)
             kind = "noise"
-        self.checks.append(shown)
-        self.keyed_checks[shown.key] = KeyedCheck(item.id, kind, names[replaced.name])
+        self.checks.append(Check(**vars(shown), decoy=names[replaced.name], kind=kind))
+        self.keyed_checks[shown.key] = item.id
 
     def _shown(self, item: Transition, kind: str, instead: Mapping[str, bytes]) -> tuple[Shown, dict[str, str]]:
         size = shown_size(item.source_image)
@@ -209,15 +308,20 @@ class _Maker:
         names = {}
         for system in self.systems:
             names[system.name] = keyed_name(self.salt, kind, item.id, "system", system.name)
-            self.images[names[system.name]] = instead.get(system.name) or encode(_open(system, item.id), size)
+            data = instead.get(system.name)
+            if data is None:
+                image = _open(system, item.id)
+                self.reshaped[system.name] += kind == "item" and is_reshaped(image, size)
+                data = encode(image, size)
+            self.images[names[system.name]] = data
         key = keyed_name(self.salt, kind, item.id)
         return Shown(key, item.category, item.action, source, tuple(sorted(names.values())), size), names
 
 
-def _open(system: System, item: str) -> Any:
+def _open(system: System, item: str) -> Image.Image:
     try:
         return system.images[item]()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{system.name} has an unreadable image of {item}: {error}") from None
 
 
@@ -234,10 +338,11 @@ def _write(out: Path, record: JsonMapping, plan: Plan, maker: _Maker, left_out: 
         checks=dict(sorted(maker.keyed_checks.items())),
         inputs={system.name: system.origin for system in maker.systems},
         left_out=left_out,
+        reshaped={name: count for name, count in maker.reshaped.items() if count},
     )
     write_json(out / KEY, to_json(key))
     write_images(out / PICTURES, maker.images)
-    with Store(out / DATABASE) as store:
+    with Store(out / DATABASE, new=True) as store:
         store.create(plan)
     for secret in (RECORD, KEY, DATABASE):
         (out / secret).chmod(0o600)

@@ -1,15 +1,18 @@
-"""The two worked examples of the training page, drawn here so that no study item and nobody's photo is given away."""
+"""The worked examples of the training page: the owner's, or two that are drawn here and give no study item away."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from retrodict.study.images import encode, keyed_name
-from retrodict.study.plan import Example
+from retrodict.images import read_image
+from retrodict.study.images import encode, keyed_name, shown_size
+from retrodict.study.plan import MOST_CANDIDATES, Example
 
 SIZE = (480, 360)
 _FINE = 3  # drawn this much larger, then shrunk, for smooth edges
@@ -34,30 +37,86 @@ _MUG = _Scene(mug=110)
 _PLATE = _Scene(plate=True, lemon=True, tomato=True)
 
 
-def examples(salt: str, candidates: int) -> tuple[list[Example], dict[str, bytes]]:
+def examples(salt: str, candidates: int, words: Mapping[str, str]) -> tuple[list[Example], dict[str, bytes]]:
     """Both examples, with at most `candidates` images each, and the images by name."""
-    pictures: dict[str, bytes] = {}
-    made = [_example(salt, i, candidates, pictures, *told) for i, told in enumerate(_TOLD)]
-    return made, pictures
+    images: dict[str, bytes] = {}
+    made = []
+    for i, (name, source, drawn) in enumerate(_TOLD):
+        best, worst, *others = list(drawn)[: max(2, candidates)]
+        order = [*others[:1], best, *others[1:], worst] if i == 0 else [worst, *others[:1], best, *others[1:]]
+        remarks = [words[f"example_{name}_{part}"] for part in order]
+        given = _Given(words[f"example_{name}"], source(), [drawn[part]() for part in order], remarks)
+        made.append(_example(salt, i, given, order.index(best), order.index(worst), SIZE, images))
+    return made, images
+
+
+class _Own(BaseModel):
+    """One entry of `examples.json`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    action: str
+    source: str
+    candidates: list[str] = Field(min_length=2, max_length=MOST_CANDIDATES)
+    remarks: list[str]
+    best: int = Field(ge=0)
+    worst: int = Field(ge=0)
+
+
+def own_examples(folder: Path, salt: str, candidates: int) -> tuple[list[Example], dict[str, bytes]]:
+    """Examples of the owner's own, from `folder/examples.json`.
+
+    It is a list of `{"action", "source", "candidates", "remarks", "best", "worst"}`: images by their paths in the
+    folder, one remark for each candidate, and the positions of the best and the worst, from 0.
+
+    Raises:
+        ValueError: it is missing, says something else, or names an image that cannot be read.
+    """
+    file = folder / "examples.json"
+    try:
+        entries = TypeAdapter(list[_Own]).validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        raise ValueError(f"{file}: {said}. It must be a list as docs/study.md shows.") from None
+    images: dict[str, bytes] = {}
+    made = []
+    for i, one in enumerate(entries):
+        count = len(one.candidates)
+        if len(one.remarks) != count or count > candidates or len({one.best, one.worst, count}) < 3:
+            raise ValueError(f"{file}: example {i + 1} needs a remark for each of at most {candidates} candidates, and "
+                             "a best that is not the worst.")  # fmt: skip
+        if max(one.best, one.worst) >= count:
+            raise ValueError(f"{file}: example {i + 1} has {count} candidates, counted from 0.")
+        source, *rest = (read_image(folder / name) for name in (one.source, *one.candidates))
+        given = _Given(one.action, source, rest, one.remarks)
+        made.append(_example(salt, i, given, one.best, one.worst, shown_size(source), images))
+    if not made:
+        raise ValueError(f"{file} has no example.")
+    return made, images
+
+
+@dataclass(frozen=True)
+class _Given:
+    action: str
+    source: Image.Image
+    candidates: Sequence[Image.Image]
+    remarks: Sequence[str]
 
 
 def _example(
-    salt: str, i: int, count: int, pictures: dict[str, bytes], action: str, source: Draw, told: Mapping[str, Draw]
+    salt: str, i: int, given: _Given, best: int, worst: int, size: tuple[int, int], images: dict[str, bytes]
 ) -> Example:
-    """`told` starts with the best and the worst; the others stand between them on the page."""
-    best, worst, *others = list(told)[: max(2, count)]
-    remarks = [*others[:1], best, *others[1:], worst] if i == 0 else [worst, *others[:1], best, *others[1:]]
     names = []
-    for part, draw in [("source", source), *((remark, told[remark]) for remark in remarks)]:
-        name = keyed_name(salt, "example", str(i), part)
-        pictures[name] = encode(draw(), SIZE)
+    for part, image in enumerate((given.source, *given.candidates)):
+        name = keyed_name(salt, "example", str(i), str(part))
+        images[name] = encode(image, size)
         names.append(name)
-    return Example(action, names[0], tuple(names[1:]), tuple(remarks), remarks.index(best), remarks.index(worst), SIZE)
+    return Example(given.action, names[0], tuple(names[1:]), tuple(given.remarks), best, worst, size)
 
 
 def _draw(scene: _Scene) -> Image.Image:
-    picture = Image.new("RGB", (SIZE[0] * _FINE, SIZE[1] * _FINE), scene.wall)
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (SIZE[0] * _FINE, SIZE[1] * _FINE), scene.wall)
+    pen = ImageDraw.Draw(image)
 
     def at(*numbers: int) -> list[int]:
         return [number * _FINE for number in numbers]
@@ -86,43 +145,39 @@ def _draw(scene: _Scene) -> Image.Image:
         pen.ellipse(at(112, 232, 198, 290), fill="#efcf3c")
         pen.ellipse(at(186, 252, 206, 272), fill="#efcf3c")
         pen.arc(at(120, 238, 180, 280), 190, 260, fill="#fbeb9a", width=5 * _FINE)
-    return picture.resize(SIZE, Image.Resampling.LANCZOS)
+    return image.resize(SIZE, Image.Resampling.LANCZOS)
 
 
 def _smeared() -> Image.Image:
-    """The mug between two places, torn: what a failed prediction looks like."""
-    picture = Image.blend(_draw(_Scene(mug=110)), _draw(_Scene(mug=210)), 0.5).filter(ImageFilter.GaussianBlur(5))
-    pixels = np.asarray(picture).copy()
+    """The mug between two positions, torn: what a failed prediction looks like."""
+    image = Image.blend(_draw(_Scene(mug=110)), _draw(_Scene(mug=210)), 0.5).filter(ImageFilter.GaussianBlur(5))
+    pixels = np.asarray(image).copy()
     for row in range(0, SIZE[1], 24):
         pixels[row : row + 24] = np.roll(pixels[row : row + 24], (row * 37) % 50 - 25, axis=1)
     return Image.fromarray(pixels)
 
 
-_TOLD: tuple[tuple[str, Draw, dict[str, Draw]], ...] = (
+_TOLD: tuple[
+    tuple[str, Draw, dict[str, Draw]], ...
+] = (  # texts are in `words.json`; the best comes first, then the worst
     (
-        "push the mug to the right",
+        "mug",
         lambda: _draw(_MUG),
         {
-            "The mug has moved to the right, and all the rest is as it was: best.": lambda: _draw(_Scene(mug=250)),
-            "The mug is torn and smeared, and the scene with it. Not realistic, and no clear move: worst.": _smeared,
-            "Nothing has happened. The picture is fine, but the action was not done.": lambda: _draw(_MUG),
-            "The mug has moved, but the plant has gone and the wall has changed: that is over-editing.": lambda: _draw(
-                _Scene(mug=250, plant=False, wall="#d9c3d6")
-            ),
+            "best": lambda: _draw(_Scene(mug=250)),
+            "worst": _smeared,
+            "same": lambda: _draw(_MUG),
+            "edited": lambda: _draw(_Scene(mug=250, plant=False, wall="#d9c3d6")),
         },
     ),
     (
-        "take away the lemon",
+        "lemon",
         lambda: _draw(_PLATE),
         {
-            "The lemon is gone, and nothing else has changed: best.": lambda: _draw(_Scene(plate=True, tomato=True)),
-            "Another place altogether. Nothing of the scene before is left: worst.": lambda: _draw(
-                _Scene(mug=180, plant=False, wall="#27384d", table="#4a5a52")
-            ),
-            "The tomato is gone, but the lemon is still there: not what was asked.": lambda: _draw(
-                _Scene(plate=True, lemon=True)
-            ),
-            "The lemon is gone, but so are the tomato and the plate: that is over-editing.": lambda: _draw(_Scene()),
+            "best": lambda: _draw(_Scene(plate=True, tomato=True)),
+            "worst": lambda: _draw(_Scene(mug=180, plant=False, wall="#27384d", table="#4a5a52")),
+            "other": lambda: _draw(_Scene(plate=True, lemon=True)),
+            "edited": lambda: _draw(_Scene()),
         },
     ),
 )

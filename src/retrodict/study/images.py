@@ -6,12 +6,15 @@ import hashlib
 import hmac
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 LONGEST = 768  # pixels; larger images are shrunk
+_ROUNDING = 0.03  # of the aspect ratio: sizes that models round to multiples of 8 or 16
+_BARS = (128, 128, 128)
 _EPOCH = 946_684_800  # one time for every file: the order in which they were written stays unknown
 
 
@@ -26,10 +29,21 @@ def shown_size(image: Image.Image) -> tuple[int, int]:
     return max(1, round(image.width * scale)), max(1, round(image.height * scale))
 
 
+def is_reshaped(image: Image.Image, size: tuple[int, int]) -> bool:
+    """Whether an image has another aspect ratio than `size` (width, height), beyond rounding."""
+    ratio = image.width * size[1] / (image.height * size[0])
+    return not 1 / (1 + _ROUNDING) <= ratio <= 1 + _ROUNDING
+
+
 def encode(image: Image.Image, size: tuple[int, int]) -> bytes:
-    """PNG of exactly `size`, made the same way for everybody. Pixels are copied, so no metadata comes along."""
+    """PNG of exactly `size`, made the same way for everybody. Pixels are copied, so no metadata comes along.
+
+    An image of another aspect ratio is shown whole and unstretched, with grey bars.
+    """
     image = image.convert("RGB")
-    if image.size != size:
+    if is_reshaped(image, size):
+        image = ImageOps.pad(image, size, Image.Resampling.LANCZOS, color=_BARS)
+    elif image.size != size:
         image = image.resize(size, Image.Resampling.LANCZOS)
     clean = Image.fromarray(np.asarray(image))
     buffer = io.BytesIO()
@@ -45,10 +59,24 @@ def noise(image: Image.Image, seed: str) -> Image.Image:
     return Image.fromarray(shuffled.reshape(image.height, image.width, 3))
 
 
-def write_images(folder: Path, images: dict[str, bytes]) -> None:
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_images(folder: Path, images: Mapping[str, bytes]) -> None:
     """Write `<name>.png` in the order of the names, all with the same time."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in sorted(images):
         path = folder / f"{name}.png"
         path.write_bytes(images[name])
         os.utime(path, (_EPOCH, _EPOCH))
+
+
+def check_images(folder: Path, digests: Mapping[str, str]) -> None:
+    """Raises `ValueError` when an image is not what it was when the study was built."""
+    for name, expected in digests.items():
+        path = folder / f"{name}.png"
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: bring it back from a backup.")
+        if digest(path.read_bytes()) != expected:
+            raise ValueError(f"{path} has changed since the study was built: bring it back from a backup.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +18,6 @@ from retrodict.evaluation.predictions import GREEDY, read_predictions
 from retrodict.images import read_image
 from retrodict.transitions import Transition, decode_image
 
-IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 BENCH_SCORE = "bench score"  # the automatic score that bench keeps beside every frame, where it has one
 
 Scores = Mapping[str, Mapping[str, float]]  # judge -> item id -> score
@@ -123,7 +123,20 @@ def _frame(item: ItemResult, verifier: str, file: Path) -> tuple[int, Scored]:
 
 
 def _from_images(name: str, folder: Path) -> System:
-    files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGES}
+    """Every file whose name ends as an image's does; one image an item."""
+    Image.init()
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in Image.EXTENSION and path.is_file():  # no pipe, which would never end
+            if path.stem in files:
+                raise ValueError(f"{folder} has two images of {path.stem}: {files[path.stem].name} and {path.name}.")
+            files[path.stem] = path
     if not files:
         raise ValueError(f"{folder} holds neither predictions of bench nor images named after items.")
-    return System(name, str(folder.resolve()), {stem: partial(read_image, path) for stem, path in files.items()})
+    return System(name, str(folder.resolve()), {stem: partial(_read, path) for stem, path in files.items()})
+
+
+def _read(path: Path) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)  # more pixels than any prediction has
+        return read_image(path)

@@ -1,109 +1,52 @@
 """Who has judged what, in SQLite: nothing that was acknowledged is lost, and nothing is counted twice.
 
 Every click is one row of `event`, whose key is the trial and a revision that the page counts up. A click that is sent
-again, because the answer to it got lost, meets its own row and changes nothing. `judgement` is the latest state.
+again, because the answer to it got lost, meets its own row and changes nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import random
 import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from retrodict.study.answers import Answer, Conflict, Rater, State
+from retrodict.study.database import SCHEMA, connect, open_checked
 from retrodict.study.plan import Plan
-from retrodict.study.schedule import schedule
+from retrodict.study.schedule import Load, assigned, schedule
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS rater (
-  id INTEGER PRIMARY KEY, token TEXT NOT NULL UNIQUE, closed INTEGER NOT NULL DEFAULT 0,
-  consented_at REAL, trained_at REAL, seen_at REAL) STRICT;
-CREATE TABLE IF NOT EXISTS trial (
-  id INTEGER PRIMARY KEY, rater INTEGER NOT NULL REFERENCES rater, position INTEGER NOT NULL,
-  key TEXT NOT NULL, kind TEXT NOT NULL, pictures TEXT NOT NULL, UNIQUE (rater, position)) STRICT;
-CREATE TABLE IF NOT EXISTS event (
-  trial INTEGER NOT NULL REFERENCES trial, revision INTEGER NOT NULL, at REAL NOT NULL, best TEXT, worst TEXT,
-  cant_tell INTEGER NOT NULL, done INTEGER NOT NULL, seconds REAL NOT NULL,
-  PRIMARY KEY (trial, revision)) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS judgement (
-  trial INTEGER PRIMARY KEY REFERENCES trial, revision INTEGER NOT NULL, at REAL NOT NULL, best TEXT, worst TEXT,
-  cant_tell INTEGER NOT NULL, done INTEGER NOT NULL, seconds REAL NOT NULL) STRICT;
-"""
-LONGEST_TRIAL = 24 * 3600.0  # seconds
-
-
-@dataclass(frozen=True)
-class Rater:
-    id: int
-    closed: bool
-    consented: bool
-    trained: bool
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A rater's choice so far. `best` and `worst` are places in the order shown, from 0; None where none is chosen."""
-
-    revision: int = 0
-    best: int | None = None
-    worst: int | None = None
-    cant_tell: bool = False
-    done: bool = False
-    seconds: float = 0.0
-
-    def check(self, candidates: int) -> None:
-        """Raises `ValueError` for what no page of ours would send."""
-        places = [place for place in (self.best, self.worst) if place is not None]
-        if any(not 0 <= place < candidates for place in places):
-            raise ValueError("No such candidate.")
-        if len(set(places)) < len(places):
-            raise ValueError("The best and the worst must differ.")
-        if self.cant_tell and places:
-            raise ValueError("A judgement is either a choice or none.")
-        if self.done and not self.cant_tell and len(places) < 2:
-            raise ValueError("A finished judgement has a best and a worst.")
-        if self.revision < 1 or not 0 <= self.seconds <= LONGEST_TRIAL:
-            raise ValueError("Numbers out of range.")
-
-
-@dataclass(frozen=True)
-class State:
-    """One trial as its rater sees it. `position` counts from 0; `current` is the first trial that is not done."""
-
-    position: int
-    current: int
-    total: int
-    key: str
-    pictures: tuple[str, ...]
-    answer: Answer
-
-
-class Conflict(Exception):  # noqa: N818 (nothing went wrong)
-    """The page did not know the latest state, which is `state`."""
-
-    def __init__(self, state: State) -> None:
-        super().__init__("The state has moved on.")
-        self.state = state
+PATIENCE = 3600.0  # seconds without a click after which somebody of a crowd has dropped out
+LOGIN = 30 * 86400.0  # seconds that the admin stays logged in
 
 
 class Store:
-    """One connection, used by one thread at a time."""
+    """One connection, used by one thread at a time.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the database.
+        new: make it where it is not there.
+        called: what errors call it, where `path` is a copy.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
+
+    def __init__(self, path: Path, *, new: bool = False, called: Path | None = None) -> None:
+        self.path = path
         self._lock = threading.Lock()
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
-        self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")  # acknowledged means on disk, also when the power fails
-        self._db.execute("PRAGMA foreign_keys = ON")
-        self._db.executescript(_SCHEMA)
+        if new and not path.is_file():
+            self._db = connect(path)
+            self._db.executescript(SCHEMA)
+        else:
+            self._db = open_checked(path, called or path)
 
     def __enter__(self) -> Self:
         return self
@@ -130,7 +73,7 @@ class Store:
         with self._lock:
             return self._db.execute(query, values).fetchall()
 
-    # --- raters and settings -------------------------------------------------------------------------------------
+    # --- settings ------------------------------------------------------------------------------------------------
 
     def create(self, plan: Plan) -> None:
         """The admin's token and the plan's raters, once."""
@@ -138,16 +81,7 @@ class Store:
             if db.execute("SELECT 1 FROM setting").fetchone() is None:
                 settings = {"admin": secrets.token_urlsafe(24), "paused": "0"}
                 db.executemany("INSERT INTO setting VALUES (?, ?)", settings.items())
-                for _ in range(plan.raters):
-                    _add_rater(db, plan)
-
-    def add_rater(self, plan: Plan) -> None:
-        with self.transaction() as db:
-            _add_rater(db, plan)
-
-    def set_closed(self, rater: int, closed: bool) -> None:
-        with self.transaction() as db:
-            db.execute("UPDATE rater SET closed = ? WHERE id = ?", (int(closed), rater))
+                _add_raters(db, plan, plan.design.raters)
 
     def setting(self, name: str) -> str:
         return str(self.rows("SELECT value FROM setting WHERE name = ?", name)[0]["value"])
@@ -160,9 +94,85 @@ class Store:
     def paused(self) -> bool:
         return self.setting("paused") == "1"
 
+    def log_in(self) -> str:
+        """A secret for a cookie, of which only the hash is kept: the admin's token itself goes nowhere."""
+        secret = secrets.token_urlsafe(24)
+        with self.transaction() as db:
+            db.execute("DELETE FROM login WHERE until < ?", (time.time(),))
+            db.execute("INSERT INTO login VALUES (?, ?)", (_hash(secret), time.time() + LOGIN))
+        return secret
+
+    def is_logged_in(self, secret: str) -> bool:
+        return bool(self.rows("SELECT 1 FROM login WHERE digest = ? AND until > ?", _hash(secret), time.time()))
+
+    def log_out(self, secret: str) -> None:
+        with self.transaction() as db:
+            db.execute("DELETE FROM login WHERE digest = ?", (_hash(secret),))
+
+    def new_admin_token(self) -> str:
+        """Another token; whoever is logged in is logged out."""
+        token = secrets.token_urlsafe(24)
+        with self.transaction() as db:
+            db.execute("UPDATE setting SET value = ? WHERE name = 'admin'", (token,))
+            db.execute("DELETE FROM login")
+        return token
+
+    # --- raters --------------------------------------------------------------------------------------------------
+
+    def add_raters(self, plan: Plan, count: int = 1) -> int:
+        """How many were added: fewer than `count` where every item has its judgements."""
+        with self.transaction() as db:
+            return len(_add_raters(db, plan, count))
+
+    def enter(self, plan: Plan, person: str, parameters: Mapping[str, str]) -> str | None:
+        """The token of whoever comes through the common link; None where every item has its judgements.
+
+        `person` says who somebody is to a platform: the same person gets the same link. Empty: nobody knows.
+        """
+        with self.transaction() as db:
+            if person:
+                known = db.execute("SELECT token FROM rater WHERE person = ?", (person,)).fetchone()
+                if known is not None:
+                    return str(known["token"])
+            added = _add_raters(db, plan, 1, {"person": person or None, "parameters": json.dumps(parameters)})
+            if not added:
+                return None
+            return str(db.execute("SELECT token FROM rater WHERE id = ?", added).fetchone()["token"])
+
+    def set_closed(self, rater: int, closed: bool) -> None:
+        with self.transaction() as db:
+            db.execute("UPDATE rater SET closed = ? WHERE id = ? AND NOT deleted", (int(closed), rater))
+
+    def screen(self, rater: int) -> None:
+        """End a rater's part: their items go to others."""
+        with self.transaction() as db:
+            db.execute("UPDATE rater SET screened = 1 WHERE id = ?", (rater,))
+
+    def forget(self, rater: int) -> int:
+        """Delete all that a rater has given and all that is known of them; the number of judgements.
+
+        Their number stays taken, so that nobody else gets it. Raises `ValueError` when there is no such rater.
+        """
+        with self.transaction() as db:
+            if db.execute("SELECT 1 FROM rater WHERE id = ? AND NOT deleted", (rater,)).fetchone() is None:
+                raise ValueError(f"There is no rater {rater}.")
+            count = db.execute(
+                "SELECT count(*) FROM judgement JOIN trial ON trial.id = judgement.trial WHERE rater = ?", (rater,)
+            ).fetchone()[0]
+            for table in ("event", "detail", "judgement"):
+                db.execute(f"DELETE FROM {table} WHERE trial IN (SELECT id FROM trial WHERE rater = ?)", (rater,))
+            db.execute("DELETE FROM trial WHERE rater = ?", (rater,))
+            db.execute(
+                "UPDATE rater SET token = ?, closed = 1, consented_at = NULL, trained_at = NULL, seen_at = NULL, "
+                "person = NULL, parameters = NULL, code = NULL, deleted = 1 WHERE id = ?",
+                (secrets.token_urlsafe(16), rater),
+            )
+        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")  # nothing of it stays in the log
+        return int(count)
+
     def rater(self, token: str) -> Rater | None:
         rows = self.rows("SELECT * FROM rater WHERE token = ?", token)
-        return _rater(rows[0]) if rows else None
+        return Rater.of(rows[0]) if rows else None
 
     def consent(self, rater: int) -> None:
         self._stamp("consented_at", rater)
@@ -170,9 +180,18 @@ class Store:
     def trained(self, rater: int) -> None:
         self._stamp("trained_at", rater)
 
-    def _stamp(self, column: str, rater: int) -> None:
+    def failed_training(self, rater: int) -> int:
+        """How often a rater has now answered the examples wrongly."""
         with self.transaction() as db:
-            db.execute(f"UPDATE rater SET {column} = coalesce({column}, ?) WHERE id = ?", (time.time(), rater))
+            db.execute("UPDATE rater SET tries = tries + 1, seen_at = ? WHERE id = ?", (time.time(), rater))
+            return int(db.execute("SELECT tries FROM rater WHERE id = ?", (rater,)).fetchone()[0])
+
+    def _stamp(self, column: str, rater: int) -> None:
+        now = time.time()
+        with self.transaction() as db:
+            db.execute(
+                f"UPDATE rater SET {column} = coalesce({column}, ?), seen_at = ? WHERE id = ?", (now, now, rater)
+            )
 
     # --- judgements ----------------------------------------------------------------------------------------------
 
@@ -191,49 +210,85 @@ class Store:
         )
         return [(row["key"], tuple(json.loads(row["pictures"]))) for row in rows]
 
-    def save(self, rater: int, position: int, answer: Answer) -> None:
+    def save(self, rater: int, position: int, answer: Answer, points: int = 0) -> None:
         """Store one click. When this returns, it is on disk.
 
-        Raises `Conflict` when another page has moved on meanwhile, or the trial was not reached; `ValueError` for
-        values out of range.
+        A finished judgement stays finished until something in it is changed.
+
+        Raises:
+            Conflict: another page has moved on meanwhile, or the trial was not reached.
+            ValueError: values out of range; `points` as in `Answer.check`.
         """
         with self.transaction() as db:
             state = _state(db, rater, position)
             if state is None:
                 raise ValueError("No such trial.")
-            answer.check(len(state.pictures))
-            if answer.revision == state.answer.revision and _same(answer, state.answer):
+            answer.check(len(state.pictures), points)
+            before = state.answer
+            done = answer.done or (before.done and answer.choice == before.choice)
+            if answer.revision == before.revision and (answer.choice, done) == (before.choice, before.done):
                 return  # sent twice
-            if answer.revision != state.answer.revision + 1 or position > state.current:
+            if answer.revision != before.revision + 1 or position > state.current:
                 raise Conflict(state)
-            row = _row(db, rater, position)
-            assert row is not None, "a trial with a state has a row"
+            (trial,) = db.execute("SELECT id FROM trial WHERE rater = ? AND position = ?", (rater, position)).fetchone()
             best, worst = (None if i is None else state.pictures[i] for i in (answer.best, answer.worst))
             now = time.time()
-            values = (
-                row["id"], answer.revision, now, best, worst, int(answer.cant_tell), int(answer.done), answer.seconds
-            )  # fmt: skip
+            values = (trial, answer.revision, now, best, worst, int(answer.cant_tell), int(done), answer.seconds)
             db.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
             db.execute("INSERT OR REPLACE INTO judgement VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+            if answer.ratings or answer.comment:
+                ratings = json.dumps(answer.ratings) if answer.ratings else None
+                db.execute("INSERT INTO detail VALUES (?, ?, ?, ?)", (trial, answer.revision, ratings, answer.comment))
             db.execute("UPDATE rater SET seen_at = ? WHERE id = ?", (now, rater))
 
 
-def _add_rater(db: sqlite3.Connection, plan: Plan) -> None:
-    rater = db.execute("INSERT INTO rater (token) VALUES (?)", (secrets.token_urlsafe(16),)).lastrowid
-    assert rater is not None
-    db.executemany(
-        "INSERT INTO trial (rater, position, key, kind, pictures) VALUES (?, ?, ?, ?, ?)",
-        [(rater, i, t.key, t.kind, json.dumps(t.order)) for i, t in enumerate(schedule(plan, rater))],
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _add_raters(
+    db: sqlite3.Connection, plan: Plan, count: int, who: Mapping[str, str | None] | None = None
+) -> list[int]:
+    load, added = _load(db, plan), []
+    for _ in range(count):
+        number = db.execute("SELECT coalesce(max(id), 0) + 1 FROM rater").fetchone()[0]
+        rng = random.Random(f"{plan.seed}/{number}")
+        items = assigned(plan, load, rng)
+        if not items:
+            break
+        code = (plan.crowd.code or secrets.token_hex(4).upper()) if plan.crowd else None
+        entered = time.time() if who is not None else None
+        db.execute(
+            "INSERT INTO rater (id, token, seen_at, person, parameters, code) VALUES (?, ?, ?, ?, ?, ?)",
+            (number, secrets.token_urlsafe(16), entered, *((who or {}).get(n) for n in ("person", "parameters")), code),
+        )
+        db.executemany(
+            "INSERT INTO trial (rater, position, key, kind, pictures, question) VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (number, i, t.key, t.kind, json.dumps(t.order), t.question)
+                for i, t in enumerate(schedule(plan, items, load, rng))
+            ],
+        )
+        added.append(number)
+    return added
+
+
+def _load(db: sqlite3.Connection, plan: Plan) -> Load:
+    """What is judged, and what those who have not dropped out are about to judge."""
+    load = Load()
+    design = plan.design
+    if not (design.items_per_rater or design.raters_per_item or design.show):
+        return load  # everybody sees everything
+    rows = db.execute(
+        "SELECT key, pictures FROM trial JOIN rater ON rater.id = trial.rater "
+        "LEFT JOIN judgement ON judgement.trial = trial.id "
+        "WHERE kind = 'item' AND question = 0 AND NOT screened AND (coalesce(done, 0) OR NOT (closed OR "
+        "(parameters IS NOT NULL AND coalesce(seen_at, 0) < ?)))",
+        (time.time() - PATIENCE,),
     )
-
-
-def _rater(row: sqlite3.Row) -> Rater:
-    return Rater(row["id"], bool(row["closed"]), row["consented_at"] is not None, row["trained_at"] is not None)
-
-
-def _row(db: sqlite3.Connection, rater: int, position: int) -> sqlite3.Row | None:
-    row = db.execute("SELECT * FROM trial WHERE rater = ? AND position = ?", (rater, position)).fetchone()
-    return row if row is None or isinstance(row, sqlite3.Row) else None
+    for row in rows:
+        load.add(row["key"], json.loads(row["pictures"]))
+    return load
 
 
 def _state(db: sqlite3.Connection, rater: int, position: int | None) -> State | None:
@@ -245,19 +300,23 @@ def _state(db: sqlite3.Connection, rater: int, position: int | None) -> State | 
     ).fetchone()
     current = total if first is None else first
     position = current if position is None else position
-    row = _row(db, rater, position)
+    row = db.execute(
+        "SELECT trial.id, key, pictures, question, judgement.*, detail.ratings, coalesce(comment, '') AS comment "
+        "FROM trial LEFT JOIN judgement ON judgement.trial = trial.id "
+        "LEFT JOIN detail ON detail.trial = judgement.trial AND detail.revision = judgement.revision "
+        "WHERE rater = ? AND position = ?",
+        (rater, position),
+    ).fetchone()
     if row is None:
         return None
     pictures = tuple(json.loads(row["pictures"]))
-    judgement = db.execute("SELECT * FROM judgement WHERE trial = ?", (row["id"],)).fetchone()
-    answer = Answer() if judgement is None else _answer(judgement, pictures)
-    return State(position, current, total, row["key"], pictures, answer)
+    answer = Answer() if row["revision"] is None else _answer(row, pictures)
+    return State(position, current, total, row["key"], pictures, row["question"], answer)
 
 
 def _answer(row: sqlite3.Row, pictures: tuple[str, ...]) -> Answer:
     best, worst = (None if row[name] is None else pictures.index(row[name]) for name in ("best", "worst"))
-    return Answer(row["revision"], best, worst, bool(row["cant_tell"]), bool(row["done"]), row["seconds"])
-
-
-def _same(a: Answer, b: Answer) -> bool:
-    return (a.best, a.worst, a.cant_tell, a.done) == (b.best, b.worst, b.cant_tell, b.done)
+    ratings = tuple(json.loads(row["ratings"] or "[]"))
+    return Answer(
+        row["revision"], best, worst, bool(row["cant_tell"]), bool(row["done"]), row["seconds"], ratings, row["comment"]
+    )

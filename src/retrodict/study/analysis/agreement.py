@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from retrodict.files import JsonObject
 from retrodict.stats import mean_interval, share
-from retrodict.study.analysis.panel import Panel, Values
+from retrodict.study.analysis.exclude import failed_check
+from retrodict.study.analysis.panel import Panel, Values, row_scores
 from retrodict.study.export import Record
-from retrodict.study.plan import Key
+from retrodict.study.plan import Check
 
 
 def krippendorff_alpha(units: Sequence[Sequence[float] | Values]) -> float:
@@ -29,7 +31,12 @@ def krippendorff_alpha(units: Sequence[Sequence[float] | Values]) -> float:
     values, place = np.unique(np.concatenate(rows), return_inverse=True)
     counts_UV = np.zeros((len(rows), len(values)))
     np.add.at(counts_UV, (np.repeat(np.arange(len(rows)), size_U), place), 1)
-    weighted_UV = counts_UV / (size_U - 1)[:, None]
+    return alpha_of_counts(counts_UV)
+
+
+def alpha_of_counts(counts_UV: Values) -> float:
+    """The same from how often each unit got each value, [units, values in their order], at least two in each unit."""
+    weighted_UV = counts_UV / (counts_UV.sum(1) - 1)[:, None]
     coincidence_VV = weighted_UV.T @ counts_UV - np.diag(weighted_UV.sum(0))
     total_V = coincidence_VV.sum(1)
     cumulative_V = np.cumsum(total_V)
@@ -42,7 +49,7 @@ def krippendorff_alpha(units: Sequence[Sequence[float] | Values]) -> float:
 def agreement(panel: Panel) -> JsonObject:
     """Between raters: alpha over candidates, and how often two raters of an item pick the same best; item bootstrap."""
     units = [
-        [row[~np.isnan(row)] for row in panel.scores_IRS[i].T]
+        [column[~np.isnan(column)] for column in panel.scores_IRS[i].T]
         for i in range(len(panel.items))
         if panel.judged[i].sum() > 1
     ]
@@ -54,15 +61,16 @@ def agreement(panel: Panel) -> JsonObject:
         "alpha_ci95": _alpha_interval(units),
         "same_best": same_best.mean,
         "same_best_ci95": same_best.ci95,
-        "same_best_chance": 1 / len(panel.systems),
+        "same_best_chance": 1 / int((~np.isnan(panel.scores_IRS)).sum(2).max()),
         "n_items": len(units),
     }
 
 
 def _same_best(scores_RS: Values) -> float:
-    """The share of pairs of raters with the same best; NaN without a pair that chose."""
-    best = [int(row.argmax()) for row in scores_RS if row.max() == 1]
-    pairs = [a == b for a, b in itertools.combinations(best, 2)]
+    """The share of pairs of raters with the same best of the same systems; NaN without a pair that chose."""
+    rows = [row for row in scores_RS if not np.isnan(row).all()]
+    chose = [(tuple(np.isnan(row)), int(np.nanargmax(row))) for row in rows if (row == np.nanmax(row)).sum() == 1]
+    pairs = [a[1] == b[1] for a, b in itertools.combinations(chose, 2) if a[0] == b[0]]
     return sum(pairs) / len(pairs) if pairs else math.nan
 
 
@@ -80,25 +88,29 @@ def _alpha_interval(units: Sequence[Sequence[Values]], resamples: int = 300) -> 
 
 def self_consistency(rows: Sequence[Record]) -> JsonObject:
     """How often a rater who sees an item again, in another order, picks the same best and the same worst."""
-    first = {(row["rater"], row["item"]): row for row in rows if row["kind"] == "item"}
-    both = [(first[row["rater"], row["item"]], row) for row in rows if row["kind"] == "repeat"]
+    first = {(row["rater"], row["item"], row["question"]): row for row in rows if row["kind"] == "item"}
+    again = [row for row in rows if row["kind"] == "repeat"]
+    both = [(first[at], row) for row in again if (at := (row["rater"], row["item"], row["question"])) in first]
     return {
-        name: share([before[name] == again[name] and again[name] is not None for before, again in both])
-        for name in ("best", "worst")
+        name: share([end(before) == end(after) and end(after) is not None for before, after in both])
+        for name, end in (("best", partial(_end, side=1)), ("worst", partial(_end, side=-1)))
     }
 
 
-def attention(rows: Sequence[Record], key: Key) -> JsonObject:
+def _end(row: Record, side: int) -> str | None:
+    """The image that is ahead of all others (or behind, with `side` -1); None where several are."""
+    scores = [side * score for score in row_scores(row)]
+    ahead = [name for name, score in zip(row["order"], scores, strict=True) if score == max(scores)]
+    return ahead[0] if len(ahead) == 1 else None
+
+
+def attention(rows: Sequence[Record], checks: Mapping[str, Check]) -> JsonObject:
     """Failed checks: noise that was not worst, the truth that was. By rater and in all."""
-    failed: dict[int, list[bool]] = {}
+    failed: dict[int | str, list[bool]] = {}
     for row in rows:
         if row["kind"] == "check":
-            check = key.checks[row["item"]]
-            is_worst = row["worst"] == check.decoy
-            failed.setdefault(row["rater"], []).append(is_worst if check.kind == "truth" else not is_worst)
+            failed.setdefault(row["rater"], []).append(failed_check(row, checks[row["item"]]))
     return {
         "failed": share([one for outcomes in failed.values() for one in outcomes]),
-        "raters": {
-            str(rater): {"failed": sum(outcomes), "n": len(outcomes)} for rater, outcomes in sorted(failed.items())
-        },
+        "raters": {str(rater): {"failed": sum(outcomes), "n": len(outcomes)} for rater, outcomes in failed.items()},
     }

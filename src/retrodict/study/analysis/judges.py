@@ -42,9 +42,11 @@ def against_people(panel: Panel, judge_IS: Values) -> JsonObject:
     ]
     scores_IS, every = part.item_scores, np.arange(len(part.items))
     levels: dict[str, Callable[[Rows], float]] = {
-        "judgement": lambda rows: _by_judgement(part.scores_IRS[rows], judge_IS[rows]),
-        "item": lambda rows: _rho(scores_IS[rows].ravel(), judge_IS[rows].ravel()),
-        "system": lambda rows: _rho(scores_IS[rows].mean(0), judge_IS[rows].mean(0)),
+        "judgement": lambda rows: _rho(
+            part.scores_IRS[rows], np.broadcast_to(judge_IS[rows, None], part.scores_IRS[rows].shape)
+        ),
+        "item": lambda rows: _rho(scores_IS[rows], judge_IS[rows]),
+        "system": lambda rows: _rho(_mean(scores_IS[rows]), judge_IS[rows].mean(0)),
     }
     correlations = {
         name: {
@@ -53,24 +55,59 @@ def against_people(panel: Panel, judge_IS: Values) -> JsonObject:
         }
         for name, rho in levels.items()
     }
-    best = mean_interval(_best_agreement(part, judge_IS), list(part.groups))
+    shares, chances = _best_agreement(part, judge_IS)
+    best = mean_interval(shares, list(part.groups))
     ahead_IST = (np.sign(judge_IS[:, :, None] - judge_IS[:, None, :]) + 1) / 2
     return {
         "n_items": len(part.items),
         "n_unscored": int((~known).sum()),
         "spearman": correlations,
-        "best": {"share": best.mean, "ci95": best.ci95, "chance": 1 / len(part.systems), "n_items": best.n},
+        "best": {"share": best.mean, "ci95": best.ci95, "chance": mean_interval(chances).mean, "n_items": best.n},
         "wins": ahead_IST.mean(0).tolist(),
     }
 
 
-def _by_judgement(scores_IRS: Values, judge_IS: Values) -> float:
-    judged = ~np.isnan(scores_IRS[:, :, 0])
-    repeated_IRS = np.broadcast_to(judge_IS[:, None, :], scores_IRS.shape)
-    return _rho(scores_IRS[judged].ravel(), repeated_IRS[judged].ravel())
+def disagreements(panel: Panel, judge_IS: Values) -> list[JsonObject]:
+    """Items whose best candidate is another one for the judge than for people, the clearest for people first.
+
+    Returns:
+        `{"id", "subset", "people", "judge", "gap", "scores", "judge_scores", "n_raters"}`: `people` and `judge` name
+        the best systems, `gap` is how far people put theirs above the judge's, and the scores are by system.
+    """
+    scores_IS = panel.item_scores
+    rows: list[JsonObject] = []
+    for i, item in enumerate(panel.items):
+        known = ~np.isnan(judge_IS[i]) & ~np.isnan(scores_IS[i])
+        if known.sum() < 2:
+            continue
+        people_S, judge_S = (np.where(known, of[i], -np.inf) for of in (scores_IS, judge_IS))
+        theirs, other = int(people_S.argmax()), int(judge_S.argmax())
+        if people_S[other] == people_S[theirs] or judge_S[theirs] == judge_S[other]:
+            continue
+        rows.append(
+            {
+                "id": item,
+                "subset": panel.subsets[i],
+                "people": panel.systems[theirs],
+                "judge": panel.systems[other],
+                "gap": float(people_S[theirs] - people_S[other]),
+                "scores": {s: float(scores_IS[i, k]) for k, s in enumerate(panel.systems) if known[k]},
+                "judge_scores": {s: float(judge_IS[i, k]) for k, s in enumerate(panel.systems) if known[k]},
+                "n_raters": int(panel.judged[i].sum()),
+            }
+        )
+    return sorted(rows, key=lambda row: (-row["gap"], row["id"]))
+
+
+def _mean(scores_IS: Values) -> Values:
+    known_IS = ~np.isnan(scores_IS)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.nan_to_num(scores_IS).sum(0) / known_IS.sum(0))
 
 
 def _rho(a: Values, b: Values) -> float:
+    known = ~(np.isnan(a) | np.isnan(b))
+    a, b = a[known], b[known]
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return math.nan
     return float(np.corrcoef(stats.rankdata(a), stats.rankdata(b))[0, 1])
@@ -81,11 +118,21 @@ def _percentiles(values: list[float]) -> list[float]:
     return [float(v) for v in np.percentile(known, [2.5, 97.5])] if known else [math.nan, math.nan]
 
 
-def _best_agreement(panel: Panel, judge_IS: Values) -> list[float]:
-    """Per item, how often a rater's best is the judge's; a judge who puts m candidates first has 1/m of each."""
-    shares = []
+def _best_agreement(panel: Panel, judge_IS: Values) -> tuple[list[float], list[float]]:
+    """Per item, how often a rater's best is the judge's best of what the rater saw, and how often by chance.
+
+    A judge who puts m candidates first has 1/m of each; a rater who puts several first says nothing.
+    """
+    shares, chances = [], []
     for scores_RS, judge_S in zip(panel.scores_IRS, judge_IS, strict=True):
-        top = judge_S == judge_S.max()
-        picked = [top[row.argmax()] / top.sum() for row in scores_RS if row.max() == 1]
+        picked, chance = [], []
+        for row in scores_RS:
+            seen = ~np.isnan(row)
+            if seen.sum() < 2 or (row[seen] == row[seen].max()).sum() > 1:
+                continue
+            top = seen & (judge_S == judge_S[seen].max())
+            picked.append(top[np.nanargmax(row)] / top.sum())
+            chance.append(1 / seen.sum())
         shares.append(float(np.mean(picked)) if picked else math.nan)
-    return shares
+        chances.append(float(np.mean(chance)) if chance else math.nan)
+    return shares, chances

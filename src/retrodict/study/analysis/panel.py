@@ -1,18 +1,20 @@
 """Judgements as arrays, and how they are resampled.
 
-Shape suffixes: I items, R raters, S systems, B bootstrap draws.
+Shape suffixes: I items, R raters, S systems, B bootstrap samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from retrodict.study.export import Record
-from retrodict.study.plan import Key
+from retrodict.study.plan import KeyedItem
 
 Values = npt.NDArray[np.float64]
 
@@ -23,9 +25,10 @@ _SEED = 20_250_606
 
 @dataclass(frozen=True)
 class Panel:
-    """Best (1), worst (-1) or neither (0) of every system, item and rater; NaN where a rater did not judge an item.
+    """Best (1), worst (-1) or neither (0) of every system, item and rater, or its rating.
 
-    A judgement of "can't tell" is 0 for all systems. `groups` names what items share (a photo, a clip).
+    NaN where a rater did not judge an item or was not shown the system. A judgement of "can't tell" is 0 for all
+    systems shown, or no rating. `groups` names what items share (a photo, a clip).
     """
 
     scores_IRS: Values
@@ -33,12 +36,12 @@ class Panel:
     items: tuple[str, ...]
     subsets: tuple[str, ...]
     groups: tuple[str, ...]
-    raters: tuple[int, ...]
+    raters: tuple[int | str, ...]
 
     @property
     def judged(self) -> npt.NDArray[np.bool_]:
         """Which rater judged which item: [I, R]."""
-        return np.asarray(~np.isnan(self.scores_IRS[:, :, 0]))
+        return np.asarray((~np.isnan(self.scores_IRS)).any(2))
 
     @property
     def n_judgements(self) -> int:
@@ -60,7 +63,7 @@ class Panel:
         """The panel of some items; raters who judged none of them are dropped."""
         rows = np.flatnonzero(wanted)
         scores_IRS = self.scores_IRS[rows]
-        present_R = np.asarray((~np.isnan(scores_IRS[:, :, 0])).any(0))
+        present_R = np.asarray((~np.isnan(scores_IRS)).any((0, 2)))
         return Panel(
             scores_IRS[:, present_R],
             self.systems,
@@ -71,74 +74,80 @@ class Panel:
         )
 
 
-def make_panel(rows: Sequence[Record], key: Key) -> Panel:
-    """The first showings of the items (no repeats, no checks), with the systems' names back."""
+def make_panel(rows: Sequence[Record], items: Mapping[str, KeyedItem], systems: Sequence[str]) -> Panel:
+    """The first showings of the items (no repeats, no checks), with the systems' names back.
+
+    Args:
+        rows: judgements that answer one question.
+        items: the key's items by their keys, of one study or of several that have items in common.
+        systems: the order of the systems.
+    """
     rows = [row for row in rows if row["kind"] == "item"]
-    items = sorted({row["item"] for row in rows})
-    raters = sorted({row["rater"] for row in rows})
-    scores_IRS = np.full((len(items), len(raters), len(key.systems)), np.nan)
+    keyed = {items[row["item"]].id: items[row["item"]] for row in rows}
+    ids = sorted(keyed)
+    raters = sorted({row["rater"] for row in rows}, key=lambda one: (isinstance(one, str), one))
+    at_item, at_rater = ({one: i for i, one in enumerate(known)} for known in (ids, raters))
+    at_system = {system: i for i, system in enumerate(systems)}
+    scores_IRS = np.full((len(ids), len(raters), len(systems)), np.nan)
     for row in rows:
-        scores_IRS[items.index(row["item"]), raters.index(row["rater"])] = row_scores(row, key)
-    keyed = [key.items[item] for item in items]
+        item = items[row["item"]]
+        for name, score in zip(row["order"], row_scores(row), strict=True):
+            scores_IRS[at_item[item.id], at_rater[row["rater"]], at_system[item.pictures[name]]] = score
     return Panel(
         scores_IRS,
-        key.systems,
-        tuple(one.id for one in keyed),
-        tuple(one.subset for one in keyed),
-        tuple(one.group for one in keyed),
+        tuple(systems),
+        tuple(ids),
+        tuple(keyed[one].subset for one in ids),
+        tuple(keyed[one].group for one in ids),
         tuple(raters),
     )
 
 
-def row_scores(row: Record, key: Key) -> list[int]:
-    """1, -1 or 0 of each system, in the key's order."""
-    pictures = key.items[row["item"]].pictures
-    by_system = {pictures[name]: int(name == row["best"]) - int(name == row["worst"]) for name in row["order"]}
-    return [by_system[system] for system in key.systems]
+def row_scores(row: Record) -> list[float]:
+    """1, -1 or 0 of each image, or its rating, in the order shown; NaN where nothing was rated."""
+    if row["ratings"]:
+        return [math.nan if value is None else float(value) for value in row["ratings"]]
+    return [float(name == row["best"]) - float(name == row["worst"]) for name in row["order"]]
 
 
-def draws(panel: Panel, resamples: int = RESAMPLES) -> tuple[Values, Values]:
-    """How often each item and each rater is in each draw: weights [B, I] and [B, R].
+def samples(panel: Panel, resamples: int = RESAMPLES) -> tuple[Values, Values]:
+    """How often each item and each rater is in each bootstrap sample: weights [B, I] and [B, R].
 
-    Groups of items are drawn with replacement, and independently raters, when there are enough items for that to be
+    Groups of items are sampled with replacement, and independently raters, when there are enough items for that to be
     worth anything (the pigeonhole bootstrap, Owen 2007); else raters all count once.
     """
     rng = np.random.default_rng(_SEED)
     names, group_I = np.unique(np.array(panel.groups), return_inverse=True)
-    drawn_BG = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    sampled_BG = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
     n = len(panel.raters)
     raters_BR = rng.multinomial(n, np.full(n, 1 / n), size=resamples) if panel.is_two_way else np.ones((resamples, n))
-    return drawn_BG[:, group_I].astype(np.float64), raters_BR.astype(np.float64)
+    return sampled_BG[:, group_I].astype(np.float64), raters_BR.astype(np.float64)
 
 
 def weighted(values_IRX: Values, raters_BR: Values) -> Values:
     """The mean over raters of each item, [B, I, ...], under the raters' weights; NaN where no weight fell."""
-    flat_IRX = values_IRX.reshape(*values_IRX.shape[:2], -1)
-    known_IR = ~np.isnan(flat_IRX[:, :, 0])
-    weight_BI = raters_BR @ known_IR.T
+    items, raters = values_IRX.shape[:2]
+    flat_RX = values_IRX.swapaxes(0, 1).reshape(raters, -1)
+    known_RX = ~np.isnan(flat_RX)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean_BIX = np.einsum("br,irx->bix", raters_BR, np.nan_to_num(flat_IRX)) / weight_BI[:, :, None]
-    return np.asarray(mean_BIX.reshape(len(raters_BR), len(values_IRX), *values_IRX.shape[2:]))
+        mean_BX = (raters_BR @ np.where(known_RX, flat_RX, 0.0)) / (raters_BR @ known_RX.astype(np.float64))
+    return np.asarray(mean_BX.reshape(len(raters_BR), items, *values_IRX.shape[2:]))
 
 
 def resampled(values_IRX: Values, weights: tuple[Values, Values]) -> Values:
-    """The mean over items of the mean over raters in every draw: [B, ...]."""
+    """The mean over items of the mean over raters in every bootstrap sample: [B, ...]."""
     items_BI, raters_BR = weights
-    if (raters_BR == 1).all():
-        found_BIX = weighted(values_IRX, raters_BR[:1])
-        weight_BI = items_BI * ~np.isnan(_first(found_BIX))
-        total = np.tensordot(weight_BI, np.nan_to_num(found_BIX[0]), axes=(1, 0))
+    same = bool((raters_BR == 1).all())
+    mean_BIX = weighted(values_IRX, raters_BR[:1] if same else raters_BR)
+    known_BIX = ~np.isnan(mean_BIX)
+    if same:
+        total = np.tensordot(items_BI, np.nan_to_num(mean_BIX[0]), axes=(1, 0))
+        weight = np.tensordot(items_BI, known_BIX[0].astype(np.float64), axes=(1, 0))
     else:
-        found_BIX = weighted(values_IRX, raters_BR)
-        weight_BI = items_BI * ~np.isnan(_first(found_BIX))
-        total = np.einsum("bi,bi...->b...", weight_BI, np.nan_to_num(found_BIX))
-    shape = (-1, *[1] * (total.ndim - 1))
+        total = np.einsum("bi,bi...->b...", items_BI, np.nan_to_num(mean_BIX))
+        weight = np.einsum("bi,bi...->b...", items_BI, known_BIX)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(total / weight_BI.sum(1).reshape(shape))
-
-
-def _first(found_BIX: Values) -> Values:
-    return found_BIX.reshape(*found_BIX.shape[:2], -1)[:, :, 0]
+        return np.asarray(total / weight)
 
 
 def mean(values_IRX: Values) -> Values:
@@ -147,7 +156,9 @@ def mean(values_IRX: Values) -> Values:
     return np.asarray(resampled(values_IRX, (np.ones((1, items)), np.ones((1, raters))))[0])
 
 
-def interval(draws_BX: Values) -> list[list[float]]:
-    """Percentile 95 % intervals, one per column; NaN where a draw is NaN throughout."""
-    low, high = np.nanpercentile(draws_BX, [2.5, 97.5], axis=0)
+def interval(sampled_BX: Values) -> list[list[float]]:
+    """Percentile 95 % intervals, one per column; NaN where no sample has a value."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a column of NaN
+        low, high = np.nanpercentile(sampled_BX, [2.5, 97.5], axis=0)
     return [[float(a), float(b)] for a, b in zip(low, high, strict=True)]

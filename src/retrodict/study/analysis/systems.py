@@ -13,7 +13,7 @@ from scipy import stats
 
 from retrodict.files import JsonObject
 from retrodict.stats import holm, paired_difference
-from retrodict.study.analysis.panel import Panel, Values, draws, interval, mean, resampled
+from retrodict.study.analysis.panel import Panel, Values, interval, mean, resampled, samples, weighted
 
 ZERO_METHOD = "wilcox"  # pairs without a difference are left out, as in Wilcoxon's paper and scipy's default
 PRIOR = 0.5  # wins that every system is given against every other, so that strengths stay finite
@@ -22,7 +22,7 @@ PRIOR = 0.5  # wins that every system is given against every other, so that stre
 def scores(panel: Panel) -> JsonObject:
     """`{system: {"score", "ci95"}}` with `n_items`, `n_judgements` and how the interval was made."""
     means = mean(panel.scores_IRS)
-    spans = interval(resampled(panel.scores_IRS, draws(panel))) if len(set(panel.groups)) > 1 else None
+    spans = interval(resampled(panel.scores_IRS, samples(panel))) if len(set(panel.groups)) > 1 else None
     return {
         "systems": {
             system: {"score": float(means[i]), "ci95": spans[i] if spans else [math.nan, math.nan]}
@@ -40,12 +40,12 @@ def pairs(panel: Panel) -> list[JsonObject]:
 
     `p_holm` takes the pairs of this panel as one family.
     """
-    weights = draws(panel) if len(set(panel.groups)) > 1 else None
-    scores_IS = panel.item_scores
+    weights = samples(panel) if len(set(panel.groups)) > 1 else None
     rows: list[JsonObject] = []
     for a, b in itertools.combinations(range(len(panel.systems)), 2):
         difference_IR1 = (panel.scores_IRS[:, :, a] - panel.scores_IRS[:, :, b])[:, :, None]
-        paired = paired_difference(scores_IS[:, a], scores_IS[:, b], list(panel.groups))
+        item_I = weighted(difference_IR1, np.ones((1, len(panel.raters))))[0, :, 0]
+        paired = paired_difference(item_I, np.zeros(len(item_I)), list(panel.groups))
         judged = difference_IR1[~np.isnan(difference_IR1)]
         rows.append(
             {
@@ -106,6 +106,6 @@ def strengths(panel: Panel) -> dict[str, JsonObject]:
     log_strengths = bradley_terry(win_matrix(panel)[None] * panel.n_judgements)[0]
     spans = [[math.nan, math.nan]] * len(panel.systems)
     if len(set(panel.groups)) > 1:
-        drawn_BST = resampled(wins(panel), draws(panel, 500))
-        spans = interval(bradley_terry(drawn_BST * panel.n_judgements, tolerance=1e-6))
+        sampled_BST = resampled(wins(panel), samples(panel, 500))
+        spans = interval(bradley_terry(sampled_BST * panel.n_judgements, tolerance=1e-6))
     return {s: {"log_strength": float(log_strengths[i]), "ci95": spans[i]} for i, s in enumerate(panel.systems)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import json
 import time
 from urllib.parse import parse_qs
 
@@ -15,18 +16,19 @@ from starlette.routing import Route
 from retrodict.files import JsonObject
 from retrodict.study.export import records, to_csv, to_jsonl
 from retrodict.study.server.pages import page
-from retrodict.study.server.status import status
+from retrodict.study.store import LOGIN
 
-COOKIE = "study_admin"
 _MEDIA = {"csv": "text/csv", "jsonl": "application/x-ndjson"}
 
 
+def _cookie(request: Request) -> str:
+    """Its name: of each study its own, as browsers send a cookie to all ports of a host."""
+    return f"study_{request.app.state.plan.id}"
+
+
 def _is_admin(request: Request) -> bool:
-    return _matches(request, request.cookies.get(COOKIE, ""))
-
-
-def _matches(request: Request, token: str) -> bool:
-    return hmac.compare_digest(token.encode(), request.app.state.store.setting("admin").encode())
+    secret = request.cookies.get(_cookie(request), "")
+    return bool(secret) and bool(request.app.state.store.is_logged_in(secret))
 
 
 def show(request: Request) -> Response:
@@ -44,58 +46,108 @@ def live(request: Request) -> Response:
 
 def _values(request: Request) -> JsonObject:
     state = request.app.state
-    return {"status": status(state.store, state.plan), "base": state.base or str(request.base_url).rstrip("/")}
+    return {"status": state.board.status(), "base": state.base or str(request.base_url).rstrip("/")}
 
 
 async def enter(request: Request) -> Response:
-    """The token, once, in a form; from then on a cookie that scripts and other sites cannot use."""
-    (token,) = _form(await request.body()).get("token", [""])[:1]
-    if not await run_in_threadpool(_matches, request, token.strip()):
+    """The token, once, in a form; from then on a cookie, not the token, that scripts and other sites cannot use."""
+    form = _form(await request.body())
+    return await run_in_threadpool(_enter, request, form.get("token", [""])[0].strip())
+
+
+def _enter(request: Request, token: str) -> Response:
+    store = request.app.state.store
+    if not hmac.compare_digest(token.encode(), store.setting("admin").encode()):
         return page(request, "login.html", 401, wrong=True)
-    response = RedirectResponse("/admin", 303)
-    secure = request.app.state.secure
-    response.set_cookie(COOKIE, token.strip(), httponly=True, samesite="strict", secure=secure, max_age=30 * 86400)
+    response = _to_page(request)
+    response.set_cookie(
+        _cookie(request),
+        store.log_in(),
+        path=f"{request.app.state.prefix}/admin",
+        httponly=True,
+        samesite="strict",
+        secure=request.app.state.secure,
+        max_age=int(LOGIN),
+    )
     return response
 
 
 async def change(request: Request) -> Response:
     """One of the page's buttons."""
     form = _form(await request.body())
-    await run_in_threadpool(_change, request, form)
-    return RedirectResponse("/admin", 303)
+    return await run_in_threadpool(_change, request, form)
 
 
-def _change(request: Request, form: dict[str, list[str]]) -> None:
+def _change(request: Request, form: dict[str, list[str]]) -> Response:
     if not _is_admin(request):
         raise HTTPException(404)
     store, action, rater = request.app.state.store, form.get("do", [""])[0], form.get("rater", [""])[0]
     if action in ("pause", "resume"):
         store.set_paused(action == "pause")
     elif action == "add":
-        store.add_rater(request.app.state.plan)
+        store.add_raters(request.app.state.plan)
     elif action in ("close", "open") and rater.isdecimal() and len(rater) < 10:
         store.set_closed(int(rater), action == "close")
+    elif action == "leave":
+        store.log_out(request.cookies[_cookie(request)])
+    elif action == "token":
+        return page(request, "token.html", token=store.new_admin_token())
     else:
         raise HTTPException(400)
+    request.app.state.board.forget()
+    return _to_page(request)
+
+
+def _to_page(request: Request) -> Response:
+    return RedirectResponse(f"{request.app.state.prefix}/admin", 303)
 
 
 def export(request: Request) -> Response:
+    """The raw judgements, blind."""
     if not _is_admin(request):
         raise HTTPException(404)
     kind = request.path_params["kind"]
     if kind not in _MEDIA:
         raise HTTPException(404)
     rows = records(request.app.state.store, request.app.state.plan)
-    name = time.strftime(f"judgements-%Y%m%d-%H%M.{kind}", time.gmtime())
+    return _file(to_csv(rows) if kind == "csv" else to_jsonl(rows), f"judgements-{{}}.{kind}", _MEDIA[kind])
+
+
+def raters(request: Request) -> Response:
+    """Who came, for paying them: what the platform said of each, and the code they were given."""
+    if not _is_admin(request):
+        raise HTTPException(404)
+    rows = request.app.state.store.rows(
+        "SELECT rater.id AS rater, parameters, code, tries, screened, closed, count(trial.id) AS tasks, "
+        "coalesce(sum(done), 0) AS done FROM rater LEFT JOIN trial ON trial.rater = rater.id "
+        "LEFT JOIN judgement ON judgement.trial = trial.id WHERE NOT deleted GROUP BY rater.id"
+    )
+    given = [json.loads(row["parameters"] or "{}") for row in rows]
+    names = list(dict.fromkeys(name for one in given for name in one))
+    made = []
+    for row, parameters in zip(rows, given, strict=True):
+        finished = row["tasks"] > 0 and row["done"] == row["tasks"] and not row["screened"]
+        entry = {name: row[name] for name in ("rater", "tasks", "done", "tries", "screened", "closed")}
+        made.append(
+            entry
+            | {"finished": int(finished), "code": (row["code"] or "") if finished else ""}
+            | {f"query_{name}": parameters.get(name, "") for name in names}
+        )
+    return _file(to_csv(made), "raters-{}.csv", "text/csv")
+
+
+def _file(text: str, name: str, media: str) -> Response:
+    stamped = name.format(time.strftime("%Y%m%d-%H%M", time.gmtime()))
     return Response(
-        to_csv(rows) if kind == "csv" else to_jsonl(rows),
-        media_type=f"{_MEDIA[kind]}; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+        text, media_type=f"{media}; charset=utf-8", headers={"Content-Disposition": f'attachment; filename="{stamped}"'}
     )
 
 
 def _form(body: bytes) -> dict[str, list[str]]:
-    return parse_qs(body.decode("utf-8", "replace"), max_num_fields=10)
+    try:
+        return parse_qs(body.decode("utf-8", "replace"), max_num_fields=10)
+    except ValueError:
+        raise HTTPException(400) from None
 
 
 routes = [
@@ -104,4 +156,5 @@ routes = [
     Route("/admin/enter", enter, methods=["POST"]),
     Route("/admin/change", change, methods=["POST"]),
     Route("/admin/export.{kind}", export),
+    Route("/admin/raters.csv", raters),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,24 +16,35 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from retrodict.study.images import check_images
 from retrodict.study.plan import DATABASE, PICTURES, read_plan
-from retrodict.study.server import admin, rating
+from retrodict.study.server import admin, entry, rating
 from retrodict.study.server.pages import message
 from retrodict.study.server.safety import Guard
+from retrodict.study.server.status import Board
 from retrodict.study.store import Store
+from retrodict.study.words import words_of
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
 def create_app(folder: Path, *, hosts: tuple[str, ...] = LOOPBACK, base: str = "") -> Starlette:
-    """The study in `folder` as an ASGI application that answers to the host names `hosts` ("*": any).
+    """The study as an ASGI application.
 
-    `base` is the address that raters use where it is not the server's own (behind a proxy); when it is https, the
-    admin's cookie never travels without. Raises `ValueError` when the folder holds no study.
+    Args:
+        folder: the study.
+        hosts: names that it answers to; "*": any.
+        base: the address that raters use where it is not the server's own (behind a proxy), possibly with a path. When
+            it is https, the admin's cookie never travels without.
+
+    Raises:
+        ValueError: the folder holds no study, or one that is damaged.
     """
     plan = read_plan(folder)
+    check_images(folder / PICTURES, plan.digests)
     store = Store(folder / DATABASE)
-    store.create(plan)
+    parts = urlsplit(base)
+    prefix = parts.path.rstrip("/")
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -43,37 +55,39 @@ def create_app(folder: Path, *, hosts: tuple[str, ...] = LOOPBACK, base: str = "
         routes=[
             Route("/", _front),
             *rating.routes,
+            *entry.routes,
             *admin.routes,
-            Route("/pictures/{name}.png", _picture),
+            Route("/pictures/{name}.png", _image),
             Mount("/static", StaticFiles(packages=[("retrodict.study.server", "static")])),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)), Middleware(Guard)],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
+            Middleware(Guard, prefix=prefix, host=parts.netloc),
+        ],
         exception_handlers={404: _gone, 403: _gone},
         lifespan=lifespan,
     )
-    app.state.plan, app.state.store, app.state.secure = plan, store, base.startswith("https:")
-    app.state.base = base
-    app.state.pictures, app.state.known = folder / PICTURES, plan.pictures
+    app.router.redirect_slashes = False
+    app.state.plan, app.state.store, app.state.words = plan, store, words_of(plan)
+    app.state.base, app.state.prefix, app.state.secure = base.rstrip("/"), prefix, parts.scheme == "https"
+    app.state.images, app.state.board = folder / PICTURES, Board(store.path, plan)
+    app.state.shown = {one.key: one for one in (*plan.items, *plan.checks)}
     return app
 
 
 async def _front(request: Request) -> Response:
-    return message(request, "This study needs a personal link", _ASK)
+    return message(request, "link", more="ask_again")
 
 
 async def _gone(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    text = "The link may be incomplete: copy the whole of it. " + _ASK
-    return message(request, "This page does not exist", text, error.status_code)
+    return message(request, "gone", error.status_code, more="ask_again")
 
 
-_ASK = "Whoever invited you can send it again."
-
-
-def _picture(request: Request) -> Response:
+def _image(request: Request) -> Response:
     """Only names that the plan holds are looked for; nothing about the file itself (its time, its tag) is sent."""
     name = request.path_params["name"]
-    if name not in request.app.state.known:
+    if name not in request.app.state.plan.digests:
         raise HTTPException(404)
-    data = (request.app.state.pictures / f"{name}.png").read_bytes()
+    data = (request.app.state.images / f"{name}.png").read_bytes()
     return Response(data, media_type="image/png", headers={"Cache-Control": "private, max-age=86400, immutable"})

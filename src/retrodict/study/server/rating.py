@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import parse_qs
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
@@ -13,12 +14,14 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from retrodict.files import JsonObject
+from retrodict.study.answers import LONGEST_COMMENT, LONGEST_TRIAL, Answer, Conflict, Rater, State
 from retrodict.study.plan import Plan
+from retrodict.study.server.entry import finished, minutes
 from retrodict.study.server.pages import message, page
-from retrodict.study.store import LONGEST_TRIAL, Answer, Conflict, Rater, State, Store
+from retrodict.study.server.status import failed_checks
 
 AHEAD = 3  # tasks whose images are loaded early
-BREAK_EVERY = 25  # tasks
+MOST_TRIES = 3  # at the examples, before somebody of a crowd is sent away
 
 
 class Click(BaseModel):
@@ -28,11 +31,19 @@ class Click(BaseModel):
 
     position: int = Field(ge=0, le=100_000)
     revision: int = Field(ge=1, le=100_000)
-    best: int | None = Field(ge=0, le=8)
-    worst: int | None = Field(ge=0, le=8)
+    best: int | None = Field(default=None, ge=0, le=8)
+    worst: int | None = Field(default=None, ge=0, le=8)
     cant_tell: bool
     done: bool
     seconds: float = Field(ge=0, le=LONGEST_TRIAL, allow_inf_nan=False)
+    ratings: list[int | None] = Field(default=[], max_length=9)
+    comment: str = Field(default="", max_length=LONGEST_COMMENT)
+
+    def answer(self) -> Answer:
+        """Raises `ValueError` for text that is none."""
+        self.comment.encode()
+        fields = self.model_dump(exclude={"position", "ratings"})
+        return Answer(**fields, ratings=tuple(self.ratings))
 
 
 def _rater(request: Request) -> Rater:
@@ -43,13 +54,11 @@ def _rater(request: Request) -> Rater:
 
 
 def _stopped(request: Request, rater: Rater) -> Response | None:
+    if rater.screened:
+        return finished(request, rater)
     if rater.closed:
-        text = "Your choices so far are kept. Thank you for taking part."
-        return message(request, "This link has been closed", text)
-    if request.app.state.store.paused:
-        text = "Your choices so far are kept. Come back later with the same link."
-        return message(request, "The study is paused", text)
-    return None
+        return message(request, "closed")
+    return message(request, "paused") if request.app.state.store.paused else None
 
 
 def show(request: Request) -> Response:
@@ -61,20 +70,34 @@ def show(request: Request) -> Response:
     plan, store, token = request.app.state.plan, request.app.state.store, request.path_params["token"]
     state = store.state(rater.id)
     if state is None and rater.trained:
-        return page(request, "done.html")
+        return finished(request, rater)
     if not rater.consented:
-        return page(request, "consent.html", token=token, minutes=_minutes(store, rater))
-    if not rater.trained or request.query_params.get("training") == "again":
-        lessons = [_lesson(i, plan) for i in range(len(plan.examples))]
-        return page(request, "training.html", token=token, lessons=lessons, data=_script({"lessons": lessons}))
+        count = int(store.rows("SELECT count(*) AS n FROM trial WHERE rater = ?", rater.id)[0]["n"])
+        return page(request, "consent.html", action=f"/r/{token}/consent", minutes=minutes(count), platform=False)
+    if not rater.trained or request.query_params.get("training") in ("again", "wrong"):
+        lessons = [_lesson(request, i, plan) for i in range(len(plan.examples))]
+        data = {"lessons": lessons, **_settings(request)}
+        wrong = request.query_params.get("training") == "wrong"
+        return page(request, "training.html", token=token, lessons=lessons, data=_script(data), wrong=wrong)
     assert state is not None
-    return page(request, "task.html", token=token, data=_script(_task(plan, store, rater, state)), state=state)
+    data = {"task": _task(request, rater, state), **_settings(request)}
+    return page(request, "task.html", token=token, data=_script(data), state=state)
 
 
-def _minutes(store: Store, rater: Rater) -> int:
-    """A guess from 20 seconds per task, in steps of five minutes."""
-    count = int(store.rows("SELECT count(*) AS n FROM trial WHERE rater = ?", rater.id)[0]["n"])
-    return max(5, 5 * round(count * 20 / 60 / 5))
+def _settings(request: Request) -> JsonObject:
+    """What a page needs to know that is the same for all tasks."""
+    design = request.app.state.plan.design
+    return {
+        "words": dict(request.app.state.words),
+        "points": _points(request.app.state.plan),
+        "comments": design.comments,
+        "limit": design.seconds,
+    }
+
+
+def _points(plan: Plan) -> int:
+    """Of the rating scale; 0 where the best and the worst are asked for."""
+    return plan.design.points if plan.design.method == "rating" else 0
 
 
 def _script(value: Any) -> str:
@@ -82,16 +105,16 @@ def _script(value: Any) -> str:
     return json.dumps(value).replace("<", "\\u003c")
 
 
-def _url(name: str) -> str:
-    return f"/pictures/{name}.png"
+def _url(request: Request, name: str) -> str:
+    return f"{request.app.state.prefix}/pictures/{name}.png"
 
 
-def _lesson(number: int, plan: Plan) -> JsonObject:
+def _lesson(request: Request, number: int, plan: Plan) -> JsonObject:
     example = plan.examples[number]
     return {
         "action": example.action,
-        "source": _url(example.source),
-        "candidates": [_url(name) for name in example.candidates],
+        "source": _url(request, example.source),
+        "candidates": [_url(request, name) for name in example.candidates],
         "remarks": list(example.remarks),
         "best": example.best,
         "worst": example.worst,
@@ -99,26 +122,31 @@ def _lesson(number: int, plan: Plan) -> JsonObject:
     }
 
 
-def _task(plan: Plan, store: Store, rater: Rater, state: State) -> JsonObject:
+def _task(request: Request, rater: Rater, state: State) -> JsonObject:
     """A task as the page needs it, with the addresses of the images that come after it."""
-    shown = {one.key: one for one in (*plan.items, *plan.checks)}
-    ahead = store.ahead(rater.id, state.position, AHEAD)
-    later = [name for key, pictures in ahead for name in (shown[key].source, *pictures)]
+    app = request.app.state
+    shown, design = app.shown[state.key], app.plan.design
+    ahead = app.store.ahead(rater.id, state.position, AHEAD * max(1, len(design.questions)))
+    later = [name for key, images in ahead for name in (app.shown[key].source, *images)]
     answer = state.answer
     return {
         "position": state.position,
         "total": state.total,
-        "action": shown[state.key].action,
-        "source": _url(shown[state.key].source),
-        "candidates": [_url(name) for name in state.pictures],
-        "size": shown[state.key].size,
+        "action": shown.action,
+        "question": design.questions[state.question] if design.questions else "",
+        "source": _url(request, shown.source),
+        "candidates": [_url(request, name) for name in state.pictures],
+        "size": shown.size,
         "revision": answer.revision,
         "best": answer.best,
         "worst": answer.worst,
         "cant_tell": answer.cant_tell,
+        "ratings": list(answer.ratings) or [None] * (len(state.pictures) if _points(app.plan) else 0),
+        "comment": answer.comment,
+        "done": answer.done,
         "seconds": answer.seconds,
-        "later": [_url(name) for name in later],
-        "rest": state.position > 0 and state.position % BREAK_EVERY == 0 and answer.revision == 0,
+        "later": [_url(request, name) for name in dict.fromkeys(later)],
+        "rest": state.position > 0 and state.position % design.break_every == 0 and answer.revision == 0,
     }
 
 
@@ -129,15 +157,28 @@ def consent(request: Request) -> Response:
     return _back_to_link(request)
 
 
-def trained(request: Request) -> Response:
-    rater = _rater(request)
-    if rater.consented and _stopped(request, rater) is None:
-        request.app.state.store.trained(rater.id)
-    return _back_to_link(request)
+async def trained(request: Request) -> Response:
+    """The end of the examples, with what was chosen: `0-3,2-1`, the best and the worst of each."""
+    body = await request.body()
+    return await run_in_threadpool(_trained, request, body)
 
 
-def _back_to_link(request: Request) -> Response:
-    return RedirectResponse(f"/r/{request.path_params['token']}", 303)
+def _trained(request: Request, body: bytes) -> Response:
+    rater, plan, store = _rater(request), request.app.state.plan, request.app.state.store
+    if not rater.consented or _stopped(request, rater) is not None:
+        return _back_to_link(request)
+    right = ",".join(f"{example.best}-{example.worst}" for example in plan.examples)
+    chosen = parse_qs(body.decode("ascii", "replace")).get("chosen", [""])[0] if body else ""
+    if plan.crowd is None or not plan.crowd.gate or chosen == right or rater.trained:
+        store.trained(rater.id)
+        return _back_to_link(request)
+    if store.failed_training(rater.id) >= MOST_TRIES:
+        store.screen(rater.id)
+    return _back_to_link(request, "?training=wrong")
+
+
+def _back_to_link(request: Request, query: str = "") -> Response:
+    return RedirectResponse(f"{request.app.state.prefix}/r/{request.path_params['token']}{query}", 303)
 
 
 def task(request: Request) -> Response:
@@ -158,10 +199,10 @@ async def judge(request: Request) -> Response:
 
 def _judge(request: Request, body: bytes) -> Response:
     rater = _may_rate(request)
+    app = request.app.state
     try:
         click = Click.model_validate_json(body)
-        answer = Answer(click.revision, click.best, click.worst, click.cant_tell, click.done, click.seconds)
-        request.app.state.store.save(rater.id, click.position, answer)
+        app.store.save(rater.id, click.position, click.answer(), _points(app.plan))
     except Conflict as conflict:
         state = conflict.state if conflict.state.position <= conflict.state.current else None
         return _current(request, rater, state.position if state else None, 409)
@@ -170,24 +211,30 @@ def _judge(request: Request, body: bytes) -> Response:
         return JSONResponse({"error": reason}, 400)
     if not click.done:
         return JSONResponse({"saved": click.revision})
+    crowd = app.plan.crowd
+    if crowd is not None and crowd.failed_checks is not None:
+        failed, _ = failed_checks(app.store, app.plan, rater.id)
+        if failed > crowd.failed_checks:
+            app.store.screen(rater.id)
+            return JSONResponse({"finished": True, "saved": click.revision})
     return _current(request, rater, None, saved=click.revision)
 
 
 def _may_rate(request: Request) -> Rater:
     rater = _rater(request)
-    if rater.closed or request.app.state.store.paused or not rater.trained:
+    if rater.closed or rater.screened or request.app.state.store.paused or not rater.trained:
         raise HTTPException(403)
     return rater
 
 
 def _current(request: Request, rater: Rater, position: int | None, status: int = 200, saved: int = 0) -> Response:
-    plan, store = request.app.state.plan, request.app.state.store
+    store = request.app.state.store
     state = store.state(rater.id, position)
     if state is not None and state.position > state.current:
         state = store.state(rater.id)
     if state is None:
         return JSONResponse({"finished": True, "saved": saved}, status)
-    return JSONResponse(_task(plan, store, rater, state) | {"saved": saved}, status)
+    return JSONResponse(_task(request, rater, state) | {"saved": saved}, status)
 
 
 routes = [

@@ -6,7 +6,7 @@ const live = document.getElementById("live");
 setInterval(async () => {
   if (document.visibilityState === "hidden" || now.contains(document.activeElement)) return;
   try {
-    const response = await fetch("/admin/live");
+    const response = await fetch(`${location.pathname.replace(/\/+$/, "")}/live`);
     if (response.ok) now.innerHTML = await response.text(); // our own template, escaped by the server
   } catch { /* the server may be restarting: the page keeps what it has */ }
 }, 5000);

@@ -1,36 +1,47 @@
 // One task after another. Every click is sent at once and sent again until the server says that it is saved; the server
 // knows each click by its trial and revision, so that sending it twice changes nothing.
 
-import { byId, digit, isOpen, isTyping, mark, places, say, show } from "./view.js";
+import { byId, choose, data, digit, goesOn, isOpen, isReady, isTyping, mark, notice, positions, prompt, say, show, words } from "./view.js";
 
 const base = location.pathname.replace(/\/+$/, "");
-let task = JSON.parse(byId("data").textContent);
-let before = performance.now(); // since when the page has been in view
+const { points, limit } = data;
+let task = data.task;
 let moving = false; // between Next and the next task
+let last = "worst"; // what Undo takes back first
+const count = () => task.candidates.length;
 
-// --- time in view ----------------------------------------------------------------------------------------------------
+// --- time for which the images are in view -------------------------------------------------------------------------------
+
+let before = performance.now();
 
 function clock() {
   const now = performance.now();
-  if (document.visibilityState === "visible") task.seconds += (now - before) / 1000;
+  if (isReady() && document.visibilityState === "visible") task.seconds += (now - before) / 1000;
   before = now;
   return Math.min(task.seconds, 86400);
 }
 document.addEventListener("visibilitychange", () => {
   const now = performance.now();
-  if (document.visibilityState === "hidden") task.seconds += (now - before) / 1000;
+  if (isReady() && document.visibilityState === "hidden") task.seconds += (now - before) / 1000;
   before = now;
 });
 
-// --- saving ----------------------------------------------------------------------------------------------------------
+function cover() {
+  const over = limit > 0 && isReady() && clock() >= limit;
+  if (over && !document.querySelector("main").classList.contains("covered")) notice(words("time_up"));
+  document.querySelector("main").classList.toggle("covered", over);
+}
+if (limit) setInterval(cover, 200);
+
+// --- saving --------------------------------------------------------------------------------------------------------------
 
 let queue = [];
 let sending = false;
 
 function save(done) {
   task.revision += 1;
-  const { position, revision, best, worst, cant_tell } = task;
-  queue.push({ position, revision, best, worst, cant_tell, done, seconds: clock() });
+  const { position, revision, best, worst, cant_tell, comment } = task;
+  queue.push({ position, revision, best, worst, cant_tell, done, comment, ratings: [...task.ratings], seconds: clock() });
   send();
 }
 
@@ -39,34 +50,36 @@ async function send() {
   sending = true;
   let tries = 0;
   while (queue.length) {
-    saved("Saving…");
-    const answer = await post(queue[0]);
-    if (answer === null) {
+    if (!tries) saved(words("saving"));
+    const answer = await ask("judge", queue[0]);
+    if (answer.trouble) {
       tries += 1;
-      saved("Not saved yet: no connection. Trying again…", true);
+      saved(words(answer.trouble), true);
       await new Promise((resolve) => setTimeout(resolve, Math.min(250 * 2 ** tries, 5000)));
-    } else {
-      tries = 0;
-      if (answer.taken) { queue.shift(); } else { queue = []; }
-      saved(answer.taken ? "Saved" : "");
-      if (answer.state) take(answer.state, !answer.taken);
+      continue;
     }
+    tries = 0;
+    const click = queue[0];
+    if (answer.conflict) { queue = []; } else { queue.shift(); }
+    saved(answer.conflict ? "" : words("saved"));
+    if (answer.conflict || click.done) await take(answer.state, answer.conflict ? words("elsewhere") : "");
   }
   sending = false;
 }
 
-/** What the server said: `null` when it could not be asked, `taken` when the click is on disk, `state` when to go on. */
-async function post(click) {
+/** Ask the server; `trouble` names the words for what went wrong where it did not answer, or something else did. */
+async function ask(path, click = null) {
   try {
-    const response = await fetch(`${base}/judge`, {
-      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(click),
-    });
-    if (response.ok) return { taken: true, state: click.done ? await response.json() : null };
-    if (response.status === 409) return { taken: false, state: await response.json() };
-    if (response.status === 403 || response.status === 404 || response.status === 400) { queue = []; location.reload(); }
-    return null;
+    const sent = click && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(click) };
+    const response = await fetch(`${base}/${path}`, sent ?? {});
+    if (!response.headers.has("X-Study")) return { trouble: response.ok ? "not_study" : "not_saved" };
+    if ([400, 403, 404].includes(response.status)) { queue = []; location.reload(); return { trouble: "saving" }; }
+    if (!response.ok && response.status !== 409) return { trouble: "not_saved" };
+    const state = await response.json();
+    if (response.status === 409) return { conflict: true, state };
+    return click && state.saved !== click.revision ? { trouble: "not_study" } : { state };
   } catch {
-    return null;
+    return { trouble: "not_saved" };
   }
 }
 
@@ -77,118 +90,148 @@ function saved(text, trouble = false) {
 }
 window.addEventListener("beforeunload", (event) => { if (queue.length) event.preventDefault(); });
 
-// --- tasks -----------------------------------------------------------------------------------------------------------
+// --- tasks ---------------------------------------------------------------------------------------------------------------
 
-const early = new Map(); // pictures of the next tasks, kept so that the browser keeps them
+const early = new Map(); // images of the next tasks, kept so that the browser keeps them
 
-function take(state, elsewhere = false) {
+async function take(state, text = "") {
   moving = false;
-  if (state.finished) { location.reload(); return; }
+  if (state.finished) { location.assign(base); return; }
   task = state;
-  before = performance.now();
-  begin();
-  if (elsewhere) say("This study was open in another place. This is how it stands now.");
+  last = "worst";
+  await begin(text);
 }
 
-function begin() {
-  show(task);
+/** Show the task; its clock starts when all its images can be seen. */
+async function begin(text = "") {
   const number = task.position + 1;
-  byId("count").textContent = `${number} of ${task.total}`;
+  byId("count").textContent = words("count", { n: number, total: task.total });
   byId("progress").value = task.position;
   byId("rest").hidden = !task.rest;
-  byId("sofar").textContent = String(task.position);
-  for (const address of task.later) {
-    if (!early.has(address)) { const image = new Image(); image.src = address; early.set(address, image); }
-  }
-  for (const address of [...early.keys()].slice(0, -60)) early.delete(address);
+  byId("resting").textContent = words("rest", { n: task.position });
+  byId("question").textContent = task.question;
+  byId("question").hidden = !task.question;
+  document.querySelector(".criteria").hidden = Boolean(task.question);
+  document.querySelector("main").classList.remove("covered");
+  if (byId("comment")) byId("comment").value = task.comment;
+  const arrived = show(task);
   update();
   window.scrollTo(0, 0);
-  say(`Task ${number} of ${task.total}. ${task.action}. ${task.rest ? "A good moment for a break." : ""}`);
+  say(`${words("say_task", { n: number, total: task.total, action: task.action })} ${task.question}`);
+  if (text) notice(text);
+  arrived.then((isCurrent) => {
+    if (!isCurrent) return;
+    before = performance.now();
+    update();
+    if (text) notice(text);
+    for (const address of task.later) {
+      if (!early.has(address)) { const image = new Image(); image.src = address; early.set(address, image); }
+    }
+    for (const address of [...early.keys()].slice(0, -60)) early.delete(address);
+  });
 }
 
-const isComplete = () => task.cant_tell || (task.best !== null && task.worst !== null);
+const isEmpty = () => !task.cant_tell && task.best === null && task.worst === null && task.ratings.every((value) => value === null);
+const isComplete = () => task.cant_tell || (points ? !task.ratings.includes(null) : task.best !== null && task.worst !== null);
 
 function update() {
   mark(task);
   byId("cant").setAttribute("aria-pressed", String(task.cant_tell));
-  byId("next").disabled = !isComplete();
-  byId("undo").disabled = task.position === 0 && !task.cant_tell && task.best === null && task.worst === null;
-  byId("prompt").textContent = task.cant_tell ? "You said that you can't tell." : task.best === null
-    ? "Which candidate is the best?" : task.worst === null ? "And which one is the worst?" : "Press Next, or change your choice.";
+  byId("cant").disabled = !isReady();
+  byId("next").disabled = !isReady() || !isComplete();
+  byId("undo").disabled = task.position === 0 && isEmpty();
+  byId("prompt").textContent = task.cant_tell ? words("said_cant")
+    : points ? words(isComplete() ? "ask_next" : "ask_rate") : prompt(task, count(), "ask_next");
 }
 
-function pick(kind, place) {
-  if (moving || place >= places.length) return;
-  const other = kind === "best" ? "worst" : "best";
-  if (task[kind] === place) return;
-  task[kind] = place;
+const isStill = () => moving || !isReady();
+
+function pick(kind, position) {
+  if (isStill() || points || position >= count() || task[kind] === position) return;
+  choose(task, kind, position, count());
   task.cant_tell = false;
-  if (task[other] === place) task[other] = null;
-  if (places.length === 2) task[other] = 1 - place;
   last = kind;
-  change(`Candidate ${place + 1} is the ${kind}. ${task[other] === null ? `Now the ${other}.` : "Enter for the next task."}`);
+  change(words(kind === "best" ? "say_best" : "say_worst", { n: position + 1 }));
 }
 
-function change(words) {
+function rate(position, value) {
+  if (isStill() || position < 0 || value > points || task.ratings[position] === value) return;
+  task.ratings[position] = value;
+  task.cant_tell = false;
+  change(words("rate", { n: position + 1, value, points }));
+}
+
+function change(text) {
+  task.done = false;
+  notice("");
   update();
   save(false);
-  say(words);
+  say(`${text} ${byId("prompt").textContent}`);
 }
 
 function cantTell() {
-  if (moving) return;
+  if (isStill()) return;
   task.cant_tell = !task.cant_tell;
   task.best = task.worst = null;
-  change(task.cant_tell ? "Can't tell. Enter for the next task." : "Choose the best.");
+  task.ratings.fill(null);
+  change("");
 }
 
-let last = "worst"; // what Undo takes back first
-
+/** Take back what was chosen last; with nothing chosen, or a task that is done, look at the one before. */
 async function undo() {
   if (moving) return;
-  if (task.cant_tell) { cantTell(); return; }
-  const kind = task[last] !== null ? last : task.worst !== null ? "worst" : task.best !== null ? "best" : null;
-  if (kind) {
-    task[kind] = null;
-    if (places.length === 2) task.best = task.worst = null;
-    change(`The ${kind} is taken back.`);
-    last = kind === "worst" ? "best" : "worst";
-    return;
-  }
+  if (!task.done && !isEmpty()) { takeBack(); return; }
   if (task.position === 0 || queue.length) return;
   moving = true;
-  try {
-    const response = await fetch(`${base}/task?position=${task.position - 1}`);
-    if (response.ok) { take(await response.json()); last = "worst"; save(false); say(`Back to task ${task.position + 1}. Your choice stands until you change it.`); }
-  } catch {
-    saved("No connection.", true);
-  }
+  const answer = await ask(`task?position=${task.position - 1}`);
   moving = false;
+  if (answer.trouble) { notice(words("no_connection"), true); return; }
+  await take(answer.state, words("back_to", { n: task.position }));
+}
+
+function takeBack() {
+  if (task.cant_tell) { cantTell(); return; }
+  if (points) {
+    task.ratings[task.ratings.findLastIndex((value) => value !== null)] = null;
+  } else {
+    const kind = task[last] !== null ? last : task.worst !== null ? "worst" : "best";
+    task[kind] = null;
+    if (count() === 2) task.best = task.worst = null;
+    last = kind === "worst" ? "best" : "worst";
+  }
+  change(words("say_back"));
 }
 
 function next() {
-  if (moving || !isComplete()) return;
+  if (isStill() || !isComplete()) return;
   moving = true;
   byId("next").disabled = true;
-  last = "worst";
   save(true);
 }
 
-places.forEach((item, i) => {
-  item.querySelector(".best").addEventListener("click", () => pick("best", i));
-  item.querySelector(".worst").addEventListener("click", () => pick("worst", i));
+/** Which candidate a digit rates: the one with the focus, else the first without a rating. */
+function rated() {
+  const focused = positions.findIndex((item) => item.contains(document.activeElement));
+  return focused >= 0 ? focused : task.ratings.indexOf(null);
+}
+
+positions.forEach((item, i) => {
+  item.querySelector(".best")?.addEventListener("click", () => pick("best", i));
+  item.querySelector(".worst")?.addEventListener("click", () => pick("worst", i));
+  for (const button of item.querySelectorAll(".rate")) button.addEventListener("click", () => rate(i, Number(button.dataset.value)));
 });
 byId("next").addEventListener("click", next);
 byId("undo").addEventListener("click", undo);
 byId("cant").addEventListener("click", cantTell);
 byId("rested").addEventListener("click", () => { byId("rest").hidden = true; byId("action").focus(); });
+byId("comment")?.addEventListener("change", (event) => { task.comment = event.target.value; if (!isStill()) save(task.done); });
+byId("comment")?.addEventListener("input", (event) => { task.comment = event.target.value; });
 document.addEventListener("keydown", (event) => {
   if (isTyping(event) || isOpen() || event.repeat) return;
-  const number = digit(event);
-  if (number === 0 && !event.shiftKey) { event.preventDefault(); cantTell(); }
-  if (number > 0) { event.preventDefault(); pick(event.shiftKey ? "worst" : "best", number - 1); }
+  const key = digit(event);
+  if (key === 0 && !event.shiftKey) { event.preventDefault(); cantTell(); }
+  if (key > 0) { event.preventDefault(); if (points) { rate(rated(), key); } else { pick(event.shiftKey ? "worst" : "best", key - 1); } }
   if (event.key === "Backspace") { event.preventDefault(); undo(); }
-  // Enter on a button that is not pressed yet presses it, as everywhere; otherwise it goes on.
-  if (event.key === "Enter" && !event.target.closest?.("button:not([aria-pressed='true']), a")) { event.preventDefault(); next(); }
+  if (goesOn(event)) { event.preventDefault(); next(); }
 });
 begin();

@@ -1,71 +1,74 @@
-// Two worked examples: choose, then read what we would say of each candidate.
+// Worked examples: choose, then read what we would say of each candidate.
 
-import { byId, digit, isOpen, isTyping, mark, places, say, show } from "./view.js";
+import { byId, choose, data, digit, goesOn, isOpen, isReady, isTyping, mark, positions, prompt, say, show, words } from "./view.js";
 
-const { lessons } = JSON.parse(byId("data").textContent);
+const { lessons } = data;
+const chosen = []; // "best-worst" of each example, as first chosen
 let number = 0;
 let choice = { best: null, worst: null };
+const count = () => lessons[number].candidates.length;
 
-function begin() {
+async function begin() {
   choice = { best: null, worst: null };
-  byId("number").textContent = String(number + 1);
-  byId("next").disabled = true;
-  byId("next").textContent = number + 1 < lessons.length ? "Next example" : "Begin the study";
-  places.forEach((item) => { item.querySelector(".remark").hidden = true; });
+  byId("number").textContent = words("example_of", { n: number + 1, total: lessons.length });
+  byId("next").textContent = words(number + 1 < lessons.length ? "example_next" : "example_begin");
+  positions.forEach((item) => { item.querySelector(".remark").hidden = true; });
   byId("verdict").textContent = "";
-  show(lessons[number]);
   update();
+  await show(lessons[number]);
 }
 
-function pick(kind, place) {
-  if (place >= places.length) return;
-  const other = kind === "best" ? "worst" : "best";
-  choice[kind] = place;
-  if (choice[other] === place) choice[other] = null;
-  if (places.length === 2) choice[other] = 1 - place;
+function pick(kind, position) {
+  if (!isReady() || position >= count()) return;
+  choose(choice, kind, position, count());
   update();
 }
 
 function update() {
   mark(choice);
-  const { best, worst } = choice;
-  byId("prompt").textContent = best === null ? "Which candidate is the best?" : worst === null ? "And which one is the worst?" : "Read what we would say of each, then go on.";
-  if (best !== null && worst !== null) explain();
+  byId("prompt").textContent = prompt(choice, count(), "example_read");
+  const complete = choice.best !== null && choice.worst !== null;
+  if (complete) explain();
+  byId("next").disabled = !complete;
 }
+
+const isRight = () => choice.best === lessons[number].best && choice.worst === lessons[number].worst;
 
 function explain() {
   const lesson = lessons[number];
-  places.forEach((item, i) => {
+  chosen[number] ??= `${choice.best}-${choice.worst}`;
+  positions.slice(0, count()).forEach((item, i) => {
     const remark = item.querySelector(".remark");
     remark.textContent = lesson.remarks[i];
     remark.hidden = false;
   });
-  const same = choice.best === lesson.best && choice.worst === lesson.worst;
-  byId("verdict").textContent = same
-    ? "That is what we would choose."
-    : `We would choose ${lesson.best + 1} as the best and ${lesson.worst + 1} as the worst.`;
-  byId("next").disabled = false;
+  byId("verdict").textContent = isRight() ? words("example_same") : words("example_ours", { best: lesson.best + 1, worst: lesson.worst + 1 });
 }
 
 function next() {
   if (byId("next").disabled) return;
   number += 1;
-  if (number === lessons.length) { byId("next").disabled = true; byId("trained").submit(); return; }
+  if (number === lessons.length) {
+    byId("next").disabled = true;
+    byId("chosen").value = chosen.join(",");
+    byId("trained").submit();
+    return;
+  }
   begin();
   window.scrollTo(0, 0);
   byId("action").focus({ preventScroll: true });
-  say(`Example ${number + 1}. ${lessons[number].action}`);
+  say(`${words("example_of", { n: number + 1, total: lessons.length })}. ${lessons[number].action}`);
 }
 
-places.forEach((item, i) => {
+positions.forEach((item, i) => {
   item.querySelector(".best").addEventListener("click", () => pick("best", i));
   item.querySelector(".worst").addEventListener("click", () => pick("worst", i));
 });
 byId("next").addEventListener("click", next);
 document.addEventListener("keydown", (event) => {
   if (isTyping(event) || isOpen() || event.repeat) return;
-  const number = digit(event);
-  if (number > 0) { event.preventDefault(); pick(event.shiftKey ? "worst" : "best", number - 1); }
-  if (event.key === "Enter" && !event.target.closest?.("button:not([aria-pressed='true']), a")) { event.preventDefault(); next(); }
+  const key = digit(event);
+  if (key > 0) { event.preventDefault(); pick(event.shiftKey ? "worst" : "best", key - 1); }
+  if (goesOn(event)) { event.preventDefault(); next(); }
 });
 begin();

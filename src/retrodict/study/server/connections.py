@@ -1,0 +1,67 @@
+"""HTTP connections with an end: in number, and in how long a request may take to arrive."""
+
+from __future__ import annotations
+
+import asyncio
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+ARRIVAL = 15.0  # seconds for a request, head and body, to arrive whole
+MOST = 4000
+_FILES = 64  # kept for everything that is no connection
+
+
+def most_connections() -> int:
+    """How many connections the limit on open files leaves room for."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return MOST
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST + 2 * _FILES
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return int(min(MOST, max(16, soft - 2 * _FILES if soft > 4 * _FILES else soft // 2)))
+
+
+def limited(most: int) -> type[H11Protocol]:
+    """The protocol of a server with at most this many connections.
+
+    One too many ends the connection that has waited longest for its request: those who send half of one do not keep
+    others out.
+    """
+    waiting: dict[Limited, asyncio.TimerHandle] = {}
+
+    class Limited(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._watch()
+            if len(self.connections) > most:
+                next(iter(waiting)).transport.abort()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            self._arrived()
+
+        def _watch(self) -> None:
+            if self.transport.is_closing() or self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+                self._arrived()
+            elif self not in waiting:
+                waiting[self] = self.loop.call_later(ARRIVAL, self.transport.abort)
+
+        def _arrived(self) -> None:
+            handle = waiting.pop(self, None)
+            if handle is not None:
+                handle.cancel()
+
+    return Limited

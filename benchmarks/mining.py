@@ -8,7 +8,7 @@ speed      CPU time of `mine` over decoding alone, and of full-size Farneback wi
 scale      clips/s of two worker processes over one
 cuts       known cuts found, false alarms per 1,000 frames, and the same on shots joined at random
 dissolves  pairs across dissolves of 12 to 50 frames, rendered between shots joined at random
-sharpness  Laplacian variance of picked frames over the clip's median frame, for `mine` and for the paper's rule
+sharpness  Laplacian variance of keyframes over the clip's median frame, for `mine` and for the paper's rule
 
 Everything is one thread per process. Baselines use PyAV, OpenCV and NumPy only.
 """
@@ -248,7 +248,7 @@ def sharpness(clips: list[Path]) -> None:
         ours.append(ratio)
         worst = min(worst, (path.name, ratio), key=lambda named: named[1])
         papers.append(float(np.median(sharp[greedy(motion)]) / np.median(sharp)))
-    say("sharpness", f"picked / median frame, median of {len(ours)} clips", np.median(ours), "at least 0.95")
+    say("sharpness", f"keyframe / median frame, median of {len(ours)} clips", np.median(ours), "at least 0.95")
     say("sharpness", "  the paper's greedy rule on Farneback, a quarter size", np.median(papers))
     say("sharpness", f"  lowest clip, {worst[0]}", worst[1])
 

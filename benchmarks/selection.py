@@ -8,8 +8,8 @@ Adaptive: waves of two, at most 8; the threshold is calibrated on every other sc
 plain best-of-k at the same mean number of candidates (between two k, interpolated).
 
 Pruning: M candidates are decoded to the half, the best k of them by some score are finished, verified, and the best is
-taken. By `own` likelihood the halves cost their decoding only; by `idm` each is scored with the source's codes in place
-of the missing half. Cost counts tokens: of decoding and scoring, or of decoding alone, as if scores were free.
+taken. By `own` likelihood the halves cost their decoding only; by `idm` each is scored with the source's image tokens
+in place of the missing half. Cost counts tokens: of decoding and scoring, or of decoding alone, as if scores were free.
 """
 
 from __future__ import annotations

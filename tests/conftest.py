@@ -106,18 +106,18 @@ def studied_runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     ]
 
     def frame(item: Transition, system: int) -> tuple[Image.Image, PngImagePlugin.PngInfo]:
-        told = PngImagePlugin.PngInfo()
-        told.add_text("Software", STUDIED[system])
+        metadata = PngImagePlugin.PngInfo()
+        metadata.add_text("Software", STUDIED[system])
         image = item.source_image.resize((40 + 10 * system, 30 + 8 * system))
         image.paste((60 * system, 200, 90), (2, 2, 10 + 5 * system, 20))
-        return image, told
+        return image, metadata
 
     for system, name in enumerate(STUDIED[:3]):
         results = []
         for i, item in enumerate(items):
-            image, told = frame(item, system)
+            image, metadata = frame(item, system)
             file = folder / "frame.png"
-            image.save(file, pnginfo=told)
+            image.save(file, pnginfo=metadata)
             scored = Scored(image=file.read_bytes(), es=1, me=1, score=(system + i % 2) / 4)
             results.append(ItemResult(item.id, item.category, item.group, item.action, scored))
         write_predictions(folder / name / "predictions" / f"{name}.parquet", results)

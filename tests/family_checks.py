@@ -1,4 +1,4 @@
-"""What every token family must satisfy, checked against running everything again the slow way."""
+"""What every token family must satisfy, checked against running everything again."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def logprobs_after(captioner: Captioner, pair: Any, answer: list[int]) -> torch.
 
 
 @pytest.mark.parametrize("name", ["idefics", "qwen"])
-def test_scores_and_actions_are_those_of_the_slow_way(name: str, request: pytest.FixtureRequest) -> None:
+def test_scores_and_actions_are_those_of_full_forward_passes(name: str, request: pytest.FixtureRequest) -> None:
     captioner: Captioner = request.getfixturevalue(name)
     tokenizer, end = captioner.vlm.tokenizer, captioner.vlm.tokenizer.eos_token_id
     lead = {"idefics": " ", "qwen": ""}[name]

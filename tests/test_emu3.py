@@ -1,4 +1,4 @@
-"""Emu3 on a tiny checkpoint with random weights: against the library's own pixel path, and the slow way."""
+"""Emu3 on a tiny checkpoint with random weights: against the library's own pixel path, and full forward passes."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_an_inverse_score_is_that_of_the_librarys_own_pixels(family: Emu3Family,
 
 
 @pytest.mark.parametrize("scale", [None, 3.0])
-def test_greedy_images_are_those_of_the_slow_way(family: Emu3Family, scale: float | None) -> None:
+def test_greedy_images_are_those_of_full_forward_passes(family: Emu3Family, scale: float | None) -> None:
     check_greedy(family, scale)
 
 

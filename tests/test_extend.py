@@ -74,10 +74,10 @@ def test_commands_offer_every_record() -> None:
         "from retrodict.cli import main; main()"
     )
     for command in ("predict", "rollout", "rerank", "bench"):
-        told = subprocess.run(
+        answer = subprocess.run(
             [sys.executable, "-c", code, command, "--verifier", "x"], capture_output=True, text=True, check=False
         ).stderr
-        assert "brightest" in told, told
+        assert "brightest" in answer, answer
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Janus on a tiny checkpoint with random weights: against the library's own pixel path, and the slow way."""
+"""Janus on a tiny checkpoint with random weights: against the library's own pixel path, and full forward passes."""
 
 from __future__ import annotations
 
@@ -140,15 +140,15 @@ def test_the_source_is_read_then_written(family: JanusFamily) -> None:
         pixels = family.images.pixels(family.decode(codes_L[None]))
         seen = model.get_image_features(pixels).pooler_output[0]
         written = family.module.prepare_embeddings_for_image_generation(torch.from_numpy(codes_L))
-        told = model.language_model.embed_tokens(torch.from_numpy(sequence.ids_T[: at + 1]))
-    assert torch.allclose(embeds[: at + 1], told)
+        embedded = model.language_model.embed_tokens(torch.from_numpy(sequence.ids_T[: at + 1]))
+    assert torch.allclose(embeds[: at + 1], embedded)
     assert torch.allclose(embeds[at + 1 : at + 17], seen, atol=1e-5)
     assert torch.allclose(embeds[at + 19 : at + 35], written, atol=1e-6)
     assert torch.allclose(embeds[-17:-1], written.flip(0), atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [None, 5.0])
-def test_greedy_images_are_those_of_the_slow_way(family: JanusFamily, scale: float | None) -> None:
+def test_greedy_images_are_those_of_full_forward_passes(family: JanusFamily, scale: float | None) -> None:
     check_greedy(family, scale)
 
 

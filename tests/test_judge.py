@@ -261,7 +261,7 @@ def test_batches_go_out_and_come_back(run: Path, tmp_path: Path) -> None:
         batch_in(run, plan, tmp_path / "cut.jsonl")
 
 
-def test_what_the_command_is_told_is_checked_before_anything_is_sent(run: Path, tmp_path: Path) -> None:
+def test_what_the_command_is_given_is_checked_before_anything_is_sent(run: Path, tmp_path: Path) -> None:
     def judge(*arguments: str) -> tuple[int, str]:
         result = CliRunner().invoke(app, ["judge", str(run), "--cache", str(tmp_path / "a.sqlite"), *arguments])
         return result.exit_code, result.output

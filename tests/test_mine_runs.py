@@ -22,7 +22,7 @@ import retrodict
 from retrodict.progress import EventProgress
 from retrodict.transitions import read_rows
 from retrodict.video import ClipRef, MineConfig, mine
-from retrodict.video.mining import tally, with_images
+from retrodict.video.mining import clip_progress, with_images
 
 CONFIG = MineConfig(min_gap=4, frames_per_clip=4)
 
@@ -252,7 +252,9 @@ def test_progress_tells_speed_pairs_and_failures(videos, tmp_path):
     events = []
     progress = EventProgress(events.append)
     clock = iter(range(100))
-    mine(videos, tmp_path / "out", CONFIG, executor_name="serial", progress=tally(progress, lambda: next(clock)))
+    mine(
+        videos, tmp_path / "out", CONFIG, executor_name="serial", progress=clip_progress(progress, lambda: next(clock))
+    )
     assert (events[-1]["done"], events[-1]["total"]) == (26, 26)
     assert events[-1]["note"] == "1.0 clips/s · 1 video-s/s · 69 pairs · 3 clips without"
 

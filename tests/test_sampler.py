@@ -43,7 +43,7 @@ def slow_greedy(family: SmallFamily, source_L: IntArray, action: str) -> list[in
     return list(target_L)
 
 
-def test_greedy_images_are_those_of_the_slow_way(family: SmallFamily) -> None:
+def test_greedy_images_are_those_of_full_forward_passes(family: SmallFamily) -> None:
     codes_PNL, logprobs_PN = sample_images(family, SOURCES, ACTIONS, 1, 0, Sampling(0))
     assert codes_PNL[:, 0].tolist() == [slow_greedy(family, s, a) for s, a in zip(SOURCES, ACTIONS, strict=True)]
     assert len(np.unique(codes_PNL)) > 1
@@ -52,7 +52,7 @@ def test_greedy_images_are_those_of_the_slow_way(family: SmallFamily) -> None:
     assert logprobs_PN[:, 0] == pytest.approx([found.sum for found in scored], abs=1e-4)
 
 
-def test_actions_are_those_of_the_slow_way(family: SmallFamily) -> None:
+def test_actions_are_those_of_full_forward_passes(family: SmallFamily) -> None:
     targets = np.random.default_rng(1).integers(0, 12, (3, 9))
     prefixes = [build(family, "inverse", source_L=s, target_L=t) for s, t in zip(SOURCES, targets, strict=True)]
     written = write_actions(family, prefixes, max_tokens=5)

@@ -29,7 +29,7 @@ def test_forward(two_words: SmallFamily) -> None:
     assert built.segments == ((2, 6), (10, 14), (10, 14))
     assert built.prompt == "plain-forward-1"
     features = two_words.features(built)
-    # The position before a target token predicts it, and is told where it lies and what the source shows there.
+    # The position before a target token predicts it, and has features of where it lies and what the source shows there.
     assert features["aligned"].tolist() == [0] * 9 + [1, 2, 3, 4, 0, 0]
     assert features["row"].tolist() == [0, 0, 1, 1, 2, 2, 0, 0, 0, 1, 1, 2, 2, 0, 0]
     assert features["column"].tolist() == [0, 0, 1, 2, 1, 2, 0, 0, 0, 1, 2, 1, 2, 0, 0]

@@ -163,7 +163,7 @@ def videos(context: Context, progress: Progress) -> str:
 
 def mine(context: Context, progress: Progress) -> str:
     from retrodict.video import mine as run
-    from retrodict.video.mining import tally
+    from retrodict.video.mining import clip_progress
 
     recipe = context.recipe
     result = run(
@@ -171,7 +171,7 @@ def mine(context: Context, progress: Progress) -> str:
         context.dir("pairs"),
         recipe.mine,
         workers=max(1, (os.cpu_count() or 1) // 2),  # models train meanwhile
-        progress=tally(progress),
+        progress=clip_progress(progress),
     )
     if not result.pairs:
         reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in result.dropped.items())

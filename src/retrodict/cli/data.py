@@ -63,7 +63,7 @@ def mine(
     check_output(out)
 
     from retrodict.report.mining import mine as run
-    from retrodict.video.mining import tally
+    from retrodict.video.mining import clip_progress
 
     with open_progress(quiet, "retrodict mine") as progress:
         progress.stage("mine", "find the moments between which something happens")
@@ -77,7 +77,7 @@ def mine(
             timeout=timeout,
             retries=retries,
             retry_failed=retry_failed,
-            progress=tally(progress),
+            progress=clip_progress(progress),
         )
         progress.done(f"{result.pairs:,} pairs")
     typer.echo(f"{out}: {result.pairs} pairs from {result.clips} clips{dropped(result.dropped)}")

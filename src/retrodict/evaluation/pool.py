@@ -66,7 +66,7 @@ def exact_scorer(world: World) -> Scorer:
 
 
 def no_state(image: Image.Image, transition: Transition) -> Scored:
-    """The scorer of rows whose exact state nobody knows."""
+    """The scorer of rows without an exact state."""
     return Scored(reason="no exact state")
 
 

@@ -1,4 +1,4 @@
-"""A clip that is asked for, and what became of it: plain data that crosses process borders, without pyarrow. And the
+"""A clip to mine, and what became of it: plain data that crosses process borders, without pyarrow. And the
 clips of a plain folder, the default layout."""
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ CLIPS, PAGE = "clips.jsonl", "index.html"  # the page is written by retrodict.re
 _LOCK = ".lock"
 _DAY = 86_400.0  # seconds
 
-# Called with the ledger record of each clip as it is finished, and with `done` of `total` clips; see `tally`.
+# Called with the ledger record of each clip as it is finished, and with `done` of `total` clips; see `clip_progress`.
 Progress = Callable[[JsonObject], None]
 
 
@@ -175,7 +175,7 @@ def _publish(out: Path, config: MineConfig, clips: list[JsonObject], result: Min
     )
 
 
-def tally(progress: ProgressView, now: Callable[[], float] = time.monotonic) -> Callable[[JsonObject], None]:
+def clip_progress(progress: ProgressView, now: Callable[[], float] = time.monotonic) -> Callable[[JsonObject], None]:
     """What to pass to `mine` as `progress`, to show each finished clip in `progress` (retrodict.progress)."""
     began = now()
     clips = pairs = failed = 0

@@ -34,7 +34,7 @@ DESCRIPTIONS = {
 def card_items(transitions: Sequence[Transition], count: int) -> list[Transition]:
     """The items that the card is made on: those with a target that come first by the hash of their ids."""
     kept = [t for t in transitions if t.target is not None]
-    return sorted(kept, key=lambda t: _lot("card", t.id))[:count]
+    return sorted(kept, key=lambda t: _hash("card", t.id))[:count]
 
 
 def card_questions(transitions: Sequence[Transition], count: int) -> dict[str, list[Question | None]]:
@@ -101,7 +101,7 @@ def _question(row: str, item: Transition, transitions: Sequence[Transition], wor
         own = _explains(item, action, target, source, world)
         return None if own else Question(item.id, target, action, source)
     peers = [t for t in transitions if t.category == item.category and t.id != item.id]
-    peers.sort(key=lambda t: _lot(item.id, t.id))
+    peers.sort(key=lambda t: _hash(item.id, t.id))
     if row == "random":
         other = next((t.target for t in peers if t.target is not None and _is_other_image(item, t, world)), None)
         return None if other is None else Question(item.id, source, action, other)
@@ -119,7 +119,7 @@ def _other_action(item: Transition, peers: Sequence[Transition], world: World | 
     """An action that could have happened and did not: one that the world allows, one that people wrote, else that of
     another item of the subset."""
     if world is not None:
-        return min(world.alternatives(item), key=lambda text: _lot(item.id, text), default=None)
+        return min(world.alternatives(item), key=lambda text: _hash(item.id, text), default=None)
     words = item.action.casefold().split()
     other = next((t.action for t in peers if t.action.casefold().split() != words), None)
     return written(item, "counterfactual_action") or other
@@ -132,5 +132,5 @@ def _explains(item: Transition, action: str, source: bytes, target: bytes, world
     return world.explains(action, decode_image(source, "source"), decode_image(target, "target"), item)
 
 
-def _lot(*parts: str) -> bytes:
+def _hash(*parts: str) -> bytes:
     return hashlib.blake2b("/".join(parts).encode(), digest_size=8).digest()

@@ -68,5 +68,5 @@ def _smaller(data: bytes, side: int) -> bytes:
 
 
 def hashed(name: str) -> str:
-    """The order in which examples are shown: nobody's taste, and the same in every run."""
+    """The order in which examples are shown: by hash, the same in every run."""
     return hashlib.sha256(name.encode()).hexdigest()

@@ -33,12 +33,12 @@ def tiny_family() -> SmallFamily:
 
     from retrodict.models.small.config import ImageTokenizerConfig
     from retrodict.models.small.family import SmallFamily
-    from retrodict.models.small.image_tokenizer import ImageTokenizer
+    from retrodict.models.small.image_tokenizer import NetTokenizer
     from retrodict.models.small.words import Words
     from retrodict.worlds import tabletop
 
     torch.manual_seed(0)
-    images = ImageTokenizer(ImageTokenizerConfig(image_size=24, patch=8, codes=12, code_dim=4, width=16)).eval()
+    images = NetTokenizer(ImageTokenizerConfig(image_size=(24, 24), patch=8, codes=12, code_dim=4, width=16)).eval()
     words = Words.from_texts(tabletop.vocabulary())
     family = SmallFamily.new(images, words, hidden=32, layers=2, heads=2)
     # Weights of the usual size give nearly even probabilities, under which a wrong choice would go unnoticed.

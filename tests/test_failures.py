@@ -19,7 +19,7 @@ ACTION = "push the red ball to the left"
 TRAIN = """
 direction: forward
 data: {train: [pairs]}
-tokenizer: {image_size: 24, patch: 8, codes: 8, warm_steps: 2, steps: 2, batch_size: 2}
+tokenizer: {image_size: 24, patch: 8, codes: 8, context: 1, width: 32, warm_steps: 2, steps: 2, batch_size: 2}
 model: {hidden: 8, layers: 1, heads: 2}
 training: {steps: 2, per_device_batch_size: 2}
 """

@@ -8,7 +8,7 @@ import pytest
 from retrodict.dynamics.sequences import build
 from retrodict.models.small.config import ImageTokenizerConfig
 from retrodict.models.small.family import SmallFamily
-from retrodict.models.small.image_tokenizer import ImageTokenizer
+from retrodict.models.small.image_tokenizer import NetTokenizer
 from retrodict.models.small.words import Words
 
 SOURCE, TARGET = np.array([0, 1, 2, 3]), np.array([4, 1, 2, 0])
@@ -19,7 +19,7 @@ TARGET_IDS = [3, 12, 9, 10, 8, 4]
 
 @pytest.fixture(scope="module")
 def two_words() -> SmallFamily:
-    images = ImageTokenizer(ImageTokenizerConfig(image_size=16, patch=8, codes=5, code_dim=4, width=8))
+    images = NetTokenizer(ImageTokenizerConfig(image_size=(16, 16), patch=8, codes=5, code_dim=4, width=8))
     return SmallFamily.new(images, Words.from_texts(["Push left!"]), hidden=8, layers=1, heads=2)
 
 

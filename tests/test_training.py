@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from transformers import TrainerCallback
 
 from retrodict.dynamics.batches import Example, collate, example, supervised_logits, token_nll
@@ -18,12 +17,10 @@ from retrodict.dynamics.sequences import build
 from retrodict.models.small.family import SmallFamily
 from retrodict.prompts import Direction
 from retrodict.training import trainer as trainer_module
-from retrodict.training.config import TokenizerConfig, TrainConfig, Weighting
-from retrodict.training.image_tokenizer import keep_codes, train_image_tokenizer
+from retrodict.training.config import TrainConfig, Weighting
 from retrodict.training.optimizer import MuonAdamW
 from retrodict.training.trainer import train
 from retrodict.training.weighting import loss_weights
-from retrodict.worlds import tabletop
 
 MakeFamily = Callable[[], SmallFamily]
 ACTIONS = ("remove the red ball", "put the red cone on top of the green box", "push the blue box to the left")
@@ -166,28 +163,3 @@ def test_loss_weights() -> None:
 def test_nothing_to_train_on(family: SmallFamily, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no examples to train the inverse model on"):
         train(family, "inverse", [], TrainConfig(steps=1), tmp_path)
-    with pytest.raises(ValueError, match="no images to train the image tokenizer on"):
-        train_image_tokenizer([], TokenizerConfig())
-
-
-@pytest.mark.parametrize("steps", [1, 2, 10])
-def test_an_image_tokenizer_of_few_steps(steps: int) -> None:
-    images = [tabletop.render(e.source) for e in tabletop.sample(6, 0)]
-    config = TokenizerConfig(
-        image_size=24, patch=8, codes=6, code_dim=4, width=8, context=1, warm_steps=steps, steps=steps, batch_size=2
-    )
-    trained = train_image_tokenizer(images, config)
-    codes = trained.encode(images).codes_NL
-    assert codes.shape == (6, 9)
-    assert trained.decode(codes)[0].size == (24, 24)
-
-
-def test_only_codes_that_a_model_knows(family: SmallFamily) -> None:
-    noise = [Image.effect_noise((24, 24), 120).convert("RGB") for _ in range(20)]
-    before = family.encode(noise)
-    used = np.unique(before.codes_NL[:, 0])[:2]
-    kept = keep_codes(family.images, used)
-    after = kept.encode(noise)
-    distances = np.square(before.features_NLD[:, :, None] - kept.codebook.weight.detach().numpy()[used]).sum(-1)
-    assert (after.codes_NL == used[distances.argmin(-1)]).all()  # the nearest of those that are left
-    assert family.encode(noise).codes_NL.tolist() == before.codes_NL.tolist()  # and the original is as it was

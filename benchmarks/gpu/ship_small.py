@@ -11,7 +11,6 @@ Copy `inverse/` and `forward/` to src/retrodict/weights/small.
 from __future__ import annotations
 
 import argparse
-import io
 import math
 import os
 from collections.abc import Sequence
@@ -21,7 +20,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from PIL import Image
 
 from retrodict.dynamics.batches import example
 from retrodict.dynamics.sequences import build
@@ -31,15 +29,15 @@ from retrodict.models.small.image_tokenizer import ImageTokenizer
 from retrodict.models.small.words import Words
 from retrodict.prompts import Direction
 from retrodict.training.config import TokenizerConfig, TrainConfig
-from retrodict.training.image_tokenizer import keep_codes, train_image_tokenizer
+from retrodict.training.image_tokenizer import describe, make_tokenizer
 from retrodict.training.trainer import train
 from retrodict.worlds import tabletop
 
 NAMESPACE = "shipped"  # no bench, demo or test samples from this stream
 TOKENIZERS = {
-    "cells": TokenizerConfig(),
+    "cells": TokenizerConfig(image_size=96, patch=16),
     # Things lie anywhere, so a patch cannot stand alone.
-    "continuous": TokenizerConfig(patch=8, codes=512, width=256, context=2),
+    "continuous": TokenizerConfig(image_size=96, patch=8, codes=512, width=256, context=2),
 }
 
 
@@ -49,7 +47,6 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=50_000)
     parser.add_argument("--forward-steps", type=int, default=3_500)
     parser.add_argument("--inverse-steps", type=int, default=2_000)
-    parser.add_argument("--tokenizer-steps", type=int, default=600, help="of each of two phases")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--hidden", type=int, default=192)
     parser.add_argument("--layers", type=int, default=4)
@@ -70,19 +67,10 @@ def _tokenizer(arguments: argparse.Namespace) -> ImageTokenizer:
     if folder.is_dir():
         return ImageTokenizer.load(folder)
     examples = tabletop.sample(min(3_000, arguments.examples), 0, size=arguments.size, namespace=NAMESPACE)
-    images = [image for e in examples for image in (tabletop.render(e.source), _as_jpeg(tabletop.render(e.target)))]
-    steps = arguments.tokenizer_steps
-    config = TOKENIZERS[arguments.size].model_copy(update={"warm_steps": steps, "steps": steps})
-    tokenizer = train_image_tokenizer(images, config, report=_print)
+    tokenizer = make_tokenizer([e.transition("train") for e in examples], TOKENIZERS[arguments.size], report=_print)
+    print(describe(tokenizer), flush=True)
     tokenizer.save(folder)
     return tokenizer
-
-
-def _as_jpeg(image: Image.Image) -> Image.Image:
-    """As people send images: the tokenizer must see through compression."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    return Image.open(buffer).convert("RGB")
 
 
 def _codes(arguments: argparse.Namespace, tokenizer: ImageTokenizer) -> tuple[np.ndarray, list[str]]:
@@ -118,10 +106,7 @@ def _train(
     )
     train(family, direction, examples, config, arguments.out / f"{direction}.training", _print)
     metadata = {"size": arguments.size, "examples": arguments.examples, "training": config.model_dump(mode="json")}
-    shipped = SmallFamily(
-        family.module, keep_codes(tokenizer, codes_N2L), words, use_change_mask=family.use_change_mask
-    )
-    save_model(shipped, direction, folder, **metadata)
+    save_model(family, direction, folder, **metadata)
 
 
 def _print(step: int, total: int, loss: float) -> None:

@@ -6,7 +6,6 @@ alone (FT) and on labelled + annotated ones (FDM), and those of ablations -> ver
 
 from __future__ import annotations
 
-import math
 import time
 from functools import partial
 from pathlib import Path
@@ -99,9 +98,7 @@ def stages_of(context: Context) -> list[Stage[Context]]:
     learns = recipe.init is None or recipe.init == TINY
     base = "tokenizer" if learns else data
     learn_from = (data,) if world else (data, "mine")
-    tokens = (
-        "make a tiny model" if recipe.init else f"learn to write images as {math.prod(recipe.tokenizer.grid)} tokens"
-    )
+    tokens = "make a tiny model" if recipe.init else f"a codebook of at most {recipe.tokenizer.codes} image tokens"
     idm = ("idm",) if trains else ()
 
     def stage(
@@ -111,7 +108,7 @@ def stages_of(context: Context) -> list[Stage[Context]]:
 
     planned = [Stage(data, "labelled and test transitions", 4, run.data)]
     if learns:
-        planned.append(stage("tokenizer", tokens, 20, learn_from if recipe.init is None else (data,)))
+        planned.append(stage("tokenizer", tokens, 4, learn_from if recipe.init is None else (data,)))
     if films:
         planned.append(stage("videos", "film unlabelled videos of the same world", 0.025 * films.videos, ()))
     if trains:

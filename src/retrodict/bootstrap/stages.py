@@ -19,10 +19,8 @@ from retrodict.training.config import Weighting
 from retrodict.training.data import Stored, joined, source_rows, stored_transitions
 from retrodict.training.distributed import is_main, meet, process_count, process_number
 from retrodict.transitions import (
-    FramePair,
     Transition,
     iter_rows,
-    read_rows,
     read_transitions,
     split_by_group,
     write_manifest,
@@ -181,16 +179,16 @@ def mine(context: Context, progress: Progress) -> str:
 
 def tokenizer(context: Context, progress: Progress) -> str:
     """Learn an image tokenizer; or make the tiny model to start from."""
-    from retrodict.training.recipe import learn_tokenizer, report_loss
+    from retrodict.training.image_tokenizer import learn_tokenizer
+    from retrodict.training.recipe import report_loss
 
     recipe = context.recipe
     if recipe.init == TINY:
         return _make_tiny(context)
-    rows: list[FramePair] = list(labelled(context))
+    rows = labelled(context)
     if recipe.world is None:  # a world's labelled scenes show all there is, so the stage need not wait for videos
-        rows += read_rows(context.dir("pairs"), ["source", "target"])
-    learn_tokenizer(rows, recipe.tokenizer, recipe.seed, context.dir("image_tokenizer"), report_loss(progress))
-    return f"codebook of {recipe.tokenizer.codes}"
+        rows = joined([rows, stored_transitions(context.dir("pairs"), labelled=False)])
+    return learn_tokenizer(rows, recipe.tokenizer, recipe.seed, context.dir("image_tokenizer"), report_loss(progress))
 
 
 def _make_tiny(context: Context) -> str:

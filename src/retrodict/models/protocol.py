@@ -181,7 +181,7 @@ class ImageSpec:
     image, so they are never sampled, supervised or scored.
     """
 
-    size: int  # pixels a side, as the tokenizer wants them
+    size: int  # pixels of the longer side, as the tokenizer wants them
     grid: tuple[int, int]  # rows, columns of image tokens
     codebook: int  # number of different image tokens
     first_id: int  # language-model id of image token 0; the others follow it

@@ -32,10 +32,12 @@ CODES = 24  # image tokens to choose from
 def tiny_small(texts: Sequence[str], *, grid: int = 6, patch: int = 16) -> SmallFamily:
     from retrodict.models.small.config import ImageTokenizerConfig
     from retrodict.models.small.family import SmallFamily
-    from retrodict.models.small.image_tokenizer import ImageTokenizer
+    from retrodict.models.small.image_tokenizer import NetTokenizer
     from retrodict.models.small.words import Words
 
-    images = ImageTokenizer(ImageTokenizerConfig(image_size=grid * patch, patch=patch, codes=CODES, width=16))
+    images = NetTokenizer(
+        ImageTokenizerConfig(image_size=(grid * patch, grid * patch), patch=patch, codes=CODES, width=16)
+    )
     family = SmallFamily.new(images.eval(), Words.from_texts(texts), hidden=32, layers=2, heads=2)
     family.module.train(False)
     return family

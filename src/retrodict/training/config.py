@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from retrodict.models.registry import get_family
-from retrodict.models.small.config import ImageTokenizerConfig, ModelConfig
+from retrodict.models.small.config import ImageSize, ImageTokenizerConfig, ModelConfig, check_patch
 from retrodict.prompts import Direction
 from retrodict.recipes import Count, NonNegative, Positive, RecipePath, Section
 
@@ -97,23 +97,51 @@ class Weighting(Section):
     """Share of the steps that go by with even weights before the weighting sets in."""
 
 
-class TokenizerConfig(ImageTokenizerConfig):
-    """The image tokenizer of a family that learns its own, and how it is trained."""
+class TokenizerConfig(Section):
+    """The image tokenizer of a family that learns its own: a table of patches, or with `context` a net."""
 
     renamed: ClassVar = {"batch": "batch_size"}
 
-    warm_steps: Count = 250
-    """Optimizer steps of plain autoencoding, before the codebook is placed."""
-    steps: Count = 250
-    """Optimizer steps of the decoder on quantised features."""
+    image_size: ImageSize | None = None
+    """Height and width of images in pixels, one number for a square; other images are resized. By default those of the
+    data, scaled down where they are large."""
+    patch: Count | None = None
+    """Side of the square that one token stands for, in pixels; it divides both sides of `image_size`. By default the
+    cells of a grid world, else 8."""
+    codes: Count = 512
+    """Size of the codebook, at most: as many as there are distinct patches, if these are fewer."""
+    context: Annotated[int, Field(ge=0)] = 0
+    """Residual 3 x 3 blocks on each side of a net, for textured images whose patches cannot stand alone; 0 for a table
+    of patches, which needs no training and to which nothing below applies."""
+    code_dim: Count = 16
+    """Dimensions of a codebook entry."""
+    width: Count = 192
+    """Channels of the encoder and the decoder."""
+    warm_steps: Count = 3000
+    """Optimizer steps of plain autoencoding, before the codebook is placed: at most, as training ends when the error on
+    changes stops falling."""
+    steps: Count = 3000
+    """Optimizer steps of the decoder on quantised features, at most."""
     batch_size: Count = 16
     """Images per step."""
     learning_rate: Positive = 2e-3
-    """Peak learning rate."""
+    """Learning rate at the beginning."""
 
-    @property
-    def architecture(self) -> ImageTokenizerConfig:
-        return ImageTokenizerConfig(**self.model_dump(include=set(ImageTokenizerConfig.model_fields)))
+    @field_validator("patch")
+    @classmethod
+    def _divides(cls, value: int | None, info: ValidationInfo) -> int | None:
+        return None if value is None else check_patch(value, info.data.get("image_size"))
+
+    def net(self, image_size: tuple[int, int], patch: int) -> ImageTokenizerConfig:
+        """The sizes of a net for such images."""
+        return ImageTokenizerConfig(
+            image_size=image_size,
+            patch=patch,
+            codes=self.codes,
+            code_dim=self.code_dim,
+            width=self.width,
+            context=self.context,
+        )
 
 
 class Source(Section):

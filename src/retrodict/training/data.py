@@ -11,7 +11,7 @@ from typing import NamedTuple, overload
 import pyarrow.parquet as pq
 
 from retrodict.training.config import Source, TrainData
-from retrodict.transitions import Transition, file_rows, read_rows, schema, split_by_group
+from retrodict.transitions import FramePair, Transition, file_rows, label, read_rows, schema, split_by_group
 
 READ = 512  # rows whose images are in memory at a time
 
@@ -66,13 +66,17 @@ class Stored(Sequence[Transition]):
         return [replace(row, source=image.source, target=image.target) for row, image in pairs]
 
 
-def stored_transitions(directory: Path) -> Stored:
-    """The labelled rows of a directory. Raises `ValueError` when there are none, or some without actions."""
-    columns = [name for name in schema(Transition).names if name not in ("source", "target")]
+def stored_transitions(directory: Path, *, labelled: bool = True) -> Stored:
+    """The rows of a directory; frame pairs without actions only where they need not be `labelled`.
+
+    Raises:
+        ValueError: There are no rows, or some without actions.
+    """
+    columns = [name for name in schema(Transition if labelled else FramePair).names if name not in ("source", "target")]
     files = sorted(Path(directory).glob("*.parquet"))
-    if any("action" not in pq.ParquetFile(file).schema_arrow.names for file in files):
+    if labelled and any("action" not in pq.ParquetFile(file).schema_arrow.names for file in files):
         raise ValueError(f"{directory} holds frame pairs without actions: run `retrodict annotate` on it first.")
-    rows = [row for row in read_rows(directory, columns) if isinstance(row, Transition)]
+    rows = [row if isinstance(row, Transition) else label(row) for row in read_rows(directory, columns)]
     refs = [RowRef(file, row) for file in files for row in range(pq.ParquetFile(file).metadata.num_rows)]
     return Stored(rows, refs)
 

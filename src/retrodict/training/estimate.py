@@ -157,7 +157,8 @@ def size_of_recipe(recipe: TrainRecipe) -> Size:
     if not get_family(recipe.family).from_scratch:
         return size_of(recipe.family, recipe.init or "")
     model, tokenizer = recipe.model, recipe.tokenizer
-    words = 64  # about
+    words = 512  # about; with the bytes that spell others
+    (height, width), patch = tokenizer.image_size or (96, 96), tokenizer.patch or 16  # where the data decide: about
     return Size(
         layers=model.layers,
         hidden=model.hidden,
@@ -166,7 +167,7 @@ def size_of_recipe(recipe: TrainRecipe) -> Size:
         key_value=model.hidden,
         vocabulary=words + tokenizer.codes,
         tied=True,
-        image_tokens=(tokenizer.image_size // tokenizer.patch) ** 2,
+        image_tokens=(height // patch) * (width // patch),
         codebook=tokenizer.codes,
         image_tokenizer=0,
     )

@@ -1,132 +1,284 @@
-"""Training of the small family's image tokenizer: autoencoder, codebook, decoder."""
+"""How the small family gets its image tokenizer: grid and patch from the data, a table of patches or a net, and what
+held-out images lose on the way through it.
+
+Shape suffixes: N pairs, 2 images of each, H W pixels, L patches of an image, P bytes of a patch.
+"""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+import math
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from scipy.cluster.vq import kmeans2
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from retrodict.models.protocol import IntArray
-from retrodict.models.small.image_tokenizer import ImageTokenizer
+from retrodict.models.small.config import ImageTokenizerConfig
+from retrodict.models.small.image_tokenizer import (
+    Bytes,
+    ImageTokenizer,
+    PatchTokenizer,
+    RoundTrip,
+    pooled,
+    resized,
+    to_patches,
+)
 from retrodict.training.config import TokenizerConfig
+from retrodict.training.data import Stored
+from retrodict.training.distributed import is_main, wait_until
+from retrodict.training.net_tokenizer import fit_net
+from retrodict.training.patches import distinct, fit_table
+from retrodict.transitions import FramePair, decode_image
+
+Report = Callable[[int, int, float], None]
+
+PAIRS = 2000  # to learn from; more of the same do not make a codebook better
+PIXELS = 2**25  # of their images in memory: 100 MB
+LOOKED_AT = 200  # images by which patch and grid are proposed
+SIDE = 256  # pixels of the longer side that are looked at, at most
+TOKENS = 256  # of an image whose patches are the cells of a grid, at most
+LOOSE_TOKENS, LOOSE_PATCH = 144, 8  # of any other image: tokens at most, and pixels a side of a patch
+HELD_OUT = 0.1  # share of the pairs that the round trip is measured on, in whole groups
+CHANGE = 32  # of 255: a patch has changed where a pixel differs by more, which the noise of compression hardly does
+NOISE = 4.0  # of 255: mean difference up to which two patches may be one, compressed twice
+WARN = 0.5  # share of copying's error above which changed patches are as good as lost
 
 
-def train_image_tokenizer(
-    images: Sequence[Image.Image],
-    config: TokenizerConfig,
-    seed: int = 0,
-    report: Callable[[int, int, float], None] | None = None,
+def learn_tokenizer(
+    rows: Stored, config: TokenizerConfig, seed: int, folder: Path, report: Report | None = None
+) -> str:
+    """Make an image tokenizer from images of `rows` in `folder`; one that is there is kept.
+
+    The folder appears under its name when it is complete.
+
+    Returns:
+        What it is and how well it tells changes, in words.
+
+    Raises:
+        ValueError: There are no images, or the patch does not divide them.
+    """
+    if not is_main():
+        wait_until(folder.is_dir)
+    if not folder.is_dir():
+        chosen = sorted(random.Random(seed).sample(range(len(rows)), min(PAIRS, len(rows))))
+        pairs = [row for row in rows.only(chosen) if row.source is not None and row.target is not None]
+        made = make_tokenizer(pairs, config, seed, report)
+        unfinished = folder.with_name(f".{folder.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)  # what a run that was killed left
+        try:
+            made.save(unfinished)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        unfinished.replace(folder)
+    return describe(ImageTokenizer.load(folder))
+
+
+def make_tokenizer(
+    pairs: Sequence[FramePair], config: TokenizerConfig, seed: int = 0, report: Report | None = None
 ) -> ImageTokenizer:
-    """Fit a tokenizer to images: an autoencoder first, then its codebook by k-means++, then the decoder on its vectors.
+    """An image tokenizer from the images of pairs, measured on those that are held out.
 
-    The encoder is frozen once the codebook is set. If it went on moving, vectors that few patches use would be left
-    behind and die; in simple images most are rare. Raises `ValueError` when there are no images.
+    Args:
+        pairs: Frame pairs with their images; groups are held out whole.
+        config: What is given is kept, the rest is proposed from the images.
+        seed: The same seed gives the same tokenizer.
+        report: Receives step, steps at most and the error of a net that is trained.
+
+    Raises:
+        ValueError: There are no images, or the patch does not divide them.
     """
-    if not images:
-        raise ValueError("There are no images to train the image tokenizer on.")
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    tokenizer = ImageTokenizer(config.architecture)
-    pixels_N3HW = (tokenizer.pixels(images) * 127.5 + 127.5).round().byte()  # a quarter of the memory of float32
-    total = config.warm_steps + config.steps
+    if not pairs:
+        raise ValueError("There are no images to make the image tokenizer from.")
+    looked_at = [image for pair in pairs[: LOOKED_AT // 2] for image in _images(pair)]
+    size, patch = propose(looked_at, config)
+    most = max(2, PIXELS // (2 * math.prod(size)))
+    pairs = pairs if len(pairs) <= most else random.Random(seed).sample(pairs, most)
+    pixels_N2HW3 = np.empty((len(pairs), 2, *size, 3), np.uint8)
+    for i, pair in enumerate(pairs):
+        for side, image in enumerate(_images(pair)):
+            pixels_N2HW3[i, side] = np.asarray(resized(image, size[::-1]))
+    is_held = _held_out([pair.cluster for pair in pairs], seed)
+    held_N2HW3 = pixels_N2HW3[is_held]
+    if config.context:
+        architecture = config.net(size, patch)
+        made: ImageTokenizer = fit_net(pixels_N2HW3[~is_held], held_N2HW3, architecture, config, seed, report)
+        made.round_trip = measure(made, held_N2HW3)
+        return made
+    found = distinct(_patches(pixels_N2HW3[~is_held], patch))
+    made = _table(fit_table(found, config.codes, seed), size, patch)
+    measured = measure(made, held_N2HW3)
+    everything = distinct(_patches(pixels_N2HW3, patch))
+    if len(everything.patches_DP) <= config.codes:  # what only held-out images show is not left out for it
+        made = _table(everything.patches_DP, size, patch)
+    made.round_trip = measured
+    return made
 
-    def fit(parameters: list[nn.Parameter], steps: int, done: int, loss_of: Callable[[Tensor], Tensor]) -> None:
-        optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
-        total_steps = max(steps, 3)  # a cycle needs a step up and a step down
-        up = max(0.1, 2 / total_steps)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, config.learning_rate, total_steps=total_steps, pct_start=up
+
+def _images(pair: FramePair) -> tuple[Image.Image, Image.Image]:
+    return decode_image(pair.source, f"source of {pair.id}"), decode_image(pair.target, f"target of {pair.id}")
+
+
+def _patches(pixels_N2HW3: Bytes, patch: int) -> Iterator[Bytes]:
+    for start in range(0, len(pixels_N2HW3), 128):
+        yield to_patches(pixels_N2HW3[start : start + 128].reshape(-1, *pixels_N2HW3.shape[2:]), patch)
+
+
+def _table(patches_KP: Bytes, size: tuple[int, int], patch: int) -> PatchTokenizer:
+    config = ImageTokenizerConfig(kind="patches", image_size=size, patch=patch, codes=len(patches_KP))
+    made = PatchTokenizer(config)
+    made.patches.copy_(torch.from_numpy(patches_KP))
+    return made.eval()
+
+
+def _held_out(clusters: Sequence[str], seed: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Which pairs are held out: some whole groups, or some of the pairs where all are one group."""
+    names = sorted(set(clusters))
+    if len(names) == 1:
+        clusters = names = [str(i) for i in range(len(clusters))]
+    held = set(random.Random(seed).sample(names, round(len(names) * HELD_OUT) or len(names) // 2 or 0))
+    return np.array([cluster in held for cluster in clusters])
+
+
+def measure(tokenizer: ImageTokenizer, pairs_N2HW3: Bytes) -> RoundTrip | None:
+    """What pairs of images lose on the way through a tokenizer; None where there are none."""
+    if not len(pairs_N2HW3):
+        return None
+    patch = tokenizer.config.patch
+    totals = _Totals()
+    for start in range(0, len(pairs_N2HW3), 64):
+        chunk = pairs_N2HW3[start : start + 64]
+        with torch.inference_mode():
+            images = chunk.reshape(-1, *chunk.shape[2:])
+            back = tokenizer.reconstruct(tokenizer.tokenize(images)[0])
+        shape = (len(chunk), 2, -1, 3 * patch**2)
+        true, told = (to_patches(array, patch).reshape(shape).astype(np.int16) for array in (images, back))
+        totals.add(true, told)
+    return totals.result()
+
+
+@dataclass
+class _Totals:
+    pairs: int = 0
+    patches: int = 0
+    exact: int = 0
+    changed: int = 0
+    shown: int = 0
+    error: float = 0.0
+    copying: float = 0.0
+    worst: float = 0.0
+
+    def add(self, true_N2LP: np.ndarray, told_N2LP: np.ndarray) -> None:
+        error_N2L = np.abs(told_N2LP - true_N2LP).mean(-1)
+        source, target = true_N2LP[:, 0], true_N2LP[:, 1]
+        changed_NL = np.abs(target - source).max(-1) > CHANGE
+        copying = np.abs(target - source)[changed_NL].mean(-1)
+        to_source = np.abs(told_N2LP[:, 1] - source)[changed_NL].mean(-1)
+        error = error_N2L[:, 1][changed_NL]
+        self.pairs += len(true_N2LP)
+        self.patches += error_N2L.size
+        self.exact += int((error_N2L == 0).sum())
+        self.changed += len(error)
+        self.shown += int((error < to_source).sum())
+        self.error += float(error.sum())
+        self.copying += float(copying.sum())
+        self.worst = max(self.worst, float(error_N2L.max()))
+
+    def result(self) -> RoundTrip:
+        n = max(1, self.changed)
+        return RoundTrip(
+            pairs=self.pairs,
+            patches=self.patches,
+            exact=self.exact / self.patches,
+            changed=self.changed,
+            error=self.error / n,
+            copying=self.copying / n,
+            shown=self.shown / n,
+            worst=self.worst,
         )
-        for step in range(steps):
-            index = torch.from_numpy(rng.integers(0, len(images), config.batch_size))
-            loss = loss_of(_to_float(pixels_N3HW[index]))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            if report is not None and step % 20 == 19:
-                report(done + step + 1, total, loss.item())
-
-    fit(
-        [*tokenizer.encoder.parameters(), *tokenizer.decoder.parameters()],
-        config.warm_steps,
-        0,
-        lambda x: F.l1_loss(tokenizer.reconstruct(tokenizer.features(x)), x),
-    )
-    _set_codebook(tokenizer, pixels_N3HW, rng)
-    weights_K = _rarity(tokenizer, pixels_N3HW, rng)
-    fit(
-        list(tokenizer.decoder.parameters()),
-        config.steps,
-        config.warm_steps,
-        lambda x: _code_loss(tokenizer, x, weights_K),
-    )
-    return tokenizer.eval()
 
 
-def _to_float(pixels: Tensor) -> Tensor:
-    return pixels.float() / 127.5 - 1
+def describe(tokenizer: ImageTokenizer) -> str:
+    """What a tokenizer is and how well it tells changes, with a warning where that caps the model."""
+    config, measured = tokenizer.config, tokenizer.round_trip
+    rows, columns = config.grid
+    said = f"{config.codes} codes for {rows} x {columns} patches of {config.patch} px"
+    if measured is None or not measured.changed:
+        return f"{said}; no held-out change to measure it on"
+    if measured.exact == 1:
+        return f"{said}; all {measured.patches:,} held-out patches come back exactly"
+    said += f"; error on {measured.changed:,} held-out changed patches: {measured.share:.2f} of copying's"
+    if measured.share > WARN:
+        said += (
+            f". Warning: a perfect model could show at most {measured.shown:.0%} of the changes; try a smaller "
+            "tokenizer.patch, more tokenizer.codes, or tokenizer.context=2"
+        )
+    return said
 
 
-def _code_loss(tokenizer: ImageTokenizer, pixels_N3HW: Tensor, weights_K: Tensor) -> Tensor:
-    with torch.no_grad():
-        codes_NL = tokenizer.quantise(tokenizer.features(pixels_N3HW))
-        latents_NLD = tokenizer.codebook(codes_NL)
-    error_NHW = (tokenizer.reconstruct(latents_NLD) - pixels_N3HW).abs().mean(1)
-    error_NL = F.avg_pool2d(error_NHW, tokenizer.config.patch).flatten(1)
-    weights_NL = weights_K[codes_NL]
-    return (error_NL * weights_NL).sum() / weights_NL.sum()
+def propose(images: Sequence[Image.Image], config: TokenizerConfig) -> tuple[tuple[int, int], int]:
+    """Height and width in pixels and the patch; what `config` gives is kept.
 
-
-@torch.no_grad()
-def _sample_features(tokenizer: ImageTokenizer, pixels_N3HW: Tensor, rng: np.random.Generator, count: int) -> Tensor:
-    index = torch.from_numpy(rng.permutation(len(pixels_N3HW))[:count])
-    return torch.cat([tokenizer.features(_to_float(chunk)) for chunk in pixels_N3HW[index].split(128)])
-
-
-@torch.no_grad()
-def _set_codebook(tokenizer: ImageTokenizer, pixels_N3HW: Tensor, rng: np.random.Generator) -> None:
-    """The k-means++ centres of the *distinct* features of a sample, so that rare patches get a vector, too."""
-    features = _sample_features(tokenizer, pixels_N3HW, rng, 2000).flatten(0, 1).numpy()
-    scale = features.std() or 1.0
-    distinct = np.unique((features / scale).round(2), axis=0) * scale
-    if len(distinct) > 8192:
-        distinct = distinct[rng.choice(len(distinct), 8192, replace=False)]
-    count = tokenizer.config.codes
-    if len(distinct) <= count:
-        tokenizer.codebook.weight[: len(distinct)] = torch.from_numpy(distinct).float()
-        tokenizer.codebook.weight[len(distinct) :] = float(10 * np.abs(distinct).max())  # far from any feature
-    else:
-        centres, _ = kmeans2(distinct, count, minit="++", rng=rng, iter=10, missing="warn")
-        tokenizer.codebook.weight.copy_(torch.from_numpy(centres))
-
-
-@torch.no_grad()
-def _rarity(tokenizer: ImageTokenizer, pixels_N3HW: Tensor, rng: np.random.Generator) -> Tensor:
-    """Loss weight of each image token: one over the square root of its share, so that the background does not outweigh
-    things."""
-    codes_NL = tokenizer.quantise(_sample_features(tokenizer, pixels_N3HW, rng, 2000))
-    counts_K = torch.bincount(codes_NL.flatten(), minlength=tokenizer.config.codes).float()
-    return counts_K.clamp(min=1).rsqrt()
-
-
-@torch.no_grad()
-def keep_codes(tokenizer: ImageTokenizer, used: IntArray) -> ImageTokenizer:
-    """A copy of a tokenizer that encodes with the image tokens in `used` and no others.
-
-    A model only knows the image tokens that it was trained on. A tokenizer that saw more kinds of images (compressed
-    ones, say) has tokens for them that a decoded and re-encoded image would come back as, and that the model has
-    never met. Without those, it comes back as their nearest neighbours, which it has.
+    The patch is the one by which the images take the fewest bits, counting a table of the distinct patches and one
+    entry of it for each patch: the cells of a grid world, if it is one. Images that repeat no patches get small ones on
+    a grid of the same aspect ratio, and are scaled down to it.
     """
-    kept = copy.deepcopy(tokenizer)
-    weight_KD = kept.codebook.weight
-    unused_K = torch.ones(len(weight_KD), dtype=torch.bool)
-    unused_K[torch.from_numpy(np.unique(used))] = False
-    weight_KD[unused_K] = 1000 * weight_KD[~unused_K].abs().max()  # far from any feature
-    return kept
+    (width, height), _ = Counter(image.size for image in images).most_common(1)[0]
+    if config.image_size is None:
+        shrink = math.ceil(max(height, width) / SIDE)
+        if shrink > 1 and (height % shrink or width % shrink):
+            height, width = _loose(height, width, config.patch)
+        else:
+            height, width = height // shrink, width // shrink
+    else:
+        height, width = config.image_size
+    if config.patch is not None:
+        whole = height % config.patch == 0 and width % config.patch == 0 and height * width <= TOKENS * config.patch**2
+        if config.image_size is None and not whole:
+            height, width = _loose(height, width, config.patch)
+        return (height, width), config.patch
+    pixels_NHW3 = np.stack([np.asarray(resized(image, (width, height))) for image in images])
+    sides = [p for p in range(4, min(height, width) // 2 + 1) if height % p == 0 and width % p == 0]
+    bits = {p: _bits(to_patches(pixels_NHW3, p), config.codes) for p in sides if height * width <= TOKENS * p**2}
+    if bits and math.isfinite(min(bits.values())):
+        return (height, width), min(bits, key=lambda p: bits[p])
+    if config.image_size is None:
+        return _loose(height, width, LOOSE_PATCH), LOOSE_PATCH
+    fits = [p for p in range(1, min(height, width) + 1) if height % p == 0 and width % p == 0]
+    return (height, width), next((p for p in fits if height * width <= LOOSE_TOKENS * p**2), fits[-1])
+
+
+def _loose(height: int, width: int, patch: int | None) -> tuple[int, int]:
+    """The size nearest to that aspect ratio with whole patches, at most `LOOSE_TOKENS`, none smaller than it was."""
+    patch = patch or LOOSE_PATCH
+    scale = min(math.sqrt(LOOSE_TOKENS / (height * width)), 1 / patch)
+    rows, columns = max(1, int(height * scale)), max(1, int(width * scale))
+    return rows * patch, columns * patch
+
+
+def _bits(patches_NP: Bytes, codes: int) -> float:
+    """Bits of a table of the distinct patches and of one entry for each patch; infinite where the table would be too
+    long, or patches hardly repeat."""
+    found = distinct([patches_NP]).patches_DP
+    count = len(found)
+    if count > codes:  # compressed images never show the same patch twice
+        count = _unlike(found[np.random.default_rng(0).permutation(count)[:2048]], codes // 2)
+        if count > codes // 2:
+            return math.inf
+    bits = count * patches_NP.shape[1] * 8 + len(patches_NP) * math.log2(max(count, 2))
+    return bits if bits < patches_NP.size * 8 / 2 else math.inf
+
+
+def _unlike(patches_DP: Bytes, most: int) -> int:
+    """How many patches it takes so that every other differs from one of them by noise; no more than `most` + 1."""
+    left = (pooled(patches_DP) + 1) * 127.5
+    count = 0
+    while len(left) and count <= most:
+        left = left[np.abs(left - left[0]).mean(1) > NOISE]
+        count += 1
+    return count

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import random
-import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.files import write_json
@@ -24,16 +20,13 @@ from retrodict.progress import Progress
 from retrodict.prompts import Direction
 from retrodict.recipes import save_effective
 from retrodict.run_folder import Input, claim
-from retrodict.training.config import LoraConfig, TokenizerConfig, TrainRecipe
+from retrodict.training.config import LoraConfig, TrainRecipe
 from retrodict.training.data import Stored, fit_and_val
-from retrodict.training.distributed import is_main, to_accelerator, wait_until
-from retrodict.training.image_tokenizer import train_image_tokenizer
+from retrodict.training.distributed import is_main, to_accelerator
+from retrodict.training.image_tokenizer import learn_tokenizer
 from retrodict.training.run import train_model
 from retrodict.training.validation import validate
-from retrodict.transitions import FramePair, decode_image
 from retrodict.versions import provenance
-
-IMAGES = 4000  # for the image tokenizer; more of the same do not make its codebook better
 
 
 def train_recipe(recipe: TrainRecipe, out: Path, progress: Progress) -> None:
@@ -88,9 +81,8 @@ def _family(recipe: TrainRecipe, rows: Stored, scratch: Path, progress: Progress
     if recipe.init is not None:
         return started_from(recipe.init, recipe.family, recipe.direction, recipe.lora)
     folder = scratch / "image_tokenizer"
-    progress.stage("tokenizer", f"learn a codebook of {recipe.tokenizer.codes} image tokens")
-    learn_tokenizer(rows, recipe.tokenizer, recipe.seed, folder, report_loss(progress))
-    progress.done()
+    progress.stage("tokenizer", f"make a codebook of at most {recipe.tokenizer.codes} image tokens")
+    progress.done(learn_tokenizer(rows, recipe.tokenizer, recipe.seed, folder, report_loss(progress)))
     return from_nothing(folder, [row.action for row in rows.rows], recipe.model)
 
 
@@ -109,43 +101,6 @@ def started_from(
 def absolute(init: str | None) -> str:
     """A folder by its whole path, so that the adapter finds it from anywhere; a hub id as it is."""
     return str(Path(init).resolve()) if init and Path(init).is_dir() else init or ""
-
-
-def learn_tokenizer(
-    rows: Sequence[FramePair],
-    config: TokenizerConfig,
-    seed: int,
-    folder: Path,
-    report: Callable[[int, int, float], None] | None = None,
-) -> None:
-    """Train an image tokenizer on images of `rows` into `folder`; one that is there is kept.
-
-    The folder appears under its name when it is complete.
-    """
-    if not is_main():
-        wait_until(folder.is_dir)
-    if folder.is_dir():
-        return
-    trained = train_image_tokenizer(_images(rows, config.image_size, seed), config, seed, report)
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # what a run that was killed left
-    try:
-        trained.save(unfinished)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    unfinished.replace(folder)
-
-
-def _images(rows: Sequence[FramePair], side: int, seed: int) -> list[Image.Image]:
-    """Up to `IMAGES` images of the rows, chosen by the seed, at the size of the tokenizer."""
-    encoded = [data for row in rows for data in (row.source, row.target) if data is not None]
-    chosen = encoded if len(encoded) <= IMAGES else random.Random(seed).sample(encoded, IMAGES)
-    # One at a time: thousands of photographs at full size would not fit into memory.
-    return [
-        decode_image(data, "an image of the training rows").resize((side, side), Image.Resampling.BOX)
-        for data in chosen
-    ]
 
 
 def from_nothing(

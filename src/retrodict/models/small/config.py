@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from retrodict.recipes import Count, Section
+
+ImageSize = Annotated[
+    tuple[Count, Count], BeforeValidator(lambda value: (value, value) if isinstance(value, int) else value)
+]
+"""Height and width in pixels; one number for a square."""
+
+
+def check_patch(patch: int, size: Any) -> int:
+    """`patch`, which divides both sides of `size`. Raises `ValueError` where it does not."""
+    if size is not None and any(side % patch for side in size):
+        height, width = size
+        raise ValueError(
+            f"{patch} does not divide image_size, which is {height}{'' if height == width else f' x {width}'}"
+        )
+    return patch
 
 
 class ImageTokenizerConfig(Section):
     """The image tokenizer: an image becomes a grid of tokens."""
 
-    image_size: Count = 96
-    """Side of the square image, in pixels; other images are resized."""
+    kind: Literal["patches", "net"] = "net"
+    """What a token stands for: one of `codes` patches, or a vector that a net decodes."""
+    image_size: ImageSize = (96, 96)
+    """Height and width of the image in pixels; other images are resized."""
     patch: Count = 16
-    """Side of the square that one token stands for, in pixels; it divides `image_size`."""
+    """Side of the square that one token stands for, in pixels; it divides both sides of `image_size`."""
     codes: Count = 128
     """Size of the codebook."""
     code_dim: Count = 16
-    """Dimensions of a codebook entry."""
+    """Dimensions of a codebook entry of a net."""
     width: Count = 192
-    """Channels of the encoder and the decoder."""
+    """Channels of a net's encoder and decoder."""
     context: Annotated[int, Field(ge=0)] = 0
-    """Residual 3 x 3 blocks on each side, for images whose patches cannot stand alone; 0 for flat, rendered ones."""
+    """Residual 3 x 3 blocks on each side of a net."""
 
     @field_validator("patch")
     @classmethod
     def _divides(cls, value: int, info: ValidationInfo) -> int:
-        size = info.data.get("image_size", value)
-        if size % value:
-            raise ValueError(f"{value} does not divide image_size, which is {size}")
-        return value
+        return check_patch(value, info.data.get("image_size"))
 
     @property
     def grid(self) -> tuple[int, int]:
-        return self.image_size // self.patch, self.image_size // self.patch
+        """Rows and columns of tokens."""
+        return self.image_size[0] // self.patch, self.image_size[1] // self.patch
 
 
 class ModelConfig(Section):

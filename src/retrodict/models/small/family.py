@@ -43,7 +43,7 @@ class SmallFamily:
         self.use_change_mask = use_change_mask
         self.bos, self.eos, self.pad = words.bos, words.eos, words.pad
         config = images.config
-        self.spec = ImageSpec(config.image_size, config.grid, config.codes, len(words), (words.boi,), (words.eoi,))
+        self.spec = ImageSpec(max(config.image_size), config.grid, config.codes, len(words), (words.boi,), (words.eoi,))
         self.tokenizer = images.fingerprint
 
     @classmethod
@@ -63,7 +63,7 @@ class SmallFamily:
             pad_token_id=words.pad,
         )
         module = SmallModel(config)
-        _start_from_codebook(module, images.codebook.weight.detach())
+        _start_from_codebook(module, images.vectors)
         return cls(module, images, words, **kwargs)
 
     def encode(self, images: Sequence[Image.Image]) -> Codes:

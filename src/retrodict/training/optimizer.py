@@ -16,6 +16,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic coefficients (kellerjordan.
 NEWTON_SCHULZ_STEPS = 5
 MOMENTUM = 0.95
 EPSILON = 1e-7
+FUSED = ("cpu", "cuda", "mps")  # devices on which AdamW is one kernel; elsewhere torch chooses
 
 
 def orthogonalize(update_NRC: Tensor, dtype: torch.dtype) -> Tensor:
@@ -96,9 +97,10 @@ class MuonAdamW(torch.optim.Optimizer):
         for parameter in module.parameters():
             if parameter.requires_grad:
                 (matrices if parameter.ndim == 2 and id(parameter) not in embeddings else rest).append(parameter)
+        fused = all(parameter.device.type in FUSED for parameter in rest)
         self._parts: list[torch.optim.Optimizer] = [
             Muon(matrices, lr=lr, weight_decay=weight_decay),
-            torch.optim.AdamW(rest, lr=lr, weight_decay=0.0, betas=(0.9, 0.95)),
+            torch.optim.AdamW(rest, lr=lr, weight_decay=0.0, betas=(0.9, 0.95), fused=fused or None),
         ]
         super().__init__([{"params": matrices + rest}], {"lr": lr})
         # A schedule sets the learning rate in the groups that it finds here.

@@ -11,6 +11,7 @@ Shape suffixes: B sequences, T tokens, S of them that are wanted, C keys, H head
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from retrodict.files import JsonObject, write_json
 from retrodict.models.protocol import Cache, take
 from retrodict.models.registry import read_json
 
+TABLES = ("row", "column", "aligned", "before", "changed")  # embeddings beside that of the token
 SIDES = ("left", "right", "above", "below")
 ROPE_THETA = 10_000.0
 EPSILON = 1e-6
@@ -113,11 +115,7 @@ class SmallModel(nn.Module):
 
         The last layer computes keys and values of all tokens, and the rest where hidden states are wanted.
         """
-        x_BTD = self.backbone.embed_tokens(ids_BT)
-        for name in ("row", "column", "aligned", "before", "changed"):
-            x_BTD = x_BTD + getattr(self, name)(features[name])
-        for side, embedding in self.beside.items():
-            x_BTD = x_BTD + embedding(features[side])
+        x_BTD = self.embed(ids_BT, features)
         if positions_BT is None:
             positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device)[None]
         width = self.config.hidden_size // self.config.num_attention_heads
@@ -133,6 +131,15 @@ class SmallModel(nn.Module):
                 x_BTD = layer(x_BTD, every, wanted, at, update)
         hidden_BSD: Tensor = self.backbone.norm(x_BTD)
         return hidden_BSD
+
+    def embed(self, ids_BT: Tensor, features: Mapping[str, Tensor]) -> Tensor:
+        """Sums of embeddings [B, T, D]."""
+        x_BTD: Tensor = self.backbone.embed_tokens(ids_BT)
+        for name in TABLES:
+            x_BTD = x_BTD + getattr(self, name)(features[name])
+        for side, table in self.beside.items():
+            x_BTD = x_BTD + table(features[side])
+        return x_BTD
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """Compute activations again for the gradient instead of keeping them, under the library's name for it."""
@@ -221,8 +228,8 @@ class _Attention(nn.Module):
         if update is not None:
             key_BHCE, value_BHCE = update(key_BHCE, value_BHCE)
         # Written out: on CPUs the gradient of `scaled_dot_product_attention` takes half as long again.
-        scores_BHSC = query_BHSE @ key_BHCE.mT * query_BHSE.shape[-1] ** -0.5
-        scores_BHSC = scores_BHSC.masked_fill(wanted.unseen(key_BHCE.shape[2]), -torch.inf)
+        scores_BHSC = query_BHSE * query_BHSE.shape[-1] ** -0.5 @ key_BHCE.mT
+        scores_BHSC = scores_BHSC.masked_fill_(wanted.unseen(key_BHCE.shape[2]), -torch.inf)
         seen_BHSE = scores_BHSC.softmax(-1).to(value_BHCE.dtype) @ value_BHCE
         output_BSD: Tensor = self.o_proj(seen_BHSE.transpose(1, 2).flatten(2))
         return output_BSD

@@ -51,6 +51,20 @@ def test_predict_keeps_the_candidate_that_its_verifier_scores_highest(tiny_model
     assert copied.image.tobytes() == SOURCE.tobytes()
 
 
+def test_what_was_never_trained_is_predicted_and_told(tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    wide = SOURCE.resize((192, 96))
+    prediction = api.predict(wide, "push the teapot to the lift", n=2, model=tiny_model)
+    assert prediction.image.size == (192, 96)
+    assert all(math.isfinite(score) for score in prediction.scores)
+    (line,) = caplog.messages
+    assert line.startswith(
+        "retrodict: the model guesses: it was never trained on 'teapot', and it was never trained on 'lift'"
+    )
+    api.explain(wide, wide, model=tiny_model)
+    api.score(wide, wide, ACTION, model=tiny_model)
+    assert len(caplog.messages) == 1
+
+
 def test_rollout_goes_on_from_the_codes_that_were_chosen(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from retrodict.models.small.family import SmallFamily
 

@@ -195,3 +195,14 @@ def test_a_net_trains_until_it_gets_no_better(monkeypatch: pytest.MonkeyPatch) -
     trained = make_tokenizer([row, row], config, report=lambda step, total, error: seen.append(step))
     assert trained.round_trip is not None and trained.round_trip.share < 0.1
     assert max(step for step in seen if step <= 9000) < 9000
+
+
+def test_images_unlike_the_training_are_told_apart() -> None:
+    rows = get_world("tabletop").sample(60, 0, namespace="tokenizer-test")
+    tokenizer = make_tokenizer(rows, TokenizerConfig(image_size=96, patch=16))
+    held = [row.target_image for row in get_world("tabletop").sample(20, 1, namespace="tokenizer-test")]
+    compressed = [Image.open(io.BytesIO(png(image, "JPEG"))) for image in held]
+    noise = Image.effect_noise((96, 96), 120).convert("RGB")
+    assert not any(tokenizer.is_unfamiliar(image) for image in (*held, *compressed))
+    assert tokenizer.is_unfamiliar(noise) and tokenizer.is_unfamiliar(Image.new("RGB", (40, 30), "red"))
+    assert not table(100).is_unfamiliar(noise), "nobody has measured it"

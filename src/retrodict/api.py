@@ -5,11 +5,13 @@ is a name for `load` or a loaded model; who asks often loads once. A verifier is
 `dynamics.verifiers.VERIFIERS`, "none" for one greedy frame, or a `dynamics.verify.Verifier`.
 
 Every function raises `FileNotFoundError` for a missing image and `ValueError`, in one line, for whatever else the
-caller can put right: a file that is no image, an empty action, words that the model does not know, an unknown name.
+caller can put right: a file that is no image, an empty action, an unknown name. What a model was never trained on is no
+error: a line in the log says so.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,6 +80,7 @@ def predict(
     _check(n, [action])
     frame = read_image(source)
     forward = _forward(model)
+    _tell_unfamiliar(forward, [frame], [action])
     check = _verifier(verifier, model, inverse, seed)
     if check is None and (stop_at is not None or reject_copies):
         raise ValueError(f'The verifier "{NONE}" samples one frame and scores nothing: use another with these options.')
@@ -125,7 +128,9 @@ def rollout(
     _check(n, actions)
     frame = read_image(source)
     check = _verifier(verifier, model, inverse, seed)
-    return _rollout(_forward(model), check, frame, actions, n=n, seed=seed, sampling=sampling, reencode=reencode)
+    forward = _forward(model)
+    _tell_unfamiliar(forward, [frame], actions)
+    return _rollout(forward, check, frame, actions, n=n, seed=seed, sampling=sampling, reencode=reencode)
 
 
 def explain(source: ImageLike, target: ImageLike, *, model: str | Path | InverseModel = "small") -> Explanation:
@@ -143,7 +148,9 @@ def explain(source: ImageLike, target: ImageLike, *, model: str | Path | Inverse
         ValueError: as this module says.
     """
     pair = read_image(source), read_image(target)
-    return _inverse(model).explain([pair])[0]
+    reader = _inverse(model)
+    _tell_unfamiliar(reader, pair)
+    return reader.explain([pair])[0]
 
 
 def score(source: ImageLike, target: ImageLike, action: str, *, model: str | Path | InverseModel = "small") -> LogProb:
@@ -163,7 +170,9 @@ def score(source: ImageLike, target: ImageLike, action: str, *, model: str | Pat
     """
     _check(1, [action])
     pair = read_image(source), read_image(target)
-    return _inverse(model).score([pair], [action])[0]
+    reader = _inverse(model)
+    _tell_unfamiliar(reader, pair, [action])
+    return reader.score([pair], [action])[0]
 
 
 def rerank(
@@ -246,6 +255,15 @@ def _check(n: int, actions: Sequence[str]) -> None:
         raise ValueError("There are no actions: give at least one.")
     if any(not action.strip() for action in actions):
         raise ValueError('An action is empty: say in words what happens, e.g. "push the red ball to the left".')
+
+
+def _tell_unfamiliar(
+    model: ForwardModel | InverseModel, images: Sequence[Image.Image], actions: Sequence[str] = ()
+) -> None:
+    """Log one line when a model is asked for what is unlike anything that it was trained on."""
+    said = model.family.unfamiliar(images, actions) if isinstance(model, UnifiedModel) else []
+    if said:
+        logging.getLogger("retrodict").warning("retrodict: the model guesses: %s", ", and ".join(said))
 
 
 def _forward(model: str | Path | ForwardModel) -> ForwardModel:

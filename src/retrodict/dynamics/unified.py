@@ -18,6 +18,7 @@ from retrodict.models.protocol import (
     LogProb,
     Pair,
     TokenFamily,
+    image_of,
 )
 from retrodict.sampling import Sampling
 
@@ -93,7 +94,8 @@ class UnifiedModel:
             for p, codes_NL in enumerate(codes_PNL)
         ]
         distinct = [(p, row.index(i)) for p, row in enumerate(same_as) for i in dict.fromkeys(row)]
-        images = self.family.decode(np.stack([codes_PNL[at] for at in distinct])) if distinct else []
+        sizes = [image_of(sources[p]).size for p, _ in distinct]
+        images = self.family.decode(np.stack([codes_PNL[at] for at in distinct]), sizes) if distinct else []
         tokens = self.family.spec.tokens
         made = [
             Candidate(image, codes_PNL[at], self.family.tokenizer, LogProb(float(logprobs_PN[at]), tokens))

@@ -40,9 +40,12 @@ class HFFamily:
         codes: Codes = self.images.to(self.module.device).encode(images)
         return codes
 
-    def decode(self, codes_NL: IntArray) -> list[Image.Image]:
+    def decode(self, codes_NL: IntArray, sizes: Sequence[tuple[int, int]] | None = None) -> list[Image.Image]:
         images: list[Image.Image] = self.images.to(self.module.device).decode(codes_NL)
         return images
+
+    def unfamiliar(self, images: Sequence[Image.Image], texts: Sequence[str]) -> list[str]:
+        return []
 
     def text_ids(self, text: str) -> list[int]:
         return self.words.plain(text)

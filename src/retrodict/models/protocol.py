@@ -321,8 +321,26 @@ class TokenFamily(Protocol):
         """
         ...
 
-    def decode(self, codes_NL: IntArray) -> list[Image.Image]:
-        """Images of `spec.size` pixels a side, in RGB, from image tokens [N, L]."""
+    def decode(self, codes_NL: IntArray, sizes: Sequence[tuple[int, int]] | None = None) -> list[Image.Image]:
+        """Images from image tokens.
+
+        Args:
+            codes_NL: Image tokens [N, L], counted from 0.
+            sizes: The width and height that each image is to have, in pixels. A family whose tokenizer crops its images
+                takes no notice, as does every family without `sizes`: images then have `spec.size`.
+
+        Returns:
+            RGB images.
+        """
+        ...
+
+    def unfamiliar(self, images: Sequence[Image.Image], texts: Sequence[str]) -> list[str]:
+        """What of an input is unlike anything in training, a clause each; empty also where nobody has measured it.
+
+        Args:
+            images: What the model is to read.
+            texts: Actions.
+        """
         ...
 
     def text_ids(self, text: str) -> list[int]:

@@ -16,11 +16,15 @@ from torch.nn import functional as F
 
 from retrodict.models.checkpoint import read_tensors
 from retrodict.models.protocol import Branch, Codes, ImageSpec, IntArray, TokenSequence, TrainSpec
-from retrodict.models.small.image_tokenizer import ImageTokenizer
+from retrodict.models.small.image_tokenizer import ImageTokenizer, resized
 from retrodict.models.small.modeling import INITIAL_STD, SIDES, SmallConfig, SmallModel
 from retrodict.models.small.words import Words
 from retrodict.prompts import Direction
 from retrodict.sampling import SamplingError
+
+SPELLED = (
+    -8.0
+)  # prior logit of the bytes of words that no label holds: a sampled action has none, an unseen one is scored
 
 
 class SmallFamily:
@@ -69,8 +73,17 @@ class SmallFamily:
     def encode(self, images: Sequence[Image.Image]) -> Codes:
         return self.images.encode(images)
 
-    def decode(self, codes_NL: IntArray) -> list[Image.Image]:
-        return self.images.decode(codes_NL)
+    def decode(self, codes_NL: IntArray, sizes: Sequence[tuple[int, int]] | None = None) -> list[Image.Image]:
+        images = self.images.decode(codes_NL)
+        return images if sizes is None else [resized(i, size) for i, size in zip(images, sizes, strict=True)]
+
+    def unfamiliar(self, images: Sequence[Image.Image], texts: Sequence[str]) -> list[str]:
+        said = [
+            f"it was never trained on {word}"
+            for word in dict.fromkeys(w for t in texts for w in self.words.unfamiliar(t))
+        ]
+        off = [image for image in images if self.images.is_unfamiliar(image)]
+        return [*said, *(["it was trained on no images like this"] if off else [])]
 
     def text_ids(self, text: str) -> list[int]:
         return self.words.encode(text)
@@ -130,7 +143,10 @@ class SmallFamily:
         return F.linear(hidden, self.module.head[self.spec.first_id :])
 
     def text_logits(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.module.head[: self.spec.first_id])
+        logits = F.linear(hidden, self.module.head[: self.spec.first_id])
+        prior = logits.new_zeros(self.spec.first_id)
+        prior[self.words.first_byte :] = SPELLED
+        return logits + prior
 
     def save(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)

@@ -32,6 +32,10 @@ from retrodict.models.registry import read_json
 from retrodict.models.small.config import ImageTokenizerConfig
 
 ROUND_TRIP = "round_trip.json"
+SLACK = 1.25  # times the largest error of a held-out patch: an image with a larger one is unlike those of the training
+COMPRESSED = (
+    20.0  # of 255: what compression alone may put a patch off (JPEG of quality 50: up to 19 on rendered images)
+)
 EXACT = 1024  # terms of a product of centred bytes whose sum float32 holds exactly, in whatever order they are added
 
 Bytes = npt.NDArray[np.uint8]
@@ -95,6 +99,17 @@ class ImageTokenizer(nn.Module):
     @torch.inference_mode()
     def decode(self, codes_NL: IntArray) -> list[Image.Image]:
         return [Image.fromarray(image) for image in self.reconstruct(torch.as_tensor(codes_NL))]
+
+    def is_unfamiliar(self, image: Image.Image) -> bool:
+        """Whether a patch of an image comes back further off than any of the held-out images' did."""
+        if self.round_trip is None:
+            return False
+        array_1HW3 = self.arrays([image])
+        with torch.inference_mode():
+            back_1HW3 = self.reconstruct(self.tokenize(array_1HW3)[0])
+        patch = self.config.patch
+        off_LP = to_patches(array_1HW3, patch).astype(np.int16) - to_patches(back_1HW3, patch)
+        return bool(np.abs(off_LP).mean(1).max() > max(SLACK * self.round_trip.worst, COMPRESSED))
 
     @property
     def fingerprint(self) -> str:

@@ -1,38 +1,66 @@
-"""The small family's text side: whole lower-case words, from the `tokenizers` library."""
+"""The small family's text side: whole lower-case words over bytes, from the `tokenizers` library.
+
+A word that the labels hold is one token. Any other is spelled: the longest known beginning, then bytes (`pillows` after
+`pillow` is `pillow` + `s`). So every sentence has a tokenization, and only one. Scripts that put no spaces between
+words are told by their characters.
+"""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.normalizers import Lowercase, Replace
+from tokenizers.decoders import ByteLevel as ByteDecoder
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import NFC, Lowercase, Replace
 from tokenizers.normalizers import Sequence as Normalizers
-from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.pre_tokenizers import ByteLevel, WhitespaceSplit
+from tokenizers.pre_tokenizers import Sequence as PreTokenizers
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<boi>", "<eoi>", "<unk>")
+SPACE = "\u0120"  # how bytes are written as letters: the space before every word
 LISTED = 60  # words that an error message shows: all of a small world's, not all of a language's
+# Thai to Khmer, kana, Han: what is written without spaces.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
 
 
 class Words:
-    """A closed vocabulary of words. Ids 0-5 are `SPECIALS`."""
+    """An open vocabulary. Ids 0-5 are `SPECIALS`, then come the known words, then what spells others."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        assert [tokenizer.token_to_id(s) for s in SPECIALS] == list(range(len(SPECIALS))), "not a small vocabulary"
+        self._spells = tokenizer.token_to_id(SPACE) is not None  # vocabularies of earlier versions do not
+        self._specials = [f" {name}" if self._spells else name for name in SPECIALS]  # no text holds the former
+        self.first_byte = len(self) - len(ByteLevel.alphabet()) if self._spells else len(self)
+        ids = [tokenizer.token_to_id(name) for name in self._specials]
+        assert ids == list(range(len(SPECIALS))), "not a small vocabulary"
         self.pad, self.bos, self.eos, self.boi, self.eoi, self.unknown = range(len(SPECIALS))
 
     @classmethod
     def from_texts(cls, texts: Iterable[str]) -> Words:
         """The vocabulary of all words in `texts`, in alphabetical order, so that it depends on their set alone."""
-        normalizer = _normalizer()
-        words = sorted({word for text in texts for word in normalizer.normalize_str(text).split()})
-        vocabulary = {word: i for i, word in enumerate((*SPECIALS, *words))}
-        tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
-        tokenizer.normalizer = normalizer
-        tokenizer.pre_tokenizer = WhitespaceSplit()
+        normalizer = Normalizers(
+            [NFC(), Lowercase(), Replace(Regex(r'"|[.,;:!?]+(?![0-9])'), " ")]  # 2.5 and 1,000 stay whole
+        )
+        words = {word for text in texts for word in normalizer.normalize_str(text).split()}
+        whole = sorted(word for word in words if not _UNSPACED.search(word))
+        characters = sorted({character for word in words for character in word if not character.isascii()})
+        splitter = PreTokenizers([WhitespaceSplit(), ByteLevel(add_prefix_space=True, use_regex=False)])
+        tokens = [
+            *(f" {name}" for name in SPECIALS),
+            *(_as_bytes(word) for word in whole),
+            *(_as_bytes(character).removeprefix(SPACE) for character in characters),
+            *sorted(ByteLevel.alphabet()),
+        ]
+        vocabulary = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
+        model = WordPiece(
+            vocabulary, unk_token=" <unk>", continuing_subword_prefix="", max_input_chars_per_word=1_000_000
+        )
+        tokenizer = Tokenizer(model)
+        tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = normalizer, splitter, ByteDecoder()
         return cls(tokenizer)
 
     @classmethod
@@ -50,27 +78,53 @@ class Words:
         return int(self._tokenizer.get_vocab_size())
 
     def encode(self, text: str) -> list[int]:
-        encoding = self._tokenizer.encode(text)
-        ids: list[int] = encoding.ids
+        """The ids of a text. Raises `ValueError` for a word that a vocabulary of an earlier version does not know."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         if self.unknown in ids:
-            normal = self._tokenizer.normalizer.normalize_str(text).split()
-            raise ValueError(self._explain_unknown([w for w, i in zip(normal, ids, strict=True) if i == self.unknown]))
+            known = sorted(self._known())
+            rest = f" and {len(known) - LISTED:,} more" if len(known) > LISTED else ""
+            raise ValueError(
+                f"This model does not know {', '.join(self.unfamiliar(text))}. "
+                f"Its words are: {', '.join(known[:LISTED])}{rest}."
+            )
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        words = [self._tokenizer.id_to_token(i) for i in ids]
-        return " ".join(word for word in words if word is not None and word not in SPECIALS)
+        """The text of ids, without special tokens and bytes that are no text."""
+        tokens = [self._tokenizer.id_to_token(i) for i in ids]
+        kept = [token for token in tokens if token is not None and token not in self._specials]
+        if not self._spells:
+            return " ".join(kept)
+        text: str = self._tokenizer.decoder.decode(kept)
+        return " ".join(text.replace("\ufffd", "").split())
 
-    def _explain_unknown(self, words: list[str]) -> str:
-        known = [word for word in self._tokenizer.get_vocab() if word not in SPECIALS]
-        hints = []
-        for word in dict.fromkeys(words):
+    def unfamiliar(self, text: str) -> list[str]:
+        """The words of a text that no label of the training held, quoted, each with the nearest that one did."""
+        words = dict.fromkeys(self._tokenizer.normalizer.normalize_str(text).split())
+        unknown = [word for word in words if not self._is_known(word)]
+        if not unknown:
+            return []
+        known, hints = self._known(), []
+        for word in unknown:
             near = [f"'{w}'" for w in difflib.get_close_matches(word, known, n=2, cutoff=0.7)]
             hints.append(f"'{word}'" + (f" (did you mean {' or '.join(near)}?)" if near else ""))
-        shown = sorted(known)[:LISTED]
-        rest = f" and {len(known) - LISTED:,} more" if len(known) > LISTED else ""
-        return f"This model does not know {', '.join(hints)}. Its words are: {', '.join(shown)}{rest}."
+        return hints
+
+    def _known(self) -> list[str]:
+        vocabulary = self._tokenizer.get_vocab()
+        if not self._spells:
+            return [word for word in vocabulary if word not in self._specials]
+        starts = (token for token in vocabulary if token.startswith(SPACE) and token != SPACE)
+        return [self._tokenizer.decoder.decode([token]).strip() for token in starts]
+
+    def _is_known(self, word: str) -> bool:
+        tokens: list[str] = self._tokenizer.encode(word, add_special_tokens=False).tokens
+        if not self._spells:
+            return "<unk>" not in tokens
+        return len(tokens) == 1 or (tokens[0] == SPACE and all(len(token) > 1 for token in tokens[1:]))
 
 
-def _normalizer() -> Normalizers:
-    return Normalizers([Lowercase(), Replace(Regex(r"[.,;:!?\"]+"), " ")])
+def _as_bytes(text: str) -> str:
+    """A word as the pre-tokenizer hands it on: a space before it, and each of its bytes as a letter."""
+    ((token, _),) = ByteLevel(add_prefix_space=True, use_regex=False).pre_tokenize_str(text)
+    return str(token)

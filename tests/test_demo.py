@@ -21,9 +21,9 @@ if __name__ == "__main__":
     training = "{steps: 30, per_device_batch_size: 8}"
     sets = [
         "world={name: tabletop, labelled: 40, test: 20, videos: 5, actions: 5}", f"inverse={training}",
-        f"forward={training}", "tokenizer={warm_steps: 20, steps: 20}", "select.top_k=12", "bench.n=2",
+        f"forward={training}", "tokenizer={warm_steps: 20, steps: 20}", "select.top_k=12", "bench.n=2", "runs=2",
     ]
-    sys.argv = ["retrodict", "demo", "--out", sys.argv[1], *(f"--set={value}" for value in sets)]
+    sys.argv = ["retrodict", "demo", "--scale", "full", "--out", sys.argv[1], *(f"--set={value}" for value in sets)]
     main()
 """
 
@@ -64,6 +64,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stderr = interrupted.communicate(timeout=60)[1]
     assert interrupted.returncode == 130, stderr
     assert "same command" in stderr
+    page = (out / "report.html").read_text()
+    assert "The loop is running" in page and "labelled and test transitions" in page
 
     killed = start(script, out)
     wait_for(out / "stages" / "tokenizer.json", killed)
@@ -89,6 +91,14 @@ def test_results_have_what_the_report_and_scripts_rely_on(finished: Path) -> Non
         assert system["greedy"]["n"] == 20
         if name != "copy":
             assert {"idm", "idm_fdm", "random", "oracle"} <= system["k2"].keys()
+    for name in ("ft", "fdm", "fdm_true_labels"):
+        greedy = results["runs"][name]["greedy"]
+        assert greedy["runs"] == len(greedy["each"]) == 2
+        assert greedy["score"] == pytest.approx(sum(greedy["each"]) / 2)
+        assert greedy["each"][0] == results["systems"][name]["greedy"]["score"]
+    assert results["comparisons"]["fdm_vs_ft"]["runs"] == results["comparisons"]["idm_fdm_vs_greedy"]["runs"] == 2
+    assert "runs" not in results["comparisons"]["weighted_vs_fdm"]
+    assert (finished / "preview" / "predicted.png").is_file()
     assert results["systems"]["copy"]["greedy"]["score"] == 0
     assert results["ground_truth"]["score"] == 1
     assert {"exact", "floor", "n"} <= results["idm"].keys()

@@ -8,9 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,7 +23,7 @@ from typer.testing import CliRunner
 from retrodict.cli import app
 from retrodict.evaluation.predictions import read_predictions
 from retrodict.images import read_image
-from retrodict.transitions import read_transitions
+from retrodict.transitions import iter_rows, read_transitions
 
 RECIPE = """
 data: {labelled: labelled, test: test, videos: [videos]}
@@ -118,6 +121,13 @@ def outcome(out: Path) -> dict[str, Any]:
     }
 
 
+def check_same(two: dict[str, Any], one: dict[str, Any]) -> None:
+    for key in ("labels", "selected", "items", "probe"):
+        assert two[key] == one[key]
+    assert np.abs(two["frames"] - one["frames"]).max() <= 1, "the same image tokens, but for the rounding of a pixel"
+    assert two["nll"] == pytest.approx(one["nll"], abs=1e-5)
+
+
 def test_two_ranks_give_what_one_gives_and_a_kill_costs_nothing(tmp_path: Path) -> None:
     # Two batches of predictions; neither 10 nor 13 rows are whole steps of 4 sequences.
     recipe = make_data(tmp_path, labelled=10, test=40)
@@ -143,13 +153,18 @@ def test_two_ranks_give_what_one_gives_and_a_kill_costs_nothing(tmp_path: Path) 
     assert [process.returncode for process in again] == [0, 0], "\n".join(lines)
     assert (out / "stages" / "idm.json").read_text() == before
 
-    one, two = outcome(tmp_path / "alone"), outcome(out)
-    assert two["labels"] == one["labels"]
-    assert two["selected"] == one["selected"]
-    assert two["items"] == one["items"]
-    assert two["probe"] == one["probe"]
-    assert np.abs(two["frames"] - one["frames"]).max() <= 1, "the same image tokens, but for the rounding of a pixel"
-    assert two["nll"] == pytest.approx(one["nll"], abs=1e-5)
+    check_same(outcome(out), outcome(tmp_path / "alone"))
+
+
+def test_two_ranks_train_adapters_of_a_published_model_as_one_does(tmp_path: Path) -> None:
+    recipe = make_data(tmp_path, labelled=6, test=3)
+    write_checkpoint(tmp_path / "checkpoint", "liquid")
+    sets = ["family=liquid", f"init={tmp_path / 'checkpoint'}", "bench.items=3"]
+    for name, ranks in (("alone", 1), ("together", 2)):
+        started = start(recipe, tmp_path / name, ranks, sets)
+        said = finish(started)
+        assert [process.returncode for process in started] == [0] * ranks, "\n".join(said)
+    check_same(outcome(tmp_path / "together"), outcome(tmp_path / "alone"))
 
 
 def test_when_one_rank_fails_all_end(tmp_path: Path) -> None:
@@ -170,6 +185,58 @@ def test_ranks_that_cannot_share_a_step_are_refused_at_once(tmp_path: Path, monk
     assert done.exit_code == 2
     assert "set inverse.gradient_accumulation_steps to a multiple of 3" in done.output
     assert not (tmp_path / "out").exists()
+
+
+def test_a_saved_inverse_model_labels_and_verifies_in_place_of_one_that_is_trained(tmp_path: Path) -> None:
+    saved = str(files("retrodict").joinpath("weights", "small", "inverse"))
+    recipe, out = make_data(tmp_path, labelled=4), tmp_path / "out"
+    sets = [*SMALL, f"labeller={saved}", "forward.steps=2"]
+    done = CliRunner().invoke(app, ["bootstrap", str(recipe), "--out", str(out), "-q", *(f"--set={s}" for s in sets)])
+    assert done.exit_code == 0, done.output
+    assert not (out / "idm").exists()
+    assert {row.annotator for row in iter_rows(out / "annotated", ["annotator"])} == {saved}
+    assert "fdm, best by idm_fdm" in json.loads((out / "results.json").read_text())["all"]
+
+
+class Labeller(BaseHTTPRequestHandler):
+    """A chat endpoint that answers every question with the same action."""
+
+    asked: ClassVar[list[str]] = []
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        self.asked.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        message = {"role": "assistant", "content": json.dumps({"action": "lift the cup"})}
+        answer = json.dumps({"choices": [{"index": 0, "finish_reason": "stop", "message": message}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+
+def test_a_chat_endpoint_labels_without_likelihoods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Labeller)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    recipe, out = make_data(tmp_path, labelled=4), tmp_path / "out"
+    sets = [*SMALL, f"labeller=chat:some@http://127.0.0.1:{server.server_port}/v1", "select.without_likelihood=true"]
+    command = ["bootstrap", str(recipe), "--out", str(out), "-q", *(f"--set={s}" for s in (*sets, "forward.steps=2"))]
+    try:
+        done = CliRunner().invoke(app, command)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.exit_code == 0, done.output
+    labels = read_transitions(out / "annotated")
+    assert {row.action for row in labels} == {"lift the cup"}
+    results = json.loads((out / "results.json").read_text())
+    assert results["annotation"]["selected"] == min(2, len(labels))
+    assert "fdm, best by idm_fdm" not in results["all"], "nothing says how likely an action is, so nothing verifies"
+    tests = len(read_transitions(out / "test"))
+    assert len(Labeller.asked) == len(labels) + tests, "every pair is paid once"
 
 
 @pytest.mark.parametrize(

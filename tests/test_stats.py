@@ -6,9 +6,20 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from retrodict.evaluation.metrics import l1
-from retrodict.stats import Estimate, holm, macro_interval, mean_interval, paired_difference, share, wilson
+from retrodict.stats import (
+    Estimate,
+    holm,
+    macro_interval,
+    mean_interval,
+    paired_difference,
+    repeated,
+    repeated_difference,
+    share,
+    wilson,
+)
 
 NAN = math.nan
 
@@ -51,6 +62,40 @@ def test_paired_difference() -> None:
     assert (same.difference, same.p) == (0, 1)
     with pytest.raises(ValueError, match="same items"):
         paired_difference([1.0], [1.0, 2.0])
+
+
+def test_two_training_runs_by_hand() -> None:
+    # Mean squares: runs 3 * .5, items 2 * 1, interaction 0; so 3.5 / 6 is the variance of the mean.
+    estimate = repeated([[1, 2, 3, math.nan], [2, 3, 4, 1]])
+    freedom = 3.5**2 / (1.5**2 / 1 + 2.0**2 / 2)
+    margin = stats.t.ppf(0.975, freedom) * math.sqrt(3.5 / 6)
+    assert (estimate.mean, estimate.n, estimate.n_unscored) == (2.5, 3, 1)
+    assert estimate.ci95 == pytest.approx([2.5 - margin, 2.5 + margin])
+    difference = repeated_difference([[1, 2, 3], [2, 3, 4]], [[0.5, 0.5, 0.5], [1.5, 1.5, 1.5]])
+    assert difference.difference == 1.5
+    assert difference.relative == 1.5
+    same = repeated_difference([[1, 2], [2, 1]], [[1, 2], [2, 1]])
+    assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
+
+
+def test_intervals_over_runs_hold_for_other_runs() -> None:
+    rng = np.random.default_rng(0)
+    runs, items, trials = 5, 60, 300
+    held = over_items = 0
+    for _ in range(trials):
+        noise = rng.normal(0, 0.15, (runs, 1)) + rng.normal(0, 0.5, items) + rng.normal(0, 0.3, (runs, items))
+        estimate = repeated(noise)
+        held += estimate.low <= 0 <= estimate.high
+        alone = noise[0].std(ddof=1) / math.sqrt(items) * 1.96
+        over_items += abs(noise[0].mean()) <= alone
+    assert held / trials >= 0.92
+    assert over_items / trials < 0.75, "an interval over the items of one run leaves out the run"
+
+
+def test_clusters_of_items_are_one_item_each_for_repeated_runs() -> None:
+    pairs = repeated([[1, 1, 2, 2], [2, 2, 2, 2]], ["a", "a", "b", "b"])
+    alone = repeated([[1, 2], [2, 2]])
+    assert pairs.ci95 == pytest.approx(alone.ci95)
 
 
 def test_wilson_and_shares() -> None:

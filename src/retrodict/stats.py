@@ -1,7 +1,8 @@
 """Means with intervals, paired differences and shares: every number that is printed comes through here.
 
-Items are what varies, so items are what is resampled (whole groups where items share a scene or a clip). Values that
-are NaN were not scored: they are left out of the mean and counted, and never turned into a number.
+Items are what varies, so items are what is resampled (whole groups where items share a scene or a clip). Where models
+were trained several times, training runs vary, too: `repeated` and `repeated_difference` count both. Values that are
+NaN were not scored: they are left out of the mean and counted, and never turned into a number.
 """
 
 from __future__ import annotations
@@ -115,6 +116,79 @@ def paired_difference(
     return Paired(
         estimate.mean, estimate.low, estimate.high, relative, estimate.n, _sign_flip(sums), estimate.n_unscored
     )
+
+
+def repeated(values_RI: npt.ArrayLike, groups: Sequence[str] | None = None) -> Estimate:
+    """The mean of values of R training runs on the same I items; its interval holds for other runs and other items.
+
+    Items that any run left unscored are left out of all.
+    """
+    error = _crossed(values_RI, groups)
+    margin = error.quantile * error.standard_error
+    return Estimate(error.mean, error.mean - margin, error.mean + margin, error.n, error.n_unscored)
+
+
+def repeated_difference(a_RI: npt.ArrayLike, b_RI: npt.ArrayLike, groups: Sequence[str] | None = None) -> Paired:
+    """How much better `a` is than `b`, each trained R times, on the same items; see `repeated`. `p` is that of its t.
+
+    Raises `ValueError` when runs or items differ in number.
+    """
+    first, second = np.asarray(a_RI, dtype=np.float64), np.asarray(b_RI, dtype=np.float64)
+    if first.shape != second.shape:
+        raise ValueError(f"A paired comparison needs the same runs and items: {first.shape} against {second.shape}.")
+    error = _crossed(first - second, groups)
+    margin = error.quantile * error.standard_error
+    base = float(second[:, ~np.isnan(first - second).any(0)].mean()) if error.n else math.nan
+    t = error.mean / error.standard_error if error.standard_error else math.copysign(math.inf, error.mean)
+    p = 1.0 if error.mean == 0 else float(2 * stats.t.sf(abs(t), error.freedom))
+    return Paired(
+        error.mean,
+        error.mean - margin,
+        error.mean + margin,
+        error.mean / base if base else math.nan,
+        error.n,
+        p,
+        error.n_unscored,
+    )
+
+
+@dataclass(frozen=True)
+class _Crossed:
+    mean: float
+    standard_error: float
+    freedom: float  # degrees of freedom
+    n: int
+    n_unscored: int
+
+    @property
+    def quantile(self) -> float:
+        return float(stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom))
+
+
+def _crossed(values_RI: npt.ArrayLike, groups: Sequence[str] | None) -> _Crossed:
+    """Standard error of the grand mean where both runs and items are random: two-way analysis of variance without
+    replication, with Satterthwaite's degrees of freedom (H. Clark 1973, J. Verbal Learning 12, the F' of its appendix).
+    """
+    array = np.asarray(values_RI, dtype=np.float64)
+    if len(array) < 2:
+        raise ValueError("The noise between training runs shows from two runs on.")
+    scored = ~np.isnan(array).any(0)
+    n, unscored = int(scored.sum()), int((~scored).sum())
+    names = None if groups is None else np.asarray(groups)[scored]
+    sums_RG = np.stack([_clusters(row, names)[0] for row in array[:, scored]])
+    runs, size = sums_RG.shape
+    if size < 2:
+        return _Crossed(float(sums_RG.mean()) / n if n else math.nan, math.nan, math.nan, n, unscored)
+    cells_RG = sums_RG * size / n  # so that their mean is that of the items
+    mean, by_run, by_item = cells_RG.mean(), cells_RG.mean(1), cells_RG.mean(0)
+    residual_RG = cells_RG - by_run[:, None] - by_item[None, :] + mean
+    interaction = float((residual_RG**2).sum()) / ((runs - 1) * (size - 1))
+    of_runs = max(size * float(by_run.var(ddof=1)), interaction)
+    of_items = max(runs * float(by_item.var(ddof=1)), interaction)
+    total = of_runs + of_items - interaction
+    spread = of_runs**2 / (runs - 1) + of_items**2 / (size - 1) + interaction**2 / ((runs - 1) * (size - 1))
+    freedom = total**2 / spread if spread else math.inf
+    return _Crossed(float(mean), math.sqrt(total / (runs * size)), freedom, n, unscored)
 
 
 def macro_interval(

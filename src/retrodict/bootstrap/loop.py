@@ -7,12 +7,13 @@ alone (FT) and on labelled + annotated ones (FDM), and those of ablations -> ver
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from retrodict.bootstrap import stages
 from retrodict.bootstrap.recipe import TINY, BootstrapRecipe
-from retrodict.bootstrap.runner import Stage, run_stages
+from retrodict.bootstrap.runner import Stage, Watch, read_records, run_stages
 from retrodict.bootstrap.stages import Context
 from retrodict.progress import Progress
 from retrodict.recipes import save_effective
@@ -50,7 +51,8 @@ def run_bootstrap(recipe: BootstrapRecipe, out: Path, progress: Progress) -> Non
     if failed is not None:
         raise failed
     context = Context(out, recipe)
-    run_stages(stages_of(context), out, context, progress)
+    plan = stages_of(context)
+    run_stages(plan, out, context, progress, watch=_page(plan, out))
     if is_main():
         from retrodict.bootstrap.results import write_results
 
@@ -58,6 +60,26 @@ def run_bootstrap(recipe: BootstrapRecipe, out: Path, progress: Progress) -> Non
         write_results(context, command=command_line(), wall_seconds=time.monotonic() - began)
         progress.done("report.html")
     meet()
+
+
+def _page(plan: Sequence[Stage[Context]], out: Path) -> Watch:
+    """What keeps the run's page up to date while it runs."""
+    from retrodict.report.live import LivePage, Step
+
+    page = LivePage(out)
+
+    def write(running: Sequence[str]) -> None:
+        records = read_records(out)
+        page.write(
+            [
+                Step(stage.name, stage.purpose, "done", records[stage.name]["seconds"], records[stage.name]["summary"])
+                if stage.name in records
+                else Step(stage.name, stage.purpose, "running" if stage.name in running else "waiting")
+                for stage in plan
+            ]
+        )
+
+    return write
 
 
 def _inputs(recipe: BootstrapRecipe) -> dict[str, Input]:
@@ -90,7 +112,7 @@ def stages_of(context: Context) -> list[Stage[Context]]:
     """The stages of a recipe, those that should begin first at the front."""
     recipe, run = context.recipe, stages
     world, trains = recipe.world, recipe.labeller is None
-    inverse, forward = _seconds(recipe.inverse), _seconds(recipe.forward)
+    inverse = _seconds(recipe.inverse)
     test = recipe.bench.items if world is None else world.test
     bench = 5 + 0.008 * test * (1 + recipe.bench.n)
     data = "world" if world else "split"
@@ -106,35 +128,38 @@ def stages_of(context: Context) -> list[Stage[Context]]:
     ) -> Stage[Context]:
         return Stage(name, purpose, seconds, getattr(run, name), needs, shared)
 
-    planned = [Stage(data, "labelled and test transitions", 4, run.data)]
+    plan = [Stage(data, "labelled and test transitions", 4, run.data)]
+    if recipe.preview is not None:
+        plan.append(stage("preview", f"what {recipe.preview} predicts meanwhile", 3, (data,)))
     if learns:
-        planned.append(stage("tokenizer", tokens, 4, learn_from if recipe.init is None else (data,)))
+        plan.append(stage("tokenizer", tokens, 4, learn_from if recipe.init is None else (data,)))
     if films:
-        planned.append(stage("videos", "film unlabelled videos of the same world", 0.025 * films.videos, ()))
+        plan.append(stage("videos", "film unlabelled videos of the same world", 0.025 * films.videos, ()))
     if trains:
-        planned.append(stage("idm", "learn which action lies between two frames", inverse, (base,), shared=True))
-    planned += [
+        plan.append(stage("idm", "learn which action lies between two frames", inverse, (base,), shared=True))
+    plan += [
         stage("mine", "find moments between which something happened", 35, ("videos",) if films else ()),
-        stage("ft", "learn to predict from the labelled pairs alone", forward, (base,), shared=True),
+        *_forward_stages(context, "ft", "learn to predict from the labelled pairs alone", (base,)),
         stage("annotate", "let the inverse model label the mined pairs", 80, ("mine", *idm), shared=True),
         stage("select", "keep the labels it is most sure of", 3, ("annotate",)),
-        stage("fdm", "learn to predict from labelled and annotated pairs", forward, ("select", base), shared=True),
     ]
-    if "true_labels" in recipe.ablations:
-        needs = ("select", base)
-        planned.append(stage("fdm_true_labels", "the same with true labels: the ceiling", forward, needs, shared=True))
-    if "weighted" in recipe.ablations:
-        needs = ("select", base)
-        planned.append(stage("fdm_weighted", "the same with recognition-weighted loss", forward, needs, shared=True))
+    purposes = {
+        "fdm": "learn to predict from labelled and annotated pairs",
+        "fdm_true_labels": "the same with true labels: the ceiling",
+        "fdm_weighted": "the same with recognition-weighted loss",
+    }
+    for system, purpose in purposes.items():
+        if system in context.systems:
+            plan += _forward_stages(context, system, purpose, ("select", base))
     if "no_change_mask" in recipe.ablations:
-        planned.append(stage("idm_plain", "an inverse model without the change mask", inverse, (base,), shared=True))
+        plan.append(stage("idm_plain", "an inverse model without the change mask", inverse, (base,), shared=True))
     plain = ("idm_plain",) if "no_change_mask" in recipe.ablations else ()
-    planned.append(
+    plan.append(
         stage("probe", "ask which of two transitions each model prefers", 60, ("fdm", "ft", *idm, *plain), shared=True)
     )
     if films:
-        planned.append(stage("check_labels", "compare the labels with what really happened", 6, ("select",)))
-    return planned + [
+        plan.append(stage("check_labels", "compare the labels with what really happened", 6, ("select",)))
+    return plan + [
         Stage(
             f"bench_{name}",
             f"predict the test actions with {name}, verified",
@@ -143,7 +168,19 @@ def stages_of(context: Context) -> list[Stage[Context]]:
             (name, *idm),
             shared=True,
         )
-        for name in context.systems
+        for system in context.systems
+        for name in context.runs_of(system)
+    ]
+
+
+def _forward_stages(context: Context, system: str, purpose: str, needs: tuple[str, ...]) -> list[Stage[Context]]:
+    """The training runs of a forward model."""
+    run, seconds = getattr(stages, system), _seconds(context.recipe.forward)
+    return [
+        Stage(
+            name, purpose if number == 1 else f"{purpose}, run {number}", seconds, partial(run, run=number), needs, True
+        )
+        for name, number in context.runs_of(system).items()
     ]
 
 

@@ -145,6 +145,11 @@ class BootstrapRecipe(Section):
     sampling: Sampling = Sampling()
     """How candidates are sampled."""
     bench: Bench = Bench()
+    preview: str | None = None
+    """A trained forward model whose prediction the run's page shows while its own models are being trained."""
+    runs: Count = 1
+    """How often FT, FDM and the ceiling are trained, each time from other random weights and in another order. From two
+    on, the intervals of their scores and differences also hold for other training runs."""
     ablations: tuple[Ablation, ...] = ()
     """Models to train for comparison: on the world's `true_labels` in place of the annotated ones (the ceiling of
     labelling), on a `weighted` loss (softened recognition weights), an inverse model with `no_change_mask`."""

@@ -20,7 +20,7 @@ from retrodict.evaluation.metrics import L1_PROTOCOL, l1
 from retrodict.evaluation.pool import ItemResult, Scored, Scorer, chosen, score_images
 from retrodict.evaluation.predict import evaluate
 from retrodict.evaluation.predictions import read_predictions
-from retrodict.evaluation.summary import compare, estimate, summarise
+from retrodict.evaluation.summary import compare_runs, estimate, over_runs, summarise
 from retrodict.files import JsonObject, write_json
 from retrodict.loading import load_family
 from retrodict.models.editors import CopyModel
@@ -35,6 +35,7 @@ NOTE = "Tiny model with random weights: this run shows that all parts fit togeth
 VERIFIERS = ("idm", "idm_fdm")
 
 Items = Mapping[str, Sequence[ItemResult]]
+Runs = Mapping[str, Sequence[Sequence[ItemResult]]]  # of each system, each training run
 Shown = Callable[[int], Image.Image | None]
 
 
@@ -49,7 +50,11 @@ def write_results(context: Context, *, command: str, wall_seconds: float) -> Non
     recipe, out = context.recipe, context.out
     test = read_transitions(out / "test")
     world, family = world_of(test), load_family(out / "fdm")  # all models of a run have the same image tokenizer
-    items = {name: read_predictions(out / "predictions" / f"{name}.parquet") for name in context.systems}
+    runs = {
+        system: [read_predictions(out / "predictions" / f"{name}.parquet") for name in context.runs_of(system)]
+        for system in context.systems
+    }
+    items = {system: first for system, (first, *_) in runs.items()}
     probe = dict(read_probe(context))
     score = scorer(test, family)
     write_recognition(out, family, test)
@@ -64,7 +69,8 @@ def write_results(context: Context, *, command: str, wall_seconds: float) -> Non
             **{name: summarise(rows, verifiers, ks) for name, rows in items.items()},
         },
         **(_checks(family, test, score) if world else _closeness(family, test, items, verifiers)),
-        "comparisons": _comparisons(context, items, world, verifiers, loglik, test),
+        **({"runs": _over_runs(context, runs, verifiers)} if world and recipe.runs > 1 else {}),
+        "comparisons": _comparisons(context, runs, world, verifiers, loglik, test),
         **{name: exactness(probe[name]["explained"], test, names, recipe.seed) for name in context.inverse_models},
         "annotation": _annotation(context),
         "mining": _mining(context),
@@ -135,9 +141,20 @@ def _decoded(frame: Scored) -> Image.Image | None:
     return decode_image(frame.image, "prediction") if frame.image else None
 
 
+def _over_runs(context: Context, runs: Runs, verifiers: Sequence[str]) -> JsonObject:
+    """Of every system that was trained several times: greedy, and the best of all candidates by each selector."""
+    n = context.recipe.bench.n
+    return {
+        system: {"greedy": over_runs(of, "greedy"), f"k{n}": {name: over_runs(of, name, n) for name in selectors}}
+        for system, of in runs.items()
+        if len(of) > 1
+        for selectors in [(*verifiers, "random", "oracle")]
+    }
+
+
 def _comparisons(
     context: Context,
-    items: Items,
+    runs: Runs,
     world: World | None,
     verifiers: Sequence[str],
     loglik: Mapping[str, Sequence[Sequence[float]]],
@@ -151,21 +168,21 @@ def _comparisons(
         return {"fdm_vs_ft_likelihood": likelier.entry(*names)}
 
     def greedy(a: str, b: str) -> JsonObject:
-        return compare(items[a], items[b], names=(f"{a}.greedy", f"{b}.greedy"))
+        return compare_runs(runs[a], runs[b], names=(f"{a}.greedy", f"{b}.greedy"))
 
     def verified(selector: str, other: str) -> JsonObject:
-        n, fdm = context.recipe.bench.n, items["fdm"]
+        n, fdm = context.recipe.bench.n, runs["fdm"]
         names = (f"fdm.k{n}.{selector}", "fdm.greedy" if other == "greedy" else "fdm.k1")
-        return compare(fdm, fdm, names=names, selectors=(selector, other), ks=(n, 1))
+        return compare_runs(fdm, fdm, names=names, selectors=(selector, other), ks=(n, 1))
 
-    comparisons = {"fdm_vs_ft": greedy("fdm", "ft")}
-    if "fdm_true_labels" in items:
-        comparisons["fdm_vs_true_labels"] = greedy("fdm", "fdm_true_labels")
-    if "fdm_weighted" in items:
-        comparisons["weighted_vs_fdm"] = greedy("fdm_weighted", "fdm")
+    compared = {"fdm_vs_ft": greedy("fdm", "ft")}
+    if "fdm_true_labels" in runs:
+        compared["fdm_vs_true_labels"] = greedy("fdm", "fdm_true_labels")
+    if "fdm_weighted" in runs:
+        compared["weighted_vs_fdm"] = greedy("fdm_weighted", "fdm")
     for name in reversed(verifiers):
-        comparisons |= {f"{name}_vs_greedy": verified(name, "greedy"), f"{name}_vs_k1": verified(name, "random")}
-    return comparisons | {"random_vs_k1": verified("random", "random")}
+        compared |= {f"{name}_vs_greedy": verified(name, "greedy"), f"{name}_vs_k1": verified(name, "random")}
+    return compared | {"random_vs_k1": verified("random", "random")}
 
 
 def _same_words(text: str, row: Transition) -> bool:

@@ -32,6 +32,7 @@ from retrodict.progress import Stage as Planned
 from retrodict.training.distributed import RankError, agreed, is_main, meet, process_count
 
 C = TypeVar("C")  # what a run's stages share; it must be picklable
+Watch = Callable[[Sequence[str]], None]
 
 MEMORY = "memory.json"
 
@@ -57,11 +58,19 @@ def read_records(out: Path) -> dict[str, JsonObject]:
     return {path.stem: json.loads(path.read_text()) for path in sorted((out / "stages").glob("*.json"))}
 
 
-def run_stages(stages: Sequence[Stage[C]], out: Path, context: C, progress: Progress, workers: int = 2) -> None:
+def run_stages(
+    stages: Sequence[Stage[C]],
+    out: Path,
+    context: C,
+    progress: Progress,
+    workers: int = 2,
+    watch: Watch = lambda running: None,
+) -> None:
     """Run every stage that has no record, each as soon as what it needs is done, in `workers` processes of one thread.
 
     The first failure stops the run: running stages are ended, and the error is raised here. `memory.json` keeps the
-    most memory that this process and its workers held at one time.
+    most memory that this process and its workers held at one time. `watch` is called here with the names of the stages
+    that run, whenever one has begun or ended.
     """
     progress.plan([Planned(s.name, s.purpose, s.seconds, group="run") for s in stages])
     done = {s.name for s in stages if record_path(out, s.name).is_file()}
@@ -72,7 +81,7 @@ def run_stages(stages: Sequence[Stage[C]], out: Path, context: C, progress: Prog
     waiting = [s for s in stages if s.name not in done]
     if process_count() > 1:
         with watch_memory(out / MEMORY) if is_main() else nullcontext():
-            _run_together(agreed(waiting), agreed(done), out, context, progress)
+            _run_together(agreed(waiting), agreed(done), out, context, progress, watch)
         return
     if not waiting:
         return
@@ -84,7 +93,7 @@ def run_stages(stages: Sequence[Stage[C]], out: Path, context: C, progress: Prog
         pool = ProcessPoolExecutor(workers, mp_context=methods, initializer=_start_worker, initargs=(os.getpid(),))
         with receive(queue, progress), watch_memory(out / MEMORY):
             try:
-                _run_all(pool, waiting, done, out, context, queue, workers)
+                _run_all(pool, waiting, done, out, context, queue, workers, watch)
             except BaseException:
                 _kill(pool)
                 raise
@@ -124,13 +133,17 @@ def _resident_mb() -> int:
     return total >> 20
 
 
-def _run_together(waiting: list[Stage[C]], done: set[str], out: Path, context: C, progress: Progress) -> None:
+def _run_together(
+    waiting: list[Stage[C]], done: set[str], out: Path, context: C, progress: Progress, watch: Watch
+) -> None:
     """Run the stages one after the other, each on the ranks that take part in it."""
     while waiting:
         stage = next(stage for stage in waiting if done.issuperset(stage.needs))
         waiting.remove(stage)
         failed: BaseException | None = None
         began, summary = time.monotonic(), ""
+        if is_main():
+            watch([stage.name])
         try:
             if stage.shared or is_main():
                 progress.stage(stage.name, stage.purpose)
@@ -156,6 +169,7 @@ def _run_all(
     context: C,
     queue: EventQueue,
     workers: int,
+    watch: Watch,
 ) -> None:
     running: dict[Future[None], Stage[C]] = {}
     while waiting or running:
@@ -163,6 +177,7 @@ def _run_all(
         for stage in [s for s in waiting if done.issuperset(s.needs)][: workers - len(running)]:
             waiting.remove(stage)
             running[pool.submit(_run_stage, stage, out, context, queue)] = stage
+        watch([stage.name for stage in running.values()])
         assert running, f"stages wait for what no stage makes: {[s.name for s in waiting]}"
         finished, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in finished:

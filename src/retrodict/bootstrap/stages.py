@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrodict.bootstrap.recipe import TINY, BootstrapRecipe
 from retrodict.files import JsonObject, write_json
+from retrodict.images import encode_png
 from retrodict.progress import Progress
 from retrodict.prompts import Direction
 from retrodict.training.config import Weighting
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from retrodict.video import ClipRef
 
 LABELLING = "labelling.json"
+SEEDS_APART = 1_000_000  # between training runs: not the seed of somebody's other run
+REPEATED = ("ft", "fdm", "fdm_true_labels")  # trained `runs` times
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ class Context:
         """The forward models of the run."""
         extra = [f"fdm_{name}" for name in ("weighted", "true_labels") if name in self.recipe.ablations]
         return ("ft", "fdm", *extra)
+
+    def runs_of(self, system: str) -> dict[str, int]:
+        """Every training run of a system: its folder's name, and which run it is."""
+        count = self.recipe.runs if system in REPEATED else 1
+        return {system if run == 1 else f"{system}_run{run}": run for run in range(1, count + 1)}
 
     @property
     def inverse_models(self) -> dict[str, str]:
@@ -141,6 +150,29 @@ def data(context: Context, progress: Progress) -> str:
     return ", ".join(counts)
 
 
+def preview(context: Context, progress: Progress) -> str:
+    """Let a trained model predict the first test action, for whoever waits for the run's own models."""
+    from retrodict.dynamics.verify import InverseAndForwardLikelihood, predict
+    from retrodict.loading import load
+    from retrodict.report.live import PREVIEW
+
+    model = context.recipe.preview
+    assert model is not None
+    first = min(read_transitions(context.dir("test")), key=lambda row: hashlib.sha256(row.id.encode()).digest())
+    forward, n = load(model, role="forward"), 8
+    verifier = InverseAndForwardLikelihood(load(model, role="inverse"))
+    began = time.monotonic()
+    prediction = predict(forward, verifier, first.source_image, first.action, n=n, seed=context.recipe.seed)
+    took = time.monotonic() - began
+    folder = context.dir(PREVIEW)
+    folder.mkdir(exist_ok=True)
+    (folder / "source.png").write_bytes(encode_png(first.source_image))
+    (folder / "predicted.png").write_bytes(encode_png(prediction.image))
+    note = f"the best of {n} predictions of the model '{model}' ({took:.1f} s)"
+    write_json(folder / "prediction.json", {"action": first.action, "note": note})
+    return f"{first.action}: {note}"
+
+
 def _write(folder: Path, rows: list[Transition], config: JsonObject) -> None:
     write_rows(folder / "transitions-00000.parquet", rows)
     write_manifest(folder, kind="transitions", config=config, kept=len(rows), dropped={})
@@ -219,8 +251,9 @@ def train(
     weighting: Weighting,
     *,
     use_change_mask: bool = True,
+    run: int = 1,
 ) -> str:
-    """Train one model. Those of a direction start alike and see the same number of sequences."""
+    """Train one model. Those of a direction and run start alike and see the same number of sequences."""
     from retrodict.training.recipe import absolute, report_loss
     from retrodict.training.run import train_model
 
@@ -232,7 +265,7 @@ def train(
         rows,
         config,
         folder,
-        seed=recipe.seed,
+        seed=recipe.seed + SEEDS_APART * (run - 1),
         weighting=weighting,
         lora=recipe.lora,
         base=absolute(str(context.dir("base")) if recipe.init == TINY else recipe.init),
@@ -262,8 +295,8 @@ def idm_plain(context: Context, progress: Progress) -> str:
     return train(context, progress, context.dir("idm_plain"), "inverse", rows, Weighting(), use_change_mask=False)
 
 
-def ft(context: Context, progress: Progress) -> str:
-    return train(context, progress, context.dir("ft"), "forward", labelled(context), Weighting())
+def ft(context: Context, progress: Progress, run: int = 1) -> str:
+    return _forward(context, progress, "ft", labelled(context), Weighting(), run)
 
 
 def bootstrapped(context: Context) -> Stored:
@@ -271,23 +304,27 @@ def bootstrapped(context: Context) -> Stored:
     return joined([labelled(context), stored_transitions(context.dir("selected"))])
 
 
-def fdm(context: Context, progress: Progress) -> str:
-    return train(context, progress, context.dir("fdm"), "forward", bootstrapped(context), context.recipe.weighting)
+def fdm(context: Context, progress: Progress, run: int = 1) -> str:
+    return _forward(context, progress, "fdm", bootstrapped(context), context.recipe.weighting, run)
 
 
-def fdm_weighted(context: Context, progress: Progress) -> str:
-    rows, weighting = bootstrapped(context), Weighting(method="softened")
-    return train(context, progress, context.dir("fdm_weighted"), "forward", rows, weighting)
+def fdm_weighted(context: Context, progress: Progress, run: int = 1) -> str:
+    return _forward(context, progress, "fdm_weighted", bootstrapped(context), Weighting(method="softened"), run)
 
 
-def fdm_true_labels(context: Context, progress: Progress) -> str:
+def fdm_true_labels(context: Context, progress: Progress, run: int = 1) -> str:
     from retrodict.bootstrap.labels import with_true_labels
 
     assert context.recipe.world is not None
     selected = stored_transitions(context.dir("selected"))
     true = with_true_labels(get_world(context.recipe.world.name), selected, context.dir("truth"))
     rows = joined([labelled(context), true])
-    return train(context, progress, context.dir("fdm_true_labels"), "forward", rows, context.recipe.weighting)
+    return _forward(context, progress, "fdm_true_labels", rows, context.recipe.weighting, run)
+
+
+def _forward(context: Context, progress: Progress, system: str, rows: Stored, weighting: Weighting, run: int) -> str:
+    (folder,) = (context.dir(name) for name, one in context.runs_of(system).items() if one == run)
+    return train(context, progress, folder, "forward", rows, weighting, run=run)
 
 
 def annotate(context: Context, progress: Progress) -> str:

@@ -23,6 +23,7 @@ from retrodict.cli.options import (
     Subsets,
     options_of,
 )
+from retrodict.cli.printing import print_numbers
 from retrodict.errors import check_output, check_output_file
 from retrodict.evaluation import L1Protocol
 from retrodict.progress.view import open_progress
@@ -87,7 +88,8 @@ def bench(
             seed=seed,
             progress=progress,
         )
-    typer.echo(f"Numbers: {out / 'results.json'}")
+    print_numbers(out)
+    typer.echo(f"Report: {out / 'report.html'}\nNumbers: {out / 'results.json'}")
 
 
 @verb

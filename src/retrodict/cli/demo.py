@@ -9,6 +9,7 @@ import typer
 
 from retrodict.cli.app import verb
 from retrodict.cli.options import OutDir, Overrides, Quiet, Seed
+from retrodict.cli.printing import print_numbers
 from retrodict.errors import check_output
 from retrodict.models.registry import FAMILIES
 from retrodict.progress.view import open_progress
@@ -19,7 +20,11 @@ def demo(
     out: OutDir = Path("demo"),
     seed: Seed = 0,
     scale: Annotated[
-        Literal["quick", "full"], typer.Option(help="`quick` takes minutes on two cores, `full` trains longer.")
+        Literal["quick", "full"],
+        typer.Option(
+            help="`quick` takes some five minutes on two cores. `full` trains FT, FDM and the ceiling three times, and "
+            "all ablations."
+        ),
     ] = "quick",
     family: Annotated[
         str | None,
@@ -35,7 +40,7 @@ def demo(
     """Run the whole loop on a simulated world and write a report.
 
     An inverse model learns what actions look like, labels raw video, and so teaches and checks a forward model. Open
-    report.html in the output folder when it is done.
+    report.html in the output folder: it fills while the run goes on.
 
     Example: retrodict demo --out demo
     """
@@ -48,10 +53,14 @@ def demo(
     name = "demo-tiny" if family else "demo" if scale == "quick" else "demo-full"
     changes = [f"seed={seed}", *([f"family={family}"] if family else []), *(overrides or ())]
     recipe = load_recipe(RECIPES / f"{name}.yaml", BootstrapRecipe, changes)
+    if not quiet:
+        typer.echo(f"{out / 'report.html'} shows the run while it goes on.", err=True)
     with open_progress(quiet, "retrodict demo") as progress:
         run_bootstrap(recipe, out, progress)
-    typer.echo(f"Report: {out / 'report.html'}\nNumbers: {out / 'results.json'}")
     if family:
         from retrodict.bootstrap.results import NOTE
 
         typer.echo(NOTE)
+    else:
+        print_numbers(out)
+    typer.echo(f"Report: {out / 'report.html'}\nNumbers: {out / 'results.json'}")

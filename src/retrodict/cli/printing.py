@@ -18,6 +18,13 @@ def print_counts(out: Path) -> None:
     typer.echo(f"{out}: {counts['kept']} kept{dropped(counts['dropped'])}")
 
 
+def print_numbers(out: Path) -> None:
+    """The main numbers of a run, and what they show."""
+    from retrodict.report.terminal import numbers
+
+    typer.echo("\n".join(numbers(out)))
+
+
 def dropped(counts: Mapping[str, int]) -> str:
     """The end of such a line; empty where nothing was dropped."""
     reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in counts.items() if count)

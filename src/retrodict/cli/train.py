@@ -9,7 +9,7 @@ import typer
 
 from retrodict.cli.app import verb
 from retrodict.cli.options import Model, OutDir, Overrides, Quiet
-from retrodict.cli.printing import print_counts
+from retrodict.cli.printing import print_counts, print_numbers
 from retrodict.errors import check_output
 from retrodict.progress.view import open_progress
 
@@ -136,4 +136,5 @@ def bootstrap(
         run_bootstrap(loaded, out=out, progress=progress)
     leave()
     if is_main():
-        typer.echo(f"Models and numbers: {out}")
+        print_numbers(out)
+        typer.echo(f"Report: {out / 'report.html'}\nModels and numbers: {out}")

@@ -12,7 +12,7 @@ import numpy as np
 
 from retrodict.evaluation.pool import ItemResult, Measure, Scored, reason_counts
 from retrodict.files import JsonObject
-from retrodict.stats import Values, mean_interval, paired_difference
+from retrodict.stats import Values, mean_interval, paired_difference, repeated, repeated_difference
 
 KS = (1, 2, 4, 8)
 MIN_COPY = "min_copy"  # picks the candidate farthest from the source: what a verifier must beat, never the default
@@ -73,8 +73,7 @@ def _selector_score(frame: Scored, selector: str) -> float:
 def estimate(items: Sequence[ItemResult], selector: str = "greedy", k: int = 1) -> JsonObject:
     """`{"score", "es", "me", "ci95", "n", "n_unscored", "copy_rate"}`; the interval is that of the score."""
     scores = item_values(items, selector, k, "score")
-    groups = [item.group for item in items]
-    interval = mean_interval(scores, groups if len(set(groups)) < len(groups) else None)
+    interval = mean_interval(scores, groups_of(items))
     return {
         "score": interval.mean,
         "es": _mean(item_values(items, selector, k, "es")),
@@ -139,12 +138,42 @@ def compare(
 
     The items are paired by position. Raises `ValueError` when they are not the same items.
     """
-    if [item.id for item in a] != [item.id for item in b]:
+    return compare_runs([a], [b], names=names, selectors=selectors, ks=ks)
+
+
+def compare_runs(
+    a: Sequence[Sequence[ItemResult]],
+    b: Sequence[Sequence[ItemResult]],
+    *,
+    names: tuple[str, str],
+    selectors: tuple[str, str] = ("greedy", "greedy"),
+    ks: tuple[int, int] = (1, 1),
+) -> JsonObject:
+    """The same of systems that were trained several times; as many runs count as both have.
+
+    From two runs on, the entry says how many (`runs`), and its interval and p also hold for other training runs.
+    """
+    runs = min(len(a), len(b))
+    first = a[0]
+    if any([item.id for item in items] != [item.id for item in first] for items in (*a[:runs], *b[:runs])):
         raise ValueError(f"{names[0]} and {names[1]} were not measured on the same items.")
-    groups = [item.group for item in a]
-    difference = paired_difference(
-        item_values(a, selectors[0], ks[0]),
-        item_values(b, selectors[1], ks[1]),
-        groups if len(set(groups)) < len(groups) else None,
-    )
-    return difference.entry(*names)
+    groups = groups_of(first)
+    of_a = [item_values(items, selectors[0], ks[0]) for items in a[:runs]]
+    of_b = [item_values(items, selectors[1], ks[1]) for items in b[:runs]]
+    if runs == 1:
+        return paired_difference(of_a[0], of_b[0], groups).entry(*names)
+    return repeated_difference(of_a, of_b, groups).entry(*names) | {"runs": runs}
+
+
+def over_runs(runs: Sequence[Sequence[ItemResult]], selector: str = "greedy", k: int = 1) -> JsonObject:
+    """`{"score", "ci95", "n", "n_unscored", "runs", "each"}`: the mean over several training runs of one system, whose
+    interval also holds for other runs, and the score of each."""
+    values = [item_values(items, selector, k) for items in runs]
+    each = [mean_interval(one).mean for one in values]
+    return repeated(values, groups_of(runs[0])).entry("score") | {"runs": len(runs), "each": each}
+
+
+def groups_of(items: Sequence[ItemResult]) -> list[str] | None:
+    """The cluster of each item; None where every item is its own."""
+    groups = [item.group for item in items]
+    return groups if len(set(groups)) < len(groups) else None

@@ -27,14 +27,33 @@ def ladder(run: Run) -> list[Bar]:
         if name == "fdm_weighted":  # an ablation, not a step: it has its own chart
             continue
         kind = "fdm" if name == run.main else name if name in ("copy", "ft") else "other"
-        bars.append(bar(system_name(name), entry.get("greedy"), "score", kind, notes.get(name, "greedy")))
+        greedy = run.get("runs", name, "greedy") or entry.get("greedy")
+        bars.append(bar(system_name(name), greedy, "score", kind, _with_runs(notes.get(name, "greedy"), greedy)))
         if name == run.main and run.ks:
-            best = entry.get(f"k{run.ks[-1]}") or {}
-            chosen = best.get("selector", "")
+            most = f"k{run.ks[-1]}"
+            chosen = (entry.get(most) or {}).get("selector", "")
             if chosen not in ("", "random"):
-                note = f"best of {run.ks[-1]} by {SELECTORS.get(chosen, chosen)}"
+                best = run.get("runs", name, most, chosen) or entry[most]
+                note = _with_runs(f"best of {run.ks[-1]} by {SELECTORS.get(chosen, chosen)}", best)
                 bars.append(bar(f"{system_name(name)}, verified", best, "score", "verified", note))
     return measured(bars)
+
+
+def _with_runs(note: str, entry: object) -> str:
+    runs = entry.get("runs") if isinstance(entry, Mapping) else None
+    return f"{note}; mean of {runs} training runs" if runs else note
+
+
+def training_noise(run: Run) -> str:
+    """What the intervals of a loop's scores leave out, in a sentence; empty where that is nothing."""
+    if not run.has_scores:
+        return ""
+    if runs := run.get("runs", run.main or "", "greedy", "runs"):
+        return f"FT, FDM and the ceiling were trained {runs} times: intervals are over test items and training runs."
+    return (
+        "Every model was trained once: intervals are over test items alone, and another training run of the same data "
+        "moves a score by about .02."
+    )
 
 
 def distances(run: Run) -> list[Bar]:

@@ -40,6 +40,7 @@ def _story(run: Run) -> JsonObject:
         "items": run.get("systems", run.main or "copy", "greedy", "n"),
         "ladder": loop.ladder(run),
         "distances": loop.distances(run),
+        "training_noise": loop.training_noise(run),
         "claims": claims((run.get("comparisons") or {}).values()),
         "world": figures.world(run),
         "checks": bench.checks(run),

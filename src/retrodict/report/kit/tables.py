@@ -81,7 +81,8 @@ def claim(comparison: JsonMapping) -> Claim:
     p = comparison.get("p_holm", comparison.get("p"))
     detail = (
         f"difference {signed(difference)}, 95 % interval {span(interval)}, n = {comparison.get('n', MISSING)} pairs, "
-        f"{spoken_p(p)}"
+        + (f"{comparison['runs']} training runs, " if "runs" in comparison else "")
+        + spoken_p(p)
     )
     if "p_holm" in comparison or "p_unadjusted" in comparison:
         detail += " (Holm)"

@@ -1,0 +1,57 @@
+"""The numbers of a run as lines for the terminal: what its page shows first, and what that shows."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from retrodict.report import loop
+from retrodict.report.kit.charts import Bar
+from retrodict.report.kit.format import finite, number, percent, span, system_name
+from retrodict.report.kit.tables import claims
+from retrodict.report.run import Run
+
+WIDTH = 110
+
+
+def numbers(folder: Path) -> list[str]:
+    """Each system's score (or distance, where no exact state gives one) with its interval, and the comparisons.
+
+    Raises `ValueError` when the folder has no readable `results.json`.
+    """
+    run = Run.open(folder)
+    bars = loop.ladder(run) or loop.distances(run)
+    if not bars:
+        return []
+    title = "score: 1 is the right future, 0 nothing done or the scene broken"
+    if not run.has_scores:
+        title = "distance (L1) to the true frame, smaller is nearer: it does not say whether the action was done"
+    lines = [f"{title}; in brackets 95 % intervals, n = {bars[0].n}", *_table(bars)]
+    lines += _inverse(run)
+    compared = {key: entry for key, entry in (run.get("comparisons") or {}).items() if key != "random_vs_k1"}
+    for claim in claims(compared.values()):  # all but the check that choosing at random gains nothing
+        text = f"{claim.headline} ({claim.detail})"
+        lines += textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="    ")
+    if noise := loop.training_noise(run):
+        lines += textwrap.wrap(noise, WIDTH)
+    return lines
+
+
+def _inverse(run: Run) -> list[str]:
+    """How often the inverse model is right, on test pairs and on what it labelled."""
+    entries = [
+        ("of {} of the test pairs", run.get("idm", "exact")),
+        ("of {} of the mined pairs", run.get("annotation", "exact")),
+        ("of {} of those selected", run.get("annotation", "selected_exact")),
+    ]
+    said = [text.format(percent(value)) for text, value in entries if finite(value)]
+    return [f"  {system_name('idm')} names the exact action {', '.join(said)}"] if said else []
+
+
+def _table(bars: Sequence[Bar]) -> list[str]:
+    wide = max(len(bar.label) for bar in bars)
+    return [
+        f"  {bar.label:<{wide}}  {number(bar.value)}  [{span((bar.low, bar.high))}]  {bar.note}".rstrip()
+        for bar in bars
+    ]

@@ -18,7 +18,7 @@ from retrodict.cli import app
 from retrodict.dynamics.likelihood import score
 from retrodict.dynamics.sequences import build
 from retrodict.files import write_json
-from retrodict.loading import CARD, load, load_family, save_model
+from retrodict.loading import CARD, SHIPPED, load, load_family, resolve, save_model
 from retrodict.models.editors import CopyModel
 from retrodict.models.small.family import SmallFamily
 
@@ -70,6 +70,14 @@ def test_unknown_names() -> None:
         load("smal", role="forward")
     with pytest.raises(ValueError, match="The model 'nobody/nothing' is no folder here and could not be downloaded"):
         load("nobody/nothing", role="forward")
+
+
+def test_a_folder_does_not_stand_in_for_a_shipped_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small").mkdir()
+    assert resolve("small").is_relative_to(SHIPPED)
+    with pytest.raises(ValueError, match="holds no forward model"):
+        load("./small", "forward")
 
 
 def test_a_family_of_a_later_version(tmp_path: Path) -> None:

@@ -191,19 +191,25 @@ def _file_state(folder: Path) -> tuple[object, ...]:
 
 
 def resolve(name: str | Path) -> Path:
-    """The folder of a model: the one that is named, a shipped one, or the hub's cache.
+    """The folder of a model: a shipped one, the one that is named (`./small` where a shipped one has the same name),
+    or the hub's cache.
 
     Raises:
         ValueError: There is none of that name.
     """
     from retrodict.models.hub import is_hub_id, model_folder
 
-    if not Path(name).is_dir() and (SHIPPED / name).is_dir():
+    if str(name) in shipped_models():
         return SHIPPED / name
     if Path(name).is_dir() or is_hub_id(name):
         return model_folder(name)
-    shipped = ", ".join(sorted(f.name for f in SHIPPED.glob("*") if f.is_dir()))
+    shipped = ", ".join(shipped_models())
     raise ValueError(f"There is no model '{name}': give a folder, a hub id (owner/name), copy, or one of: {shipped}.")
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(folder.name for folder in SHIPPED.glob("*") if folder.is_dir())
 
 
 def _base_folder(folder: Path, card: JsonObject) -> Path:

@@ -4,59 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
-import socket
 import sqlite3
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
+from study_browser import FLAGS, chromium, served, tokens
 
 from retrodict.study.build import build
 from retrodict.study.plan import DATABASE, Design, read_plan
-from retrodict.study.store import Store
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Locator, Page
-
-
-def tokens(study: Path) -> list[str]:
-    with Store(study / DATABASE) as store:
-        return [row["token"] for row in store.rows("SELECT token FROM rater ORDER BY id")]
-
-
-def chromium() -> str:
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if path := shutil.which(name):
-            return path
-    pytest.skip("no Chromium on this machine: the browser test needs one")
-
-
-@contextmanager
-def served(study: Path) -> Iterator[str]:
-    """A server of its own, on a free port, with its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "retrodict", "study", "serve", str(study), "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        for _ in range(600):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 Chosen = dict[int, tuple[str, str] | None]  # position -> best and worst image, or None for "can't tell"
@@ -208,7 +168,7 @@ async def three_raters(browser_path: str, links: list[str], middle: int) -> list
     from playwright.async_api import async_playwright
 
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=browser_path)
+        browser = await playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
         visitors = [Visitor(browser, link, phone=i == 1) for i, link in enumerate(links)]
         await asyncio.gather(
             by_keyboard(visitors[0]), by_touch_on_two_devices(visitors[1], middle), with_second_thoughts(visitors[2])

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from retrodict.stats import paired_difference
-from retrodict.study.analysis.agreement import agreement, attention, krippendorff_alpha, self_consistency
+from retrodict.study.analysis.agreement import agreement, attention, self_consistency
+from retrodict.study.analysis.alpha import krippendorff_alpha
 from retrodict.study.analysis.exclude import excluded, parse_rules
 from retrodict.study.analysis.judges import against_people
 from retrodict.study.analysis.panel import Panel, Values

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import http.client
 import json
+import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +21,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from retrodict.study.build import Texts, build
-from retrodict.study.plan import DATABASE, Design
+from retrodict.study.plan import DATABASE, Crowd, Design
+from retrodict.study.server import check_address
 from retrodict.study.server.app import create_app
 from retrodict.study.server.safety import HEADERS
 from retrodict.study.store import Store
@@ -186,6 +194,221 @@ def test_the_admin_page_needs_its_token_and_works(client: TestClient, study: Pat
     record = json.loads(row)
     assert (record["rater"], record["position"], record["best"]) == (1, 0, record["order"][0])
     assert client.get("/admin/export.csv").text.splitlines()[0].split(",") == list(record)
+
+
+@pytest.mark.parametrize("path", ["/r/{}", "/admin"])
+def test_a_slash_at_the_end_is_no_redirect(client: TestClient, study: Path, path: str) -> None:
+    assert client.get(path.format(tokens(study)[0]) + "/").status_code == 200
+
+
+def test_a_study_under_a_path_keeps_to_it(study: Path) -> None:
+    """Whether the proxy takes the path off or not."""
+    base = "https://example.org/lab/one"
+    token = tokens(study)[0]
+    with TestClient(create_app(study, hosts=("*",), base=base + "/"), base_url=base, follow_redirects=False) as client:
+        for before in ("", "/lab/one"):
+            page = client.get(f"https://example.org{before}/r/{token}").text
+            addresses = re.findall(r'(?:href|src|action)="(/[^"]+)"', page)
+            assert len(addresses) >= 3 and all(address.startswith("/lab/one/") for address in addresses)
+        assert client.post(f"https://example.org/r/{token}/consent").headers["location"] == f"/lab/one/r/{token}"
+        client.post(f"https://example.org/r/{token}/trained")
+        state = client.get(f"https://example.org/r/{token}/task").json()
+        assert client.get(f"https://example.org{state['source']}").headers["content-type"] == "image/png"
+        answer = client.post("https://example.org/admin/enter", data={"token": admin_token(study)})
+        assert "path=/lab/one/admin; samesite=strict; secure" in answer.headers["set-cookie"].lower()
+
+
+@pytest.mark.parametrize(
+    "base", ["example.org", "ftp://x", "https://", "https://exa mple.org", "https://x:99999", "javascript:alert(1)",
+             "https://user:pw@x", "https://x/?a=1", "https://x/a b"],
+)  # fmt: skip
+def test_what_is_no_address_is_refused(base: str) -> None:
+    with pytest.raises(ValueError, match="is no address"):
+        check_address(base)
+    check_address("https://x.example.org:8443/lab/one")
+
+
+def test_two_studies_on_one_host_have_their_own_logins(study: Path, studied_runs: list[str], tmp_path: Path) -> None:
+    build(studied_runs, tmp_path / "other", design=Design(per_subset=1, raters=1))
+    cookies: dict[str, str] = {}
+    for folder in (study, tmp_path / "other"):
+        with TestClient(create_app(folder), base_url="http://localhost", follow_redirects=False) as client:
+            answer = client.post("/admin/enter", data={"token": admin_token(folder)})
+            assert (
+                admin_token(folder) not in answer.headers["set-cookie"]
+            )  # other programs on this host get cookies, too
+            cookies |= dict(answer.cookies)
+    assert len(cookies) == 2
+    with TestClient(create_app(study), base_url="http://localhost", follow_redirects=False) as client:
+        client.cookies.update(cookies)
+        assert "Raters" in client.get("/admin").text
+        client.post("/admin/change", data={"do": "leave"})
+        assert client.get("/admin/live").status_code == 404
+        old = admin_token(study)
+        client.cookies.clear()
+        client.post("/admin/enter", data={"token": old})
+        page = client.post("/admin/change", data={"do": "token"}).text
+        assert admin_token(study) in page and admin_token(study) != old
+        assert client.get("/admin/live").status_code == 404  # everybody is logged out
+        assert client.post("/admin/enter", data={"token": old}).status_code == 401
+
+
+def test_strange_forms_and_other_origins_are_refused(client: TestClient) -> None:
+    fields = "&".join(f"a{i}=1" for i in range(11))
+    for path in ("/admin/enter", "/admin/change"):
+        assert client.post(path, content=fields.encode()).status_code == 400
+    for origin, code in (("http://localhost", 401), ("http://evil.example", 403), ("null", 403)):
+        assert client.post("/admin/enter", data={"token": "x"}, headers={"Origin": origin}).status_code == code
+
+
+# --- a crowd --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def crowd(studied_runs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("crowd") / "s"
+    sizes = Design(per_subset=2, raters=0, items_per_rater=3, raters_per_item=1, repeat_share=0)
+    back = "https://app.example.org/done?cc={code}&who={PROLIFIC_PID}&x={nothing}"
+    build(studied_runs, out, design=sizes, crowd=Crowd(return_url=back, failed_checks=0))
+    return out
+
+
+RIGHT = {"chosen": "1-3,2-0"}  # as the examples say
+
+
+def pass_by(client: TestClient, query: str, fail: bool = False) -> str:
+    """Come by the common link and answer everything, perhaps failing the checks; the link's path."""
+    link = str(client.post(f"/enter?{query}").headers["location"])
+    assert client.post(f"{link}/trained", data=RIGHT).headers["location"] == link
+    plan = client.app.state.plan  # type: ignore[attr-defined]
+    decoys = {check.decoy: check.kind for check in plan.checks}
+    state = client.get(f"{link}/task").json()
+    while not state.get("finished"):
+        kinds = [decoys.get(address.split("/")[-1].removesuffix(".png"), "") for address in state["candidates"]]
+        at = next((i for i, kind in enumerate(kinds) if kind), 0)
+        worst = at if (kinds[at] == "noise") != fail else (at + 1) % 4
+        state = client.post(f"{link}/judge", json=click(state, worst=worst, best=(worst + 1) % 4)).json()
+    return link
+
+
+def test_a_crowd_gets_codes_and_every_item_its_judgement(crowd: Path, tmp_path: Path) -> None:
+    study = Path(shutil.copytree(crowd, tmp_path / "s"))
+    with TestClient(create_app(study), base_url="http://localhost", follow_redirects=False) as client:
+        page = client.get("/enter?PROLIFIC_PID=p1&SESSION_ID=<b>").text
+        assert "/enter?PROLIFIC_PID=p1&amp;SESSION_ID=%3Cb%3E" in page
+        assert not tokens(study)  # looking makes no rater
+        assert "preview" in client.get("/enter?assignmentId=ASSIGNMENT_ID_NOT_AVAILABLE&workerId=w").text
+        first = pass_by(client, "PROLIFIC_PID=p1&SESSION_ID=<b>")
+        with Store(study / DATABASE) as store:
+            (row,) = store.rows("SELECT code, parameters FROM rater")
+        assert json.loads(row["parameters"]) == {"PROLIFIC_PID": "p1", "SESSION_ID": "<b>"}
+        page = client.get(first).text
+        assert f'href="https://app.example.org/done?cc={row["code"]}&amp;who=p1&amp;x="' in page
+        assert client.post("/enter?PROLIFIC_PID=p1").headers["location"] == first  # the same person again
+        failed = pass_by(client, "PROLIFIC_PID=p2", fail=True)
+        assert "Some answers were not what the study needs" in client.get(failed).text
+        assert client.post(f"{failed}/judge", json={}).status_code == 403
+        pass_by(client, "PROLIFIC_PID=p3")  # gets the items of the one before
+        assert "all the answers it needs" in client.post("/enter?PROLIFIC_PID=p4").text
+        client.post("/admin/enter", data={"token": admin_token(study)})
+        rows = list(csv.DictReader(client.get("/admin/raters.csv").text.splitlines()))
+        assert [(one["query_PROLIFIC_PID"], one["finished"], bool(one["code"])) for one in rows] == [
+            ("p1", "1", True), ("p2", "0", False), ("p3", "1", True)
+        ]  # fmt: skip
+        assert client.get("/admin/export.jsonl").text.count("p1") == 0  # judgements say nothing of the platform
+        assert (
+            "6 with 1 judgement" in client.get("/admin").text or "6 with 2 judgements" not in client.get("/admin").text
+        )
+
+
+def test_the_examples_are_a_gate_for_a_crowd(crowd: Path, tmp_path: Path) -> None:
+    study = Path(shutil.copytree(crowd, tmp_path / "s"))
+    with TestClient(create_app(study), base_url="http://localhost", follow_redirects=False) as client:
+        link = client.post("/enter?workerId=w1").headers["location"]
+        assert "Example" in client.get(link).text or "lessons" in client.get(link).text
+        for attempt in range(3):
+            assert client.get(f"{link}/task").status_code == 403
+            answer = client.post(f"{link}/trained", data={"chosen": f"0-1,{attempt}-3"})
+            assert answer.headers["location"] == f"{link}?training=wrong"
+        assert "Some answers were not" in client.get(link).text
+        other = client.post("/enter?workerId=w2").headers["location"]
+        client.post(f"{other}/trained", data={"chosen": "0-1,0-1"})
+        client.post(f"{other}/trained", data=RIGHT)
+        assert client.get(f"{other}/task").status_code == 200
+
+
+# --- over sockets ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def listening(study: Path, files: int = 0) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A server of its own, possibly with few open files allowed; its process and port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    serve = [sys.executable, "-m", "retrodict", "study", "serve", str(study), "--port", str(port)]
+    command = ["bash", "-c", f'ulimit -n {files}; exec "$@"', "bash", *serve] if files else serve
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        for _ in range(900):
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert process.poll() is None
+                time.sleep(0.1)
+        yield process, port
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def peak_mib(process: subprocess.Popen[str]) -> float:
+    (line,) = (one for one in Path(f"/proc/{process.pid}/status").read_text().splitlines() if one.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the memory of a process from /proc")
+def test_large_bodies_of_every_kind_are_refused_with_flat_memory(study: Path) -> None:
+    kinds = [
+        "POST /admin/enter HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\nTransfer-Encoding: chunked",
+        "POST /admin/enter HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked",
+        "POST /admin/enter HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000",
+        "GET /admin HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked",
+        "GET /admin HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000",
+    ]
+    part = b"%x\r\n" % 1_000_000 + b"x" * 1_000_000 + b"\r\n"
+    with listening(study) as (process, port):
+        before = peak_mib(process)
+        for kind in kinds:
+            with socket.create_connection(("127.0.0.1", port), 10) as connection:
+                connection.sendall(f"{kind}\r\n\r\n".encode())
+                assert connection.recv(40).startswith(b"HTTP/1.1 413"), kind
+                with contextlib.suppress(OSError):
+                    for _ in range(100):  # 100 MB, or until the server hangs up
+                        connection.sendall(part)
+        assert peak_mib(process) - before < 20
+
+
+def test_half_open_connections_keep_nobody_out(study: Path) -> None:
+    """More of them than the server may have open, on a quiet log; the oldest go first."""
+    token = tokens(study)[0]
+    with listening(study, files=128) as (process, port), contextlib.ExitStack() as held:
+        for i in range(140):
+            connection = held.enter_context(socket.create_connection(("127.0.0.1", port), 10))
+            half = (
+                b"GET / HTTP/1.1\r\nHost: loc"
+                if i % 2
+                else b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nt"
+            )
+            with contextlib.suppress(OSError):
+                connection.sendall(half)
+        reader = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        reader.request("GET", f"/r/{token}")
+        assert reader.getresponse().status == 200
+        reader.close()
+        process.terminate()
+        assert process.communicate(timeout=60)[1] == ""
 
 
 # --- a server that dies -------------------------------------------------------------------------------------

@@ -43,6 +43,13 @@ def page(results: JsonMapping) -> JsonObject:
         "agreement": _agreement(results),
         "raters": _raters(results),
         "interval": _interval_words(results["all"]),
+        "score_words": _score_words(results["design"]),
+        "notes": _notes(results),
+        "exclusion": _exclusion(results),
+        "questions": {
+            text: (_scores(one["all"]), _pairs(one["pairs"])) for text, one in results["questions"].items() if one
+        },
+        "disagreements": {name: _disagreements(rows) for name, rows in results["disagreements"].items() if rows},
     }
 
 
@@ -52,8 +59,7 @@ def markdown(results: JsonMapping) -> str:
         _design(results),
         "## Best/worst score per subset (Table 5)",
         markdown_table(_by_subset(results)).rstrip(),
-        "A judgement gives +1 to the best system, -1 to the worst, 0 to the others; all systems sum to 0. "
-        f"Interval: {_interval_words(results['all'])}.",
+        f"{_score_words(results['design'])} Interval: {_interval_words(results['all'])}.",
         "\n".join(f"- {plain(sentence)}" for sentence in _verdict(results["pairs"])),
         "## Pairs",
         markdown_table(_pairs(results["pairs"])).rstrip(),
@@ -75,6 +81,13 @@ def markdown(results: JsonMapping) -> str:
             ]
         else:
             parts.append(f"{plain(name)}: no item on which it scored every system.")
+    if left_out := _exclusion(results):
+        rules, table = left_out
+        parts += ["## With and without exclusion", plain(rules), markdown_table(table).rstrip()]
+    for text, one in results["questions"].items():
+        if one:
+            parts += [f"## {plain(text)}", markdown_table(_scores(one["all"])).rstrip()]
+            parts.append(markdown_table(_pairs(one["pairs"])).rstrip())
     parts += ["## Agreement", "\n".join(f"- {name}: {value}" for name, value in _agreement(results))]
     return "\n\n".join(parts) + "\n"
 
@@ -82,9 +95,73 @@ def markdown(results: JsonMapping) -> str:
 def _design(results: JsonMapping) -> str:
     every = results["all"]
     text = f"{every['n_judgements']} judgements of {every['n_items']} items by {every['n_raters']} raters."
-    for system, count in results["design"]["left_out"].items():
-        text += f" {plain(system)} lacked {count} items, which were left out for all."
-    return text
+    return " ".join([text, *map(plain, _notes(results))])
+
+
+def _notes(results: JsonMapping) -> list[str]:
+    """What a reader should know of the images before the scores."""
+    design = results["design"]
+    notes = [
+        f"{name} had no image for {n} items, which were left out for all." for name, n in design["left_out"].items()
+    ]
+    return notes + [
+        f"{name} had another image shape than the source in {n} items; they were shown whole, with grey bars."
+        for name, n in design["reshaped"].items()
+    ]
+
+
+def _score_words(design: JsonMapping) -> str:
+    shown = "" if design["shown"] == 0 else f" Raters saw {design['shown']} candidates at a time."
+    if design["method"] == "rating":
+        return f"The mean rating, from 1 to {design['points']}.{shown}"
+    return f"A judgement gives +1 to the best system, -1 to the worst, 0 to the others shown.{shown}"
+
+
+def _exclusion(results: JsonMapping) -> tuple[str, Table] | None:
+    """The rules, and the scores with those raters that they leave out and without; None where there are no rules."""
+    entry = results["exclusion"]
+    if not entry["fixed"] and not entry["stated"]:
+        return None
+    rules = [f"{rule} (fixed at build)" for rule in entry["fixed"]] + [
+        f"{rule} (stated afterwards)" for rule in entry["stated"]
+    ]
+    left_out = "; ".join(f"rater {rater} {reason}" for rater, reason in entry["raters"].items()) or "nobody"
+    everybody = entry["without"].get("all", results["all"])
+    rows = [
+        (
+            system_name(system),
+            [estimate(part["systems"][system], "score", digits=2) for part in (results["all"], everybody)],
+        )
+        for system in results["systems"]
+    ]
+    counts = [f"{part['n_raters']} raters, {part['n_judgements']} judgements" for part in (results["all"], everybody)]
+    table = Table([f"After the rules ({counts[0]})", f"Everybody ({counts[1]})"], rows)
+    return (
+        f"Rules of exclusion: {'; '.join(rules)}. They leave out: {left_out}. All other numbers are after the rules.",
+        table,
+    )
+
+
+def _scores(part: JsonMapping) -> Table:
+    return Table(
+        ["Score"], [(system_name(s), [estimate(one, "score", digits=2)]) for s, one in part["systems"].items()]
+    )
+
+
+def _disagreements(rows: Sequence[JsonMapping], most: int = 20) -> Table:
+    """Items on which the judge's best is another one than people's, the clearest first."""
+    table = [
+        (
+            plain(row["id"]),
+            [
+                Cell(system_name(row["people"])),
+                Cell(system_name(row["judge"])),
+                Cell(number(row["gap"], 2), f"{row['n_raters']} raters"),
+            ],
+        )
+        for row in rows[:most]
+    ]
+    return Table(["People's best", "Judge's best", "People put theirs ahead by"], table)
 
 
 def _interval_words(entry: JsonMapping) -> str:
@@ -95,10 +172,12 @@ def _interval_words(entry: JsonMapping) -> str:
 
 def _marks(results: JsonMapping) -> list[Mark]:
     scores = results["all"]["systems"]
-    ends = [abs(v) for one in scores.values() for v in (one["score"], *one["ci95"]) if finite(v)]
+    points = results["design"]["points"]
+    middle = (1 + points) / 2 if points else 0.0
+    ends = [abs(v - middle) for one in scores.values() for v in (one["score"], *one["ci95"]) if finite(v)]
     scale = max([*ends, 0.1]) * 1.05
     ranked = sorted(scores.items(), key=lambda pair: -pair[1]["score"])
-    return [Mark(system_name(name), one["score"], one["ci95"], scale) for name, one in ranked]
+    return [Mark(system_name(name), one["score"], one["ci95"], scale, middle) for name, one in ranked]
 
 
 def _verdict(pairs: Sequence[JsonMapping]) -> list[str]:

@@ -16,7 +16,7 @@ from retrodict.progress import Progress
 from retrodict.run_folder import RECORD, check
 from retrodict.study.analysis.exclude import parse_rules
 from retrodict.study.examples import examples, own_examples
-from retrodict.study.images import digest, encode, is_reshaped, keyed_name, noise, shown_size, write_images
+from retrodict.study.images import encode, is_reshaped, keyed_name, noise, shown_size, write_images
 from retrodict.study.plan import (
     DATABASE,
     KEY,
@@ -31,6 +31,7 @@ from retrodict.study.plan import (
     KeyedItem,
     Plan,
     Shown,
+    digest,
     read_key,
     read_plan,
     to_json,

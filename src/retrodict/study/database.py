@@ -63,11 +63,7 @@ def open_checked(path: Path, called: Path) -> sqlite3.Connection:
     Raises:
         ValueError: it is missing, damaged, or in a folder that cannot be written.
     """
-    if not path.is_file() or not path.stat().st_size:
-        raise ValueError(
-            f"{called} is missing or empty, and with it all links and judgements: bring it back from a backup "
-            f"({called.name} and, if there is one, {called.name}-wal)."
-        )
+    _check_there(path, called)
     try:
         db = connect(path)
         try:
@@ -87,6 +83,14 @@ def open_checked(path: Path, called: Path) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         raise _damaged(called, error) from None
     return db
+
+
+def _check_there(path: Path, called: Path) -> None:
+    if not path.is_file() or not path.stat().st_size:
+        raise ValueError(
+            f"{called} is missing or empty, and with it all links and judgements: bring it back from a backup "
+            f"({called.name} and, if there is one, {called.name}-wal)."
+        )
 
 
 def _damaged(called: Path, error: object) -> ValueError:
@@ -136,7 +140,12 @@ def _mend(db: sqlite3.Connection) -> None:
 
 @contextmanager
 def copied(path: Path) -> Iterator[Path]:
-    """A copy of the database as it is at this moment, also of one that is being served or cannot be written."""
+    """A copy of the database as it is at this moment, also of one that is being served or cannot be written.
+
+    Raises:
+        ValueError: it is missing.
+    """
+    _check_there(path, path)
     with tempfile.TemporaryDirectory(prefix="retrodict-study-") as folder:
         copy = Path(folder) / DATABASE
         try:

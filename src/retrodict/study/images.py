@@ -59,10 +59,6 @@ def noise(image: Image.Image, seed: str) -> Image.Image:
     return Image.fromarray(shuffled.reshape(image.height, image.width, 3))
 
 
-def digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 def write_images(folder: Path, images: Mapping[str, bytes]) -> None:
     """Write `<name>.png` in the order of the names, all with the same time."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,13 +66,3 @@ def write_images(folder: Path, images: Mapping[str, bytes]) -> None:
         path = folder / f"{name}.png"
         path.write_bytes(images[name])
         os.utime(path, (_EPOCH, _EPOCH))
-
-
-def check_images(folder: Path, digests: Mapping[str, str]) -> None:
-    """Raises `ValueError` when an image is not what it was when the study was built."""
-    for name, expected in digests.items():
-        path = folder / f"{name}.png"
-        if not path.is_file():
-            raise ValueError(f"{path} is missing: bring it back from a backup.")
-        if digest(path.read_bytes()) != expected:
-            raise ValueError(f"{path} has changed since the study was built: bring it back from a backup.")

@@ -195,6 +195,10 @@ class Key:
     __pydantic_config__ = _STRICT
 
 
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def to_json(value: Plan | Key) -> JsonObject:
     return asdict(value)
 
@@ -239,3 +243,13 @@ def _load(folder: Path, name: str, kind: type[T]) -> T:
             f"{path} is not what `retrodict study build` of this version writes ({where}: {first['msg']}): bring it "
             "back from a backup, or use the version that built the study."
         ) from None
+
+
+def check_images(folder: Path, digests: Mapping[str, str]) -> None:
+    """Raises `ValueError` when an image is not what it was when the study was built."""
+    for name, expected in digests.items():
+        path = folder / f"{name}.png"
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: bring it back from a backup.")
+        if digest(path.read_bytes()) != expected:
+            raise ValueError(f"{path} has changed since the study was built: bring it back from a backup.")

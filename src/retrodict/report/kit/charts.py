@@ -73,12 +73,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Mark:
-    """A score on a track from -scale to +scale; positions in percent of the track."""
+    """A score on a track from middle - scale to middle + scale; positions in percent of the track."""
 
     label: str
     score: float
     interval: Sequence[float]
     scale: float
+    middle: float = 0.0
 
     @property
     def at(self) -> float:
@@ -93,7 +94,7 @@ class Mark:
         return max((self._percent(self.interval[1]) if finite(self.interval[1]) else self.at) - self.left, 0.4)
 
     def _percent(self, value: float) -> float:
-        return round(50 + 50 * max(-1.0, min(1.0, value / self.scale)), 2)
+        return round(50 + 50 * max(-1.0, min(1.0, (value - self.middle) / self.scale)), 2)
 
 
 @dataclass(frozen=True)

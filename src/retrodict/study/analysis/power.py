@@ -71,11 +71,11 @@ def simulated_panel(
     raters = per_item if not per_rater else -(-items * per_item // per_rater)
     scores_IRS = simulate(rng, worth, items, per_item, luck)
     if per_rater:
-        spread_IRS = np.full((items, raters, len(worth)), np.nan)
-        for i in range(items):
-            first = i * per_item
-            turns = [(first + k) % raters for k in range(per_item)]  # in turn: as even as the numbers allow
-            spread_IRS[i, turns] = scores_IRS[i]
+        spread_IRS, load_R = np.full((items, raters, len(worth)), np.nan), np.zeros(raters)
+        for i in range(items):  # to those who have the fewest items, as even as the numbers allow
+            order = rng.permutation(raters)
+            chosen = order[np.argsort(load_R[order], kind="stable")[:per_item]]
+            spread_IRS[i, chosen], load_R[chosen] = scores_IRS[i], load_R[chosen] + 1
         scores_IRS = spread_IRS
     scores_IRS[rng.random(scores_IRS.shape[:2]) < dropout] = np.nan
     ids = tuple(map(str, range(items)))

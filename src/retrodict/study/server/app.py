@@ -16,8 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from retrodict.study.images import check_images
-from retrodict.study.plan import DATABASE, PICTURES, read_plan
+from retrodict.study.plan import DATABASE, PICTURES, check_images, read_plan
 from retrodict.study.server import admin, entry, rating
 from retrodict.study.server.pages import message
 from retrodict.study.server.safety import Guard

@@ -111,7 +111,7 @@ class Guard:
             if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
                 return PlainTextResponse("Not from another site.", 403)
             origin = request.headers.get("origin")
-            if origin is not None and urlsplit(origin).netloc not in (request.headers.get("host"), self.host):
+            if origin is not None and urlsplit(origin).netloc not in {request.headers.get("host"), self.host} - {""}:
                 return PlainTextResponse("Not from another site.", 403)
             if path[1] == "enter" and not self.entering.allows(address):
                 return _too_many(60)

@@ -21,7 +21,7 @@ from urllib.parse import quote
 import numpy as np
 
 from retrodict.files import JsonObject
-from retrodict.study.analysis.agreement import alpha_of_counts
+from retrodict.study.analysis.alpha import alpha_of_counts
 from retrodict.study.analysis.exclude import failed_check
 from retrodict.study.plan import Plan
 from retrodict.study.store import Store
@@ -87,7 +87,7 @@ def _status(db: sqlite3.Connection, plan: Plan) -> JsonObject:
     pace = recent / max(now - since, _SHORTEST) if recent else 0.0
     ended = ("closed", "screened out", "deleted")
     left = sum(one.total - one.done for one in raters if one.state not in ended)
-    counts, same_best, alpha = _agreement(db)
+    counts, same_best, alpha = _agreement(db, plan)
     items = sorted(
         (ItemStatus(one.subset, one.action, counts.get(one.key, 0)) for one in plan.items), key=lambda i: i.done
     )
@@ -189,29 +189,33 @@ def _ago(at: float | None) -> str:
     return f"{minutes} min ago" if minutes < 120 else f"{minutes // 60} h ago"
 
 
-def _agreement(db: sqlite3.Connection) -> tuple[dict[str, int], float | None, float | None]:
+def _agreement(db: sqlite3.Connection, plan: Plan) -> tuple[dict[str, int], float | None, float | None]:
     """Judgements by item; the share of pairs of raters of one item with the same best; alpha over candidates.
 
     For alpha a candidate is a unit that every rater of its item called best (1), worst (-1) or neither (0).
     """
-    done: dict[str, int] = {}
-    shown: dict[tuple[str, str], int] = defaultdict(int)
     query = (
         "SELECT key, {0}, count(*) FROM judgement JOIN trial ON trial.id = judgement.trial "
         "WHERE done = 1 AND kind = 'item' AND question = 0 GROUP BY key, {0}"
     )
-    for key, pictures, count in db.execute(query.format("pictures")):
-        done[key] = done.get(key, 0) + count
-        for name in json.loads(pictures):
-            shown[key, name] += count
-    best, worst = (
-        {(key, name): n for key, name, n in db.execute(query.format(side)) if name} for side in ("best", "worst")
-    )
-    same = pairs = 0
+    done: dict[str, int] = defaultdict(int)
+    best: dict[tuple[str, str], int] = {}
+    for key, name, count in db.execute(query.format("best")):
+        done[key] += count
+        if name:
+            best[key, name] = count
+    worst = {(key, name): count for key, name, count in db.execute(query.format("worst")) if name}
+    shown: dict[tuple[str, str], int] = defaultdict(int)
+    if plan.design.show:  # not everybody saw the same candidates
+        for key, pictures, count in db.execute(query.format("pictures")):
+            for name in json.loads(pictures):
+                shown[key, name] += count
+    else:
+        shown |= {(item.key, name): done[item.key] for item in plan.items for name in item.candidates}
     chose: dict[str, int] = defaultdict(int)
     for (key, _), count in best.items():
         chose[key] += count
-        same += count * (count - 1)
+    same = sum(count * (count - 1) for count in best.values())
     pairs = sum(count * (count - 1) for count in chose.values())
     units = [
         (worst.get(one, 0), n - best.get(one, 0) - worst.get(one, 0), best.get(one, 0))

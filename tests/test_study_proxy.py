@@ -7,18 +7,16 @@ import os
 import re
 import shutil
 import socket
-import ssl
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from study_browser import free_port, served
-from study_crowd import come
+from study_crowd import come, connect
 
 from retrodict.study.build import build
 from retrodict.study.plan import DATABASE, Crowd, Design
@@ -103,16 +101,17 @@ def test_a_crowd_comes_through_a_proxy_with_tls_and_a_path(kind: str, studied_ru
         base = f"https://{host}/study"
 
         def one(number: int) -> str:
-            return come("127.0.0.1", port, base, f"PROLIFIC_PID=p{number}", plan, f"10.0.0.{number}")
+            return come(base, port, f"PROLIFIC_PID=p{number}", plan, f"10.0.0.{number}")
 
         with served(tmp_path / "s", "--public-url", base, port=behind), ThreadPoolExecutor(8) as many:
             codes = list(many.map(one, range(CROWD)))
             assert all(re.fullmatch(r"[0-9A-F]{8}", code) for code in codes) and len(set(codes)) == CROWD
             assert one(CROWD) == ""
-            context = ssl._create_unverified_context()
-            request = urllib.request.Request(f"https://127.0.0.1:{port}/study/admin/", headers={"Host": host})
-            with urllib.request.urlopen(request, context=context) as answer:  # no redirect, not even to https
-                assert answer.status == 200 and b'action="/study/admin/enter"' in answer.read()
+            with closing(connect(base, port)) as connection:
+                connection.request("GET", "/study/admin/", headers={"Host": host})
+                answer = connection.getresponse()
+                assert answer.status == 200  # no redirect, not even to https
+                assert b'action="/study/admin/enter"' in answer.read()
     with Store(tmp_path / "s" / DATABASE) as store:
         rows = store.rows(
             "SELECT count(*) AS n FROM judgement JOIN trial ON trial.id = trial WHERE done AND kind = 'item' "

@@ -46,7 +46,7 @@ export async function show(task) {
     all.push([item.querySelector(".before"), task.source, ""]);
   });
   for (const [image, , text] of all) { image.removeAttribute("src"); image.alt = text; image.width = width; image.height = height; }
-  const slow = setTimeout(() => { if (turn === shown && !ready) notice(words("loading")); }, SLOW);
+  const slow = setTimeout(() => { if (turn === shown && !ready && byId("notice").hidden) notice(words("loading")); }, SLOW);
   await Promise.all(all.map(([image, address]) => arrive(image, address, turn)));
   clearTimeout(slow);
   if (turn !== shown) return false;

@@ -32,9 +32,9 @@ class Words:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._spells = tokenizer.token_to_id(SPACE) is not None  # vocabularies of earlier versions do not
-        self._specials = [f" {name}" if self._spells else name for name in SPECIALS]  # no text holds the former
-        self.first_byte = len(self) - len(ByteLevel.alphabet()) if self._spells else len(self)
+        self.spells = tokenizer.token_to_id(SPACE) is not None  # vocabularies of earlier versions do not
+        self._specials = [f" {name}" if self.spells else name for name in SPECIALS]  # no text holds the former
+        self.first_byte = len(self) - len(ByteLevel.alphabet()) if self.spells else len(self)
         ids = [tokenizer.token_to_id(name) for name in self._specials]
         assert ids == list(range(len(SPECIALS))), "not a small vocabulary"
         self.pad, self.bos, self.eos, self.boi, self.eoi, self.unknown = range(len(SPECIALS))
@@ -93,7 +93,7 @@ class Words:
         """The text of ids, without special tokens and bytes that are no text."""
         tokens = [self._tokenizer.id_to_token(i) for i in ids]
         kept = [token for token in tokens if token is not None and token not in self._specials]
-        if not self._spells:
+        if not self.spells:
             return " ".join(kept)
         text: str = self._tokenizer.decoder.decode(kept)
         return " ".join(text.replace("\ufffd", "").split())
@@ -112,14 +112,14 @@ class Words:
 
     def _known(self) -> list[str]:
         vocabulary = self._tokenizer.get_vocab()
-        if not self._spells:
+        if not self.spells:
             return [word for word in vocabulary if word not in self._specials]
         starts = (token for token in vocabulary if token.startswith(SPACE) and token != SPACE)
         return [self._tokenizer.decoder.decode([token]).strip() for token in starts]
 
     def _is_known(self, word: str) -> bool:
         tokens: list[str] = self._tokenizer.encode(word, add_special_tokens=False).tokens
-        if not self._spells:
+        if not self.spells:
             return "<unk>" not in tokens
         return len(tokens) == 1 or (tokens[0] == SPACE and all(len(token) > 1 for token in tokens[1:]))
 

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from retrodict.cli import app
 from retrodict.evaluation.predictions import read_predictions
 from retrodict.images import read_image
-from retrodict.transitions import iter_rows, read_transitions
+from retrodict.transitions import read_transitions
 
 RECIPE = """
 data: {labelled: labelled, test: test, videos: [videos]}
@@ -194,8 +194,13 @@ def test_a_saved_inverse_model_labels_and_verifies_in_place_of_one_that_is_train
     done = CliRunner().invoke(app, ["bootstrap", str(recipe), "--out", str(out), "-q", *(f"--set={s}" for s in sets)])
     assert done.exit_code == 0, done.output
     assert not (out / "idm").exists()
-    assert {row.annotator for row in iter_rows(out / "annotated", ["annotator"])} == {saved}
+    assert {row.action_source for row in read_transitions(out / "annotated")} == {"idm"}
     assert "fdm, best by idm_fdm" in json.loads((out / "results.json").read_text())["all"]
+
+
+def pixels(encoded: bytes | None) -> bytes:
+    assert encoded is not None
+    return read_image(encoded).tobytes()
 
 
 class Labeller(BaseHTTPRequestHandler):
@@ -235,8 +240,8 @@ def test_a_chat_endpoint_labels_without_likelihoods(tmp_path: Path, monkeypatch:
     results = json.loads((out / "results.json").read_text())
     assert results["annotation"]["selected"] == min(2, len(labels))
     assert "fdm, best by idm_fdm" not in results["all"], "nothing says how likely an action is, so nothing verifies"
-    tests = len(read_transitions(out / "test"))
-    assert len(Labeller.asked) == len(labels) + tests, "every pair is paid once"
+    pairs = [(row.source, row.target) for row in (*labels, *read_transitions(out / "test"))]
+    assert len(Labeller.asked) == len({tuple(map(pixels, pair)) for pair in pairs}), "every pair is paid once"
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert interrupted.returncode == 130, stderr
     assert "same command" in stderr
     page = (out / "report.html").read_text()
-    assert "The loop is running" in page and "labelled and test transitions" in page
+    assert "The loop is running" in page and "Waiting" in page
 
     killed = start(script, out)
     wait_for(out / "stages" / "tokenizer.json", killed)
@@ -73,6 +73,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     killed.kill()
     killed.communicate(timeout=60)  # until its workers, which hold the pipe, are gone too
     wait_until_gone(workers)
+    assert "data:image/png" in (out / "report.html").read_text(), "test transitions, before any model is there"
     before = {path.name: path.read_text() for path in (out / "stages").glob("*.json")}
 
     last = start(script, out)

@@ -137,17 +137,22 @@ def items_of_run(run: Path, data: Path | None = None) -> list[Transition]:
     results = read_results(run)
     if "kind" not in results:
         raise ValueError(f"{run / 'results.json'} is of no run: name a folder that demo, bootstrap or bench wrote.")
-    if any((run / "test").glob("*.parquet")):
-        return read_transitions(run / "test")
+    if stored := stored_items(run):
+        return stored
     config = results.get("config") or {}
-    name, stored = str(results.get("bench") or ""), config.get("data")
-    folder = data or (Path(stored) if stored else None)
+    name, where = str(results.get("bench") or ""), config.get("data")
+    folder = data or (Path(where) if where else None)
     if name not in PUBLISHED:
         name, folder = str(folder or name), None
     if name in WORLDS or not (folder or Path(name)).is_dir() or not name:
         raise ValueError(f"{run} does not hold the images of its items: name the benchmark's folder with --data.")
     items, subsets, limit = (config.get(key) for key in ("items", "subsets", "limit"))
     return open_benchmark(name, data=folder, items=items, subsets=subsets or (), limit=limit).items
+
+
+def stored_items(run: Path) -> list[Transition]:
+    """The items that a run keeps beside its results, also before there are any."""
+    return read_transitions(run / "test") if any((run / "test").glob("*.parquet")) else []
 
 
 def items_in(folder: Path) -> list[Transition]:

@@ -34,19 +34,19 @@ class LivePage:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._run = Run(folder, {"kind": "bootstrap"})
         self._shown: JsonObject = {}
 
     def write(self, steps: Sequence[Step]) -> None:
         """The page as of now; each part is made once, when its stage is done."""
-        run = Run(self._folder, {"kind": "bootstrap"})
-        parts: dict[str, tuple[str, Callable[[], object]]] = {
-            "preview": ("preview", partial(_preview, self._folder)),
-            "world": ("world", partial(figures.world, run)),
-            "labels": ("annotate", partial(figures.labels, run)),
+        parts: dict[str, tuple[set[str], Callable[[], object]]] = {
+            "preview": ({"preview"}, partial(_preview, self._folder)),
+            "world": ({"world", "split"}, partial(figures.world, self._run)),
+            "labels": ({"annotate"}, partial(figures.labels, self._run)),
         }
         done = {step.name for step in steps if step.state == "done"}
-        for part, (stage, make) in parts.items():
-            if stage in done and part not in self._shown:
+        for part, (stages, make) in parts.items():
+            if stages & done and part not in self._shown:
                 self._shown[part] = make()
         shown = {name: self._shown.get(name) for name in parts}
         now = f"{datetime.now():%H:%M:%S}"

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from retrodict.evaluation.benchmarks import items_of_run, read_results
+from retrodict.evaluation.benchmarks import items_of_run, read_results, stored_items
 from retrodict.evaluation.pool import ItemResult
 from retrodict.evaluation.predictions import read_predictions
 from retrodict.files import JsonObject
@@ -70,7 +70,7 @@ class Run:
     def test(self) -> dict[str, Transition]:
         """The run's items by id; none where it stored none and its benchmark is gone."""
         try:
-            return {row.id: row for row in items_of_run(self.folder)}
+            return {row.id: row for row in stored_items(self.folder) or items_of_run(self.folder)}
         except (ValueError, OSError):
             return {}
 

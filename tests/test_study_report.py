@@ -19,6 +19,7 @@ from retrodict.study.analysis.alpha import krippendorff_alpha
 from retrodict.study.analysis.exclude import excluded, parse_rules
 from retrodict.study.analysis.judges import against_people
 from retrodict.study.analysis.panel import Panel, Values
+from retrodict.study.analysis.power import Assumption, needed, simulate, simulated_panel
 from retrodict.study.analysis.systems import PRIOR, bradley_terry, pairs, scores, strengths, win_matrix, wins
 from retrodict.study.answers import Answer
 from retrodict.study.build import Texts, build
@@ -128,6 +129,20 @@ def test_without_a_preference_the_item_level_test_errs_as_often_as_it_says() -> 
         scores_IS = simulated(rng, [0, 0, 0, 0], items=100, raters=3).item_scores
         rejected.append(paired_difference(scores_IS[:, 0], scores_IS[:, 1]).p < 0.05)
     assert 0.03 <= np.mean(rejected) <= 0.07
+
+
+def test_power_finds_a_design_that_shows_the_difference() -> None:
+    assumption = Assumption(difference=0.8, systems=3, luck=0.0, dropout=0.3, items_per_rater=20)
+    worth = assumption.worth()
+    scores_S = simulate(np.random.default_rng(9), worth, 50_000, 1, 0.0).mean((0, 1))
+    assert scores_S[0] - scores_S[1] == pytest.approx(0.8, abs=0.02)
+    line = needed(assumption, 2, goal=0.8, studies=50, seed=0)
+    items, raters = (int(part) for part in line.split("|")[1:3])
+    assert 5 <= items <= 60 and raters == max(2, math.ceil(items * 2 / 20))
+    panel = simulated_panel(np.random.default_rng(1), worth, 40, 2, luck=0, dropout=0, per_rater=20)
+    assert (panel.judged.sum(1).tolist(), panel.judged.sum(0).tolist()) == ([2] * 40, [20] * 4)
+    with pytest.raises(ValueError, match="differ by more than 0"):
+        Assumption(difference=2).worth()
 
 
 def test_the_papers_test_is_wilcoxon_over_judgements() -> None:

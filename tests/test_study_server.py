@@ -245,6 +245,7 @@ def test_two_studies_on_one_host_have_their_own_logins(study: Path, studied_runs
         client.post("/admin/change", data={"do": "leave"})
         assert client.get("/admin/live").status_code == 404
         old = admin_token(study)
+        assert client.get("/admin/export.jsonl", headers={"Cookie": f"study_admin={old}"}).status_code == 200
         client.cookies.clear()
         client.post("/admin/enter", data={"token": old})
         page = client.post("/admin/change", data={"do": "token"}).text

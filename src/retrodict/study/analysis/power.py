@@ -68,7 +68,7 @@ def simulated_panel(
     rng: np.random.Generator, worth: Values, items: int, per_item: int, *, luck: float, dropout: float, per_rater: int
 ) -> Panel:
     """A study in the balanced incomplete design: `per_rater` items each (0: all), `per_item` judgements of each."""
-    raters = per_item if not per_rater else -(-items * per_item // per_rater)
+    raters = _raters(items, per_item, per_rater)
     scores_IRS = simulate(rng, worth, items, per_item, luck)
     if per_rater:
         spread_IRS, load_R = np.full((items, raters, len(worth)), np.nan), np.zeros(raters)
@@ -81,6 +81,11 @@ def simulated_panel(
     ids = tuple(map(str, range(items)))
     panel = Panel(scores_IRS, tuple(map(str, range(len(worth)))), ids, ("",) * items, ids, tuple(range(raters)))
     return panel.keep([bool(row.any()) for row in panel.judged])
+
+
+def _raters(items: int, per_item: int, per_rater: int) -> int:
+    """How many it takes; nobody judges an item twice."""
+    return max(per_item, -(-items * per_item // per_rater)) if per_rater else per_item
 
 
 def power(assumption: Assumption, items: int, per_item: int, *, studies: int, seed: int) -> Estimate:
@@ -118,7 +123,7 @@ def needed(assumption: Assumption, per_item: int, *, goal: float, studies: int, 
             low = middle
         else:
             high, reached = middle, tried
-    raters = per_item if not assumption.items_per_rater else -(-high * per_item // assumption.items_per_rater)
+    raters = _raters(high, per_item, assumption.items_per_rater)
     return (
         f"{per_item:19} | {high:5} | {raters:6} | {high * per_item:10} | "
         f"{reached.mean:.0%} ({reached.low:.0%} to {reached.high:.0%})"

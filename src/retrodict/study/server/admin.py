@@ -18,6 +18,7 @@ from retrodict.study.export import records, to_csv, to_jsonl
 from retrodict.study.server.pages import page
 from retrodict.study.store import LOGIN
 
+BY_HAND = "study_admin"  # a cookie that no page sets
 _MEDIA = {"csv": "text/csv", "jsonl": "application/x-ndjson"}
 
 
@@ -27,8 +28,13 @@ def _cookie(request: Request) -> str:
 
 
 def _is_admin(request: Request) -> bool:
-    secret = request.cookies.get(_cookie(request), "")
-    return bool(secret) and bool(request.app.state.store.is_logged_in(secret))
+    """Whether a browser is logged in, or a program sends the token itself (`curl -b study_admin=TOKEN`)."""
+    store, secret = request.app.state.store, request.cookies.get(_cookie(request), "")
+    return (bool(secret) and bool(store.is_logged_in(secret))) or _is_token(request, request.cookies.get(BY_HAND, ""))
+
+
+def _is_token(request: Request, token: str) -> bool:
+    return hmac.compare_digest(token.encode(), request.app.state.store.setting("admin").encode())
 
 
 def show(request: Request) -> Response:
@@ -56,13 +62,12 @@ async def enter(request: Request) -> Response:
 
 
 def _enter(request: Request, token: str) -> Response:
-    store = request.app.state.store
-    if not hmac.compare_digest(token.encode(), store.setting("admin").encode()):
+    if not _is_token(request, token):
         return page(request, "login.html", 401, wrong=True)
     response = _to_page(request)
     response.set_cookie(
         _cookie(request),
-        store.log_in(),
+        request.app.state.store.log_in(),
         path=f"{request.app.state.prefix}/admin",
         httponly=True,
         samesite="strict",
@@ -89,7 +94,7 @@ def _change(request: Request, form: dict[str, list[str]]) -> Response:
     elif action in ("close", "open") and rater.isdecimal() and len(rater) < 10:
         store.set_closed(int(rater), action == "close")
     elif action == "leave":
-        store.log_out(request.cookies[_cookie(request)])
+        store.log_out(request.cookies.get(_cookie(request), ""))
     elif action == "token":
         return page(request, "token.html", token=store.new_admin_token())
     else:

@@ -119,11 +119,11 @@ def _levels(done: list[int]) -> list[tuple[int, int]]:
 
 
 def _raters(db: sqlite3.Connection, plan: Plan) -> list[RaterStatus]:
-    times = defaultdict(list)
-    for rater, seconds in db.execute(
-        "SELECT rater, seconds FROM judgement JOIN trial ON trial.id = trial WHERE done = 1"
-    ):
-        times[rater].append(seconds)
+    rows = db.execute(
+        "SELECT rater, json_group_array(seconds) FROM judgement JOIN trial ON trial.id = trial WHERE done = 1 "
+        "GROUP BY rater"
+    )
+    times: dict[int, list[float]] = defaultdict(list, {rater: json.loads(seconds) for rater, seconds in rows})
     medians = {rater: statistics.median(of_rater) for rater, of_rater in times.items()}
     usual = statistics.median(medians.values()) if medians else 0.0
     checks = _checks(db, plan)

@@ -48,7 +48,7 @@ def main() -> None:
     for seed in range(arguments.rollouts):
         scenes, texts = _story(seed, arguments.steps)
         for name, shown in right.items():
-            source = tabletop.render(scenes[0])
+            source = tabletop.draw(scenes[0])
             steps = rollout(forward, verifier, source, texts, n=arguments.n, seed=seed, reencode=name == "image")
             shown.append([_shows(step.image, scene) for step, scene in zip(steps, scenes[1:], strict=True)])
             if name == "tokens":

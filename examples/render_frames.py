@@ -23,7 +23,7 @@ def main() -> None:
     after = tabletop.apply(BEFORE, action)
     assert after is not None, "the action is possible in this scene"
     for name, state in (("frame", FRAME), ("before", BEFORE), ("after", after)):
-        tabletop.render(state).save(HERE / f"{name}.png")
+        tabletop.draw(state).save(HERE / f"{name}.png")
         print(HERE / f"{name}.png")
 
 

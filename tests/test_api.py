@@ -20,7 +20,7 @@ from retrodict.transitions import decode_image
 from retrodict.worlds import tabletop
 
 EXAMPLE = tabletop.sample(1, 3)[0]
-SOURCE, TARGET = tabletop.render(EXAMPLE.source), tabletop.render(EXAMPLE.target)
+SOURCE, TARGET = tabletop.draw(EXAMPLE.source), tabletop.draw(EXAMPLE.target)
 ACTION = "push the red ball to the left"
 
 

@@ -204,7 +204,7 @@ def test_bench_on_tabletop_with_copy_and_with_given_images(tmp_path: Path) -> No
     mine = tmp_path / "mine"
     mine.mkdir()
     for example in tabletop.sample(20, 7, namespace="bench")[:15]:
-        tabletop.render(example.target).save(mine / f"{example.id}.png")
+        tabletop.draw(example.target).save(mine / f"{example.id}.png")
     (mine / "bench-cells-7-15.png").write_bytes(b"no image")
     entry = run_bench("tabletop", out=tmp_path / "given", predictions=mine, items=20, seed=7)["systems"]["mine"]
     assert (entry["greedy"]["score"], entry["greedy"]["n"], entry["greedy"]["n_unscored"]) == (1, 15, 5)

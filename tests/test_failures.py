@@ -29,7 +29,7 @@ training: {steps: 2, per_device_batch_size: 2}
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with an image, three files that are none, and a folder without videos."""
     monkeypatch.chdir(tmp_path)
-    image = tabletop.render(tabletop.sample(1, 0)[0].source)
+    image = tabletop.draw(tabletop.sample(1, 0)[0].source)
     image.save("frame.png")
     whole = Path("frame.png").read_bytes()
     Path("cut.png").write_bytes(whole[: len(whole) // 2])

@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 
 from retrodict.transitions import Transition, read_transitions, write_rows
 from retrodict.worlds import get_world, tabletop
-from retrodict.worlds.tabletop import SIZES, SUITES, Action, Example, State, Thing, parse, render, sample, score
+from retrodict.worlds.tabletop import SIZES, SUITES, Action, Example, State, Thing, draw, parse, sample, score
 from retrodict.worlds.tabletop.continuous import at_rest
 from retrodict.worlds.tabletop.physics import simulate
 from retrodict.worlds.tabletop.sampling import is_held_out
@@ -30,10 +30,10 @@ def examples(request: pytest.FixtureRequest) -> list[Example]:
 
 
 def test_truth_scores_one_copy_nothing_and_another_target_next_to_nothing(examples: list[Example]) -> None:
-    targets = [render(e.target) for e in examples]
+    targets = [draw(e.target) for e in examples]
     assert all(score(t, e).score == 1 for t, e in zip(targets, examples, strict=True))
-    assert all(score(render(e.source), e).score == 0 for e in examples)
-    assert all(tabletop.is_copy(render(e.source), e) and not tabletop.is_copy(render(e.target), e) for e in examples)
+    assert all(score(draw(e.source), e).score == 0 for e in examples)
+    assert all(tabletop.is_copy(draw(e.source), e) and not tabletop.is_copy(draw(e.target), e) for e in examples)
     others = targets[7:] + targets[:7]
     assert np.mean([score(t, e).score for t, e in zip(others, examples, strict=True)]) < 0.03
 
@@ -63,7 +63,7 @@ PUSH = Example(
 )
 def test_score_of_wrong_images(predicted: State, es: float, me: float) -> None:
     assert tabletop.apply(SOURCE, PUSH.action) == TARGET
-    result = score(render(predicted), PUSH)
+    result = score(draw(predicted), PUSH)
     assert result.es == es and result.me == pytest.approx(me)
     assert result.score == min(result.es, result.me)
 
@@ -71,8 +71,8 @@ def test_score_of_wrong_images(predicted: State, es: float, me: float) -> None:
 def test_paint_must_replace_the_old_colour() -> None:
     painted = SOURCE.having(without=[RED], plus=[RED._replace(colour="purple")])
     example = Example("x", "cells", "attribute", SOURCE, painted, Action("paint", "red ball", "purple"), "")
-    assert score(render(painted), example).score == 1
-    assert score(render(painted.having(plus=[RED.at(0, 0)])), example).score == 0
+    assert score(draw(painted), example).score == 1
+    assert score(draw(painted.having(plus=[RED.at(0, 0)])), example).score == 0
 
 
 def test_score_from_a_stored_row(examples: list[Example], tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_score_from_a_stored_row(examples: list[Example], tmp_path: Path) -> Non
         assert tabletop.exact(f" {tabletop.templates(example.action)[-1].title()}. ", row)
         assert not tabletop.exact("push it", row)
     with pytest.raises(ValueError, match="no tabletop states"):
-        score(render(SOURCE), Transition(id="other"))
+        score(draw(SOURCE), Transition(id="other"))
 
 
 def test_templates_round_trip() -> None:
@@ -128,7 +128,7 @@ def test_parse_inverts_render_also_when_noisy_or_blurred(examples: list[Example]
     rng = np.random.default_rng(0)
     for example in examples:
         for state in (example.source, example.target):
-            image = render(state)
+            image = draw(state)
             assert parse(image, state.size) == state
             noisy = np.clip(np.asarray(image) + rng.normal(0, 20, (96, 96, 3)), 0, 255).astype(np.uint8)
             enlarged = image.filter(ImageFilter.GaussianBlur(1)).resize((256, 256))
@@ -138,7 +138,7 @@ def test_parse_inverts_render_also_when_noisy_or_blurred(examples: list[Example]
 
 def test_still_images_in_cells_are_made_of_few_patches() -> None:
     patches = {
-        np.asarray(render(state))[y : y + 16, x : x + 16].tobytes()
+        np.asarray(draw(state))[y : y + 16, x : x + 16].tobytes()
         for e in sample(400, 1)
         for state in (e.source, e.target)
         for y in range(0, 96, 16)
@@ -207,7 +207,7 @@ def as_jpeg(image: Image.Image) -> Image.Image:
 def test_the_world_explains_what_happened_in_both_sizes_and_nothing_else(examples: list[Example], wear: Any) -> None:
     """Without rows: the size is read off the images."""
     world, shown = get_world("tabletop"), examples[:40]
-    pairs = [(wear(render(e.source)), wear(render(e.target))) for e in shown]
+    pairs = [(wear(draw(e.source)), wear(draw(e.target))) for e in shown]
     assert all(
         get_world("tabletop").explains(e.text, source, target) for e, (source, target) in zip(shown, pairs, strict=True)
     )

@@ -79,7 +79,7 @@ def _codes(arguments: argparse.Namespace, tokenizer: ImageTokenizer) -> tuple[np
     if not file.is_file():
         chunks = []
         for start in range(0, len(examples), 1000):
-            images = [tabletop.render(s) for e in examples[start : start + 1000] for s in (e.source, e.target)]
+            images = [tabletop.draw(s) for e in examples[start : start + 1000] for s in (e.source, e.target)]
             chunks.append(tokenizer.encode(images).codes_NL.reshape(-1, 2, math.prod(tokenizer.config.grid)))
         np.save(file, np.concatenate(chunks))
     return np.load(file), [e.text for e in examples]

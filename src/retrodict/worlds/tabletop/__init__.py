@@ -4,7 +4,7 @@ from retrodict.worlds.base import Score
 from retrodict.worlds.tabletop.language import SUITES, Action, parse_action, templates, vocabulary
 from retrodict.worlds.tabletop.outcomes import actions, apply, true_action
 from retrodict.worlds.tabletop.parsing import parse
-from retrodict.worlds.tabletop.rendering import render
+from retrodict.worlds.tabletop.rendering import draw
 from retrodict.worlds.tabletop.sampling import Example, random_state, sample
 from retrodict.worlds.tabletop.scene import COLOURS, SHAPES, SIZES, State, Thing
 from retrodict.worlds.tabletop.scoring import exact, is_copy, score, score_state, states
@@ -24,12 +24,12 @@ __all__ = [
     "VideoTruth",
     "actions",
     "apply",
+    "draw",
     "exact",
     "is_copy",
     "parse",
     "parse_action",
     "random_state",
-    "render",
     "render_video",
     "sample",
     "score",

@@ -32,7 +32,7 @@ FLOOR_PIXELS = 4
 _SCALE = 8  # supersampling
 
 
-def render(state: State) -> Image.Image:
+def draw(state: State) -> Image.Image:
     """Render a scene: 96 x 96 RGB."""
     return paint(state.things, state.shelf)
 

@@ -10,7 +10,7 @@ from retrodict.images import encode_png
 from retrodict.transitions import Transition
 from retrodict.worlds.tabletop.language import SUITE_KINDS, SUITES, Action, Kind, templates
 from retrodict.worlds.tabletop.outcomes import SIDES, apply, board, true_action
-from retrodict.worlds.tabletop.rendering import render
+from retrodict.worlds.tabletop.rendering import draw
 from retrodict.worlds.tabletop.rules import Position
 from retrodict.worlds.tabletop.scene import (
     CELL,
@@ -47,8 +47,8 @@ class Example:
             id=self.id,
             category=self.suite,
             group=self.id,
-            source=encode_png(render(self.source)),
-            target=encode_png(render(self.target)),
+            source=encode_png(draw(self.source)),
+            target=encode_png(draw(self.target)),
             provenance={"tabletop": {"source": self.source.to_json(), "target": self.target.to_json()}},
             action=self.text,
             action_source="template",

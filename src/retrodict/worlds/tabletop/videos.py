@@ -20,7 +20,7 @@ from retrodict.files import JsonObject, write_atomic, write_json
 from retrodict.worlds.tabletop.language import SUITE_KINDS, SUITES, Action, Kind, parse_action, templates
 from retrodict.worlds.tabletop.motion import frames_between
 from retrodict.worlds.tabletop.outcomes import apply, candidates, true_action
-from retrodict.worlds.tabletop.rendering import render
+from retrodict.worlds.tabletop.rendering import draw
 from retrodict.worlds.tabletop.sampling import check_size, is_held_out, random_state
 from retrodict.worlds.tabletop.scene import COLOURS, PIXELS, Size, State
 
@@ -157,7 +157,7 @@ def _steps(rng: random.Random, state: State, kinds: tuple[Kind, ...], seen: set[
 def _still(rng: random.Random, truth: VideoTruth, state: State) -> Iterator[Image.Image]:
     count = rng.randint(*_STILL)
     truth.frames += count
-    yield from [render(state)] * count
+    yield from [draw(state)] * count
 
 
 def _encode(path: Path, images: Iterator[Image.Image]) -> None:

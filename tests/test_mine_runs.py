@@ -223,6 +223,7 @@ def test_what_the_user_can_fix_is_said_in_one_line(videos, tmp_path):
     (tmp_path / "full" / "thesis.tex").touch()
     cases = [
         (tmp_path / "nowhere", tmp_path / "out", "does not exist"),
+        (Path("s3://bucket/videos"), tmp_path / "out", "s3://bucket/videos is an address"),
         (tmp_path / "bare", tmp_path / "out", "holds no video"),
         (videos, tmp_path / "full", "not empty"),
         (videos, videos / "empty.mkv", "is a file"),

@@ -118,6 +118,8 @@ def _videos(root: Path) -> Iterator[Path]:
         yield root
         return
     if not root.is_dir():
+        if root.parts and root.parts[0] in ("s3:", "gs:", "hf:", "http:", "https:"):
+            raise ValueError(f"{root.parts[0]}//{'/'.join(root.parts[1:])} is an address: give files on this machine.")
         raise ValueError(f"{root} does not exist: give a video file or a folder of videos.")
     closed: list[Path] = []
     files = sorted(

@@ -41,7 +41,7 @@ def small() -> TokenFamily:
     from conftest import tiny_family
 
     family: TokenFamily = tiny_family()
-    family.train_spec = replace(TrainSpec(), layer_classes=("LlamaDecoderLayer",))
+    family.train_spec = replace(TrainSpec(), layer_classes=("_Layer",))
     return family
 
 

@@ -58,15 +58,10 @@ PREDICT = ["predict", "frame.png", ACTION, "--out", "next.png"]
         (["predict", "cut.jpg", ACTION], "cut.jpg is a broken image: "),
         (["predict", "frame.png", ""], "An action is empty: say in words what happens"),
         (["predict", "frame.png", "?!"], "The action is empty: say in words what happens"),
-        (
-            ["predict", "frame.png", "push the crimson bal to the left"],
-            "This model does not know 'crimson', 'bal' (did you mean 'ball'?). Its words are: a, add, ",
-        ),
         ([*PREDICT[:-1], "next.xyz"], "next.xyz: images cannot be written as .xyz; use .png."),
         ([*PREDICT[:-1], "novideos"], "novideos is a folder: --out names a file."),
         ([*PREDICT, "--model", "nothing"], "There is no model 'nothing': give a folder"),
         (["explain", "frame.png", "none.png"], "none.png: no such file or directory"),
-        (["rollout", "frame.png", ACTION, "fly away", "--out", "steps"], "This model does not know 'fly'"),
         (["rerank", "frame.png", ACTION, "text.png"], "text.png is no image"),
         (["mine", "novideos", "--out", "out", "--quiet"], "novideos holds no video: looked for "),
         (["mine", "nowhere", "--out", "out", "--quiet"], "nowhere does not exist"),
@@ -116,7 +111,7 @@ def test_a_disk_that_cannot_be_written(folder: Path, arguments: list[str]) -> No
     assert result.stdout.split() == ["disk"]
 
 
-@pytest.mark.parametrize("size", ["20k", "500k"])
+@pytest.mark.parametrize("size", ["20k", "300k"])
 def test_a_disk_that_fills_up(folder: Path, size: str) -> None:
     """First the image tokenizer does not fit, then the model; what was begun does not pass for a model."""
     write_rows(folder / "pairs" / "a.parquet", [e.transition() for e in tabletop.sample(12, 0)])
@@ -127,4 +122,4 @@ def test_a_disk_that_fills_up(folder: Path, size: str) -> None:
     left = result.stdout.split()
     assert "disk/out/retrodict.json" not in left
     assert not [name for name in left if name.endswith((".tmp", ".unfinished"))]
-    assert ("disk/out/training/image_tokenizer" in left) == (size == "500k")
+    assert ("disk/out/training/image_tokenizer" in left) == (size == "300k")

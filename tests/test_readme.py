@@ -97,11 +97,9 @@ def test_examples(place: Path, name: str, capsys: pytest.CaptureFixture[str]) ->
     assert Path("next.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_labelling_videos(
-    place: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_labelling_videos(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     tabletop.write_videos(place / "clips", 1, 0, truth=place / "truth", actions=4)
-    monkeypatch.setattr(sys, "argv", ["label", "clips", "--model", str(tiny_model), "--out", "labelled"])
+    monkeypatch.setattr(sys, "argv", ["label", "clips", "--model", "small", "--out", "labelled"])
     runpy.run_path(str(place / "examples" / "label_my_videos.py"), run_name="__main__")
     said = capsys.readouterr().out.splitlines()
     assert said[0].endswith("frame pairs of 1 clips")

@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=50_000)
     parser.add_argument("--forward-steps", type=int, default=3_500)
     parser.add_argument("--inverse-steps", type=int, default=2_000)
+    parser.add_argument("--tokenizer-steps", type=int, default=3_000, help="of each phase of a net")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--hidden", type=int, default=192)
     parser.add_argument("--layers", type=int, default=4)
@@ -67,7 +68,9 @@ def _tokenizer(arguments: argparse.Namespace) -> ImageTokenizer:
     if folder.is_dir():
         return ImageTokenizer.load(folder)
     examples = tabletop.sample(min(3_000, arguments.examples), 0, size=arguments.size, namespace=NAMESPACE)
-    tokenizer = make_tokenizer([e.transition("train") for e in examples], TOKENIZERS[arguments.size], report=_print)
+    steps = {"warm_steps": arguments.tokenizer_steps, "steps": arguments.tokenizer_steps}
+    config = TOKENIZERS[arguments.size].model_copy(update=steps)
+    tokenizer = make_tokenizer([e.transition("train") for e in examples], config, report=_print)
     print(describe(tokenizer), flush=True)
     tokenizer.save(folder)
     return tokenizer

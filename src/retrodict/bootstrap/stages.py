@@ -152,14 +152,18 @@ def data(context: Context, progress: Progress) -> str:
 
 def preview(context: Context, progress: Progress) -> str:
     """Let a trained model predict the first test action, for whoever waits for the run's own models."""
+    from retrodict.dynamics.unified import UnifiedModel
     from retrodict.dynamics.verify import InverseAndForwardLikelihood, predict
     from retrodict.loading import load
     from retrodict.report.live import PREVIEW
+    from retrodict.training.validation import can_say
 
     model = context.recipe.preview
     assert model is not None
     first = min(read_transitions(context.dir("test")), key=lambda row: hashlib.sha256(row.id.encode()).digest())
     forward, n = load(model, role="forward"), 8
+    if isinstance(forward, UnifiedModel) and not can_say(forward, first.action):
+        return f"{model} does not know the words of '{first.action}'"
     verifier = InverseAndForwardLikelihood(load(model, role="inverse"))
     began = time.monotonic()
     prediction = predict(forward, verifier, first.source_image, first.action, n=n, seed=context.recipe.seed)

@@ -319,7 +319,12 @@ def test_a_world_of_one_file_runs_the_demo(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(DOTS)
     training = "{steps: 2, per_device_batch_size: 4}"
     sets = ["world={name: dots, labelled: 8, test: 6, videos: 3, actions: 4}", "mine.min_motion=0", "mine.min_gap=4"]
-    sets += [f"inverse={training}", f"forward={training}", "tokenizer={warm_steps: 3, steps: 3}", "select.top_k=2"]
+    sets += [
+        "inverse={steps: 40, per_device_batch_size: 4}",
+        f"forward={training}",
+        "tokenizer={warm_steps: 3, steps: 3}",
+        "select.top_k=2",
+    ]
     sets += ["bench.n=2", "ablations=[true_labels]"]
     command = [sys.executable, str(tmp_path / "main.py"), "demo", "--out", str(tmp_path / "out"), "-q"]
     done = subprocess.run(

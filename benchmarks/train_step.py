@@ -24,7 +24,7 @@ from transformers import LlamaConfig, LlamaModel
 
 from retrodict.dynamics.batches import Example, collate, example
 from retrodict.dynamics.sequences import build
-from retrodict.loading import load
+from retrodict.loading import SHIPPED, load_family
 from retrodict.models.hf import run_decoder
 from retrodict.models.small.family import SmallFamily
 from retrodict.models.small.modeling import SmallModel
@@ -37,24 +37,30 @@ from retrodict.worlds import DEFAULT, get_world
 WARM_UP = 2  # steps that are not counted
 
 
+def library_of(model: SmallModel) -> LlamaModel:
+    """The library's model with the weights of ours."""
+    config = model.config
+    library = LlamaModel(
+        LlamaConfig(
+            vocab_size=len(model.head),
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_hidden_layers=config.num_hidden_layers,
+            num_attention_heads=config.num_attention_heads,
+            pad_token_id=config.pad_token_id,
+            attn_implementation="eager",  # the fastest on CPUs
+        )
+    )
+    library.load_state_dict(model.backbone.state_dict())
+    return library
+
+
 class LibraryModel(nn.Module):
     """`SmallModel` with the library's layers."""
 
     def __init__(self, model: SmallModel) -> None:
         super().__init__()
-        self.small, config = model, model.config
-        self.library = LlamaModel(
-            LlamaConfig(
-                vocab_size=len(model.head),
-                hidden_size=config.hidden_size,
-                intermediate_size=config.intermediate_size,
-                num_hidden_layers=config.num_hidden_layers,
-                num_attention_heads=config.num_attention_heads,
-                pad_token_id=config.pad_token_id,
-                attn_implementation="eager",  # the fastest on CPUs
-            )
-        )
-        self.library.load_state_dict(model.backbone.state_dict())
+        self.small, self.library = model, library_of(model)
         self.library.embed_tokens = model.backbone.embed_tokens  # the head
         model.backbone.layers, model.backbone.norm = nn.ModuleList(), nn.Identity()
 
@@ -107,7 +113,8 @@ def measure(layers: int, direction: Direction, batch: int, rounds: int) -> str:
 
 def new_family(layers: int) -> SmallFamily:
     """Random weights, the same for each call, of the size that the loop trains; image tokens as the shipped model."""
-    shipped: SmallFamily = load("small", role="forward").family  # type: ignore[attr-defined]
+    shipped = load_family(SHIPPED / "small", "forward")
+    assert isinstance(shipped, SmallFamily)
     torch.manual_seed(0)
     return SmallFamily.new(shipped.images, shipped.words, layers=layers)
 

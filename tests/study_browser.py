@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def wait_for(port: int, process: subprocess.Popen[Any]) -> None:
+    """Until the process listens there."""
+    for _ in range(900):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            assert process.poll() is None
+            time.sleep(0.1)
+    raise AssertionError("the server does not listen")
+
+
 @contextmanager
 def served(study: Path, *options: str, port: int = 0) -> Iterator[str]:
     """A server of its own, on a free port, with its address."""
@@ -44,13 +57,7 @@ def served(study: Path, *options: str, port: int = 0) -> Iterator[str]:
     command = [sys.executable, "-m", "retrodict", "study", "serve", str(study), "--port", str(port), *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        for _ in range(900):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None
-                time.sleep(0.1)
+        wait_for(port, process)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

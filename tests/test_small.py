@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaModel
+from train_step import library_of
 
 from retrodict.dynamics.batches import collate, example, supervised_logits, token_nll
 from retrodict.dynamics.kv_cache import KVCache
@@ -45,18 +45,8 @@ def inputs(family: SmallFamily) -> dict[str, Tensor]:
 
 def library_hidden(family: SmallFamily, inputs: dict[str, Tensor], mask_BT: Tensor | None = None) -> Tensor:
     """What `transformers.LlamaModel` computes with the same weights, from the same embeddings."""
-    model, config = family.module, family.module.config
-    library = LlamaModel(
-        LlamaConfig(
-            vocab_size=len(model.head),
-            hidden_size=config.hidden_size,
-            intermediate_size=config.intermediate_size,
-            num_hidden_layers=config.num_hidden_layers,
-            num_attention_heads=config.num_attention_heads,
-            pad_token_id=config.pad_token_id,
-        )
-    )
-    library.load_state_dict(model.backbone.state_dict())
+    model = family.module
+    library = library_of(model)
     tables: dict[str, Any] = {name: getattr(model, name) for name in ("row", "column", "aligned", "before", "changed")}
     tables |= dict(model.beside.items())
     embeds_BTD = model.backbone.embed_tokens(inputs["ids_BT"]) + sum(tables[name](inputs[name]) for name in tables)

@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from retrodict.cli import app
-from retrodict.study.answers import Answer, Conflict
+from retrodict.study.answers import Answer, StaleAnswerError
 from retrodict.study.build import build
 from retrodict.study.plan import DATABASE, KEY, PICTURES, PLAN, PRESETS, Design, Plan, read_key, read_plan
 from retrodict.study.schedule import Load, Trial, assigned, schedule
@@ -209,10 +209,10 @@ def test_clicks_are_kept_once_whatever_is_sent_again(store: Store) -> None:
 def test_a_page_that_is_behind_learns_the_state(store: Store) -> None:
     with store:
         store.save(1, 0, Answer(revision=1, best=1))
-        with pytest.raises(Conflict) as conflict:
+        with pytest.raises(StaleAnswerError) as conflict:
             store.save(1, 0, Answer(revision=1, best=3))  # another device, which has not seen the first click
         assert conflict.value.state.answer.best == 1
-        with pytest.raises(Conflict):
+        with pytest.raises(StaleAnswerError):
             store.save(1, 1, Answer(revision=1, best=3))  # a trial that was not reached
         assert len(store.rows("SELECT * FROM event")) == 1
 

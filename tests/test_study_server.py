@@ -11,7 +11,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+from study_browser import free_port, wait_for
 
 from retrodict.study.build import Texts, build
 from retrodict.study.plan import DATABASE, Crowd, Design
@@ -344,20 +344,12 @@ def test_the_examples_are_a_gate_for_a_crowd(crowd: Path, tmp_path: Path) -> Non
 @contextmanager
 def listening(study: Path, files: int = 0) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A server of its own, possibly with few open files allowed; its process and port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     serve = [sys.executable, "-m", "retrodict", "study", "serve", str(study), "--port", str(port)]
     command = ["bash", "-c", f'ulimit -n {files}; exec "$@"', "bash", *serve] if files else serve
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
-        for _ in range(900):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None
-                time.sleep(0.1)
+        wait_for(port, process)
         yield process, port
     finally:
         process.terminate()

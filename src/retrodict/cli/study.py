@@ -81,8 +81,8 @@ def build(
     ] = 0,
     points: Annotated[int, typer.Option(help="Points of the rating scale.")] = 5,
     question: Annotated[
-        list[str], typer.Option(help="Asked about each item; several are asked one after another.")
-    ] = [],  # noqa: B006 (typer's way)
+        list[str] | None, typer.Option(help="Asked about each item; several are asked one after another.")
+    ] = None,
     comments: Annotated[bool, typer.Option("--comments", help="Let raters write something about a task.")] = False,
     seconds: Annotated[int, typer.Option(min=0, help="How long candidates are in view; 0: no limit.")] = 0,
     break_every: Annotated[int, typer.Option(min=1, help="Tasks after which the page proposes a break.")] = 25,
@@ -99,7 +99,9 @@ def build(
     failed_checks: Annotated[
         int | None, typer.Option(min=0, help="With more failed attention checks a rater ends without a code.")
     ] = None,
-    exclude: Annotated[list[str], typer.Option(help=f"Rule of exclusion, fixed now for the report: {RULES}.")] = [],  # noqa: B006 (typer's way)
+    exclude: Annotated[
+        list[str] | None, typer.Option(help=f"Rule of exclusion, fixed now for the report: {RULES}.")
+    ] = None,
     title: Annotated[str, typer.Option(help="Heading of the first page.")] = "",
     consent: Annotated[
         Path | None,
@@ -139,7 +141,7 @@ def build(
         method=cast(Method, method),
         show=show,
         points=points,
-        questions=tuple(question),
+        questions=tuple(question or ()),
         comments=comments,
         seconds=seconds,
         break_every=break_every,
@@ -153,7 +155,7 @@ def build(
             design=design,
             texts=texts,
             crowd=Crowd(crowd_id, code, return_url, failed_checks) if crowd else None,
-            exclude=exclude,
+            exclude=exclude or (),
             allow_missing=allow_missing,
             seed=seed,
             progress=progress,
@@ -256,7 +258,9 @@ def power(
         float, typer.Option(help="Difference of two systems' best/worst scores that matters to you.")
     ],
     systems: Annotated[int, typer.Option(min=2, max=9, help="Systems in the study.")] = 4,
-    raters_per_item: Annotated[list[int], typer.Option(min=1, help="Judgements of each item.")] = [1, 3, 5],  # noqa: B006
+    raters_per_item: Annotated[
+        list[int] | None, typer.Option(min=1, help="Judgements of each item; repeatable, by default 1, 3 and 5.")
+    ] = None,
     items_per_rater: Annotated[int, typer.Option(min=0, help="Items of one rater; 0: all.")] = 0,
     luck: Annotated[
         float, typer.Option(min=0, help="What an image is worth by chance to all raters, in units of one rater's whim.")
@@ -274,7 +278,7 @@ def power(
 
     assumption = Assumption(difference, systems, luck, dropout, items_per_rater)
     typer.echo("judgements per item | items | raters | judgements | power (95 % interval)")
-    for per_item in raters_per_item:
+    for per_item in raters_per_item or (1, 3, 5):
         typer.echo(needed(assumption, per_item, goal=goal, studies=studies, seed=seed))
 
 
@@ -290,10 +294,12 @@ def report(
         Path | None, typer.Option("--out", "-o", help="Folder to write to; `report` inside the study by default.")
     ] = None,
     judgements: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Option(help="Blind export (JSON lines) that is read in place of the database; may be given repeatedly."),
-    ] = [],  # noqa: B006 (typer's way)
-    exclude: Annotated[list[str], typer.Option(help=f"Rule of exclusion, beyond those fixed at build: {RULES}.")] = [],  # noqa: B006 (typer's way)
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help=f"Rule of exclusion, beyond those fixed at build: {RULES}.")
+    ] = None,
 ) -> None:
     """Say what the raters chose: scores with intervals, tests, agreement. This is where systems get their names back.
 
@@ -305,4 +311,4 @@ def report(
 
     from retrodict.study.report import write_report
 
-    typer.echo(f"Report: {write_report(folders, out, exports=judgements, exclude=exclude)}")
+    typer.echo(f"Report: {write_report(folders, out, exports=judgements or (), exclude=exclude or ())}")

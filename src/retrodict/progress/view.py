@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -106,4 +107,4 @@ def open_progress(quiet: bool = False, title: str = "") -> Iterator[Progress]:
         with RichProgress(Console(), title) as progress:
             yield progress
     else:
-        yield PlainProgress(lambda line: print(line, flush=True))  # noqa: T201 (the log is standard output)
+        yield PlainProgress(partial(print, flush=True))

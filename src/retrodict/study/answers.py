@@ -89,7 +89,7 @@ class State:
     answer: Answer
 
 
-class Conflict(Exception):  # noqa: N818 (nothing went wrong)
+class StaleAnswerError(Exception):
     """The page did not know the latest state, which is `state`."""
 
     def __init__(self, state: State) -> None:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from retrodict.study.answers import Answer, Conflict, Rater, State
+from retrodict.study.answers import Answer, Rater, StaleAnswerError, State
 from retrodict.study.database import SCHEMA, connect, open_checked
 from retrodict.study.plan import Plan
 from retrodict.study.schedule import Load, assigned, schedule
@@ -216,7 +216,7 @@ class Store:
         A finished judgement stays finished until something in it is changed.
 
         Raises:
-            Conflict: another page has moved on meanwhile, or the trial was not reached.
+            StaleAnswerError: another page has moved on meanwhile, or the trial was not reached.
             ValueError: values out of range; `points` as in `Answer.check`.
         """
         with self.transaction() as db:
@@ -229,7 +229,7 @@ class Store:
             if answer.revision == before.revision and (answer.choice, done) == (before.choice, before.done):
                 return  # sent twice
             if answer.revision != before.revision + 1 or position > state.current:
-                raise Conflict(state)
+                raise StaleAnswerError(state)
             (trial,) = db.execute("SELECT id FROM trial WHERE rater = ? AND position = ?", (rater, position)).fetchone()
             best, worst = (None if i is None else state.pictures[i] for i in (answer.best, answer.worst))
             now = time.time()

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from retrodict.files import JsonObject
-from retrodict.study.answers import LONGEST_COMMENT, LONGEST_TRIAL, Answer, Conflict, Rater, State
+from retrodict.study.answers import LONGEST_COMMENT, LONGEST_TRIAL, Answer, Rater, StaleAnswerError, State
 from retrodict.study.plan import Plan
 from retrodict.study.server.entry import finished, minutes
 from retrodict.study.server.pages import message, page
@@ -203,7 +203,7 @@ def _judge(request: Request, body: bytes) -> Response:
     try:
         click = Click.model_validate_json(body)
         app.store.save(rater.id, click.position, click.answer(), _points(app.plan))
-    except Conflict as conflict:
+    except StaleAnswerError as conflict:
         state = conflict.state if conflict.state.position <= conflict.state.current else None
         return _current(request, rater, state.position if state else None, 409)
     except (ValidationError, ValueError) as error:

@@ -169,7 +169,7 @@ def stages_of(context: Context) -> list[Stage[Context]]:
             shared=True,
         )
         for system in context.systems
-        for name in context.runs_of(system)
+        for name in context.runs_of(system).values()
     ]
 
 
@@ -180,7 +180,7 @@ def _forward_stages(context: Context, system: str, purpose: str, needs: tuple[st
         Stage(
             name, purpose if number == 1 else f"{purpose}, run {number}", seconds, partial(run, run=number), needs, True
         )
-        for name, number in context.runs_of(system).items()
+        for number, name in context.runs_of(system).items()
     ]
 
 

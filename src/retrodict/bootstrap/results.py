@@ -51,7 +51,7 @@ def write_results(context: Context, *, command: str, wall_seconds: float) -> Non
     test = read_transitions(out / "test")
     world, family = world_of(test), load_family(out / "fdm")  # all models of a run have the same image tokenizer
     runs = {
-        system: [read_predictions(out / "predictions" / f"{name}.parquet") for name in context.runs_of(system)]
+        system: [read_predictions(out / "predictions" / f"{name}.parquet") for name in context.runs_of(system).values()]
         for system in context.systems
     }
     items = {system: first for system, (first, *_) in runs.items()}
@@ -143,12 +143,11 @@ def _decoded(frame: Scored) -> Image.Image | None:
 
 def _over_runs(context: Context, runs: Runs, verifiers: Sequence[str]) -> JsonObject:
     """Of every system that was trained several times: greedy, and the best of all candidates by each selector."""
-    n = context.recipe.bench.n
+    n, selectors = context.recipe.bench.n, (*verifiers, "random", "oracle")
     return {
-        system: {"greedy": over_runs(of, "greedy"), f"k{n}": {name: over_runs(of, name, n) for name in selectors}}
+        system: {"greedy": over_runs(of), f"k{n}": {name: over_runs(of, name, n) for name in selectors}}
         for system, of in runs.items()
         if len(of) > 1
-        for selectors in [(*verifiers, "random", "oracle")]
     }
 
 

@@ -55,10 +55,10 @@ class Context:
         extra = [f"fdm_{name}" for name in ("weighted", "true_labels") if name in self.recipe.ablations]
         return ("ft", "fdm", *extra)
 
-    def runs_of(self, system: str) -> dict[str, int]:
-        """Every training run of a system: its folder's name, and which run it is."""
+    def runs_of(self, system: str) -> dict[int, str]:
+        """The training runs of a system, from 1 on, each with the name of its folder."""
         count = self.recipe.runs if system in REPEATED else 1
-        return {system if run == 1 else f"{system}_run{run}": run for run in range(1, count + 1)}
+        return {run: system if run == 1 else f"{system}_run{run}" for run in range(1, count + 1)}
 
     @property
     def inverse_models(self) -> dict[str, str]:
@@ -327,7 +327,7 @@ def fdm_true_labels(context: Context, progress: Progress, run: int = 1) -> str:
 
 
 def _forward(context: Context, progress: Progress, system: str, rows: Stored, weighting: Weighting, run: int) -> str:
-    (folder,) = (context.dir(name) for name, one in context.runs_of(system).items() if one == run)
+    folder = context.dir(context.runs_of(system)[run])
     return train(context, progress, folder, "forward", rows, weighting, run=run)
 
 

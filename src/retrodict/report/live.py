@@ -55,9 +55,9 @@ class LivePage:
 
 def _preview(folder: Path) -> Pair | None:
     """The prediction that the stage `preview` left."""
-    facts = folder / PREVIEW / "prediction.json"
-    if not facts.is_file():
+    record = folder / PREVIEW / "prediction.json"
+    if not record.is_file():
         return None
-    said = json.loads(facts.read_text(encoding="utf-8"))
+    said = json.loads(record.read_text(encoding="utf-8"))
     source, predicted = ((folder / PREVIEW / f"{name}.png").read_bytes() for name in ("source", "predicted"))
     return Pair(uri(source), uri(predicted), said["action"], note=said["note"])

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from small_step import library_of
 from torch import Tensor
-from train_step import library_of
 
 from retrodict.dynamics.batches import collate, example, supervised_logits, token_nll
 from retrodict.dynamics.kv_cache import KVCache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import csv
 import http.client
@@ -17,13 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
+from starlette.applications import Starlette
 from starlette.testclient import TestClient
 from study_browser import free_port, wait_for
+from uvicorn.server import ServerState
 
 from retrodict.study.build import Texts, build
 from retrodict.study.plan import DATABASE, Crowd, Design
 from retrodict.study.server import check_address
 from retrodict.study.server.app import create_app
+from retrodict.study.server.connections import limited
 from retrodict.study.server.safety import HEADERS
 from retrodict.study.store import Store
 
@@ -402,6 +407,30 @@ def test_half_open_connections_keep_nobody_out(study: Path) -> None:
         reader.close()
         process.terminate()
         assert process.communicate(timeout=60)[1] == ""
+
+
+class Wire(asyncio.Transport):
+    """A connection that ends when the loop comes to it, as a socket's does."""
+
+    ended = False
+
+    def is_closing(self) -> bool:
+        return self.ended
+
+    def abort(self) -> None:
+        self.ended = True
+
+
+def test_as_many_connections_end_as_come_too_many_in_one_turn() -> None:
+    async def alive(count: int) -> list[int]:
+        config = uvicorn.Config(Starlette())
+        config.load()
+        state, wires, protocol = ServerState(), [Wire() for _ in range(count)], limited(3)
+        for wire in wires:
+            protocol(config, state, {}).connection_made(wire)
+        return [i for i, wire in enumerate(wires) if not wire.ended]
+
+    assert asyncio.run(alive(8)) == [5, 6, 7]
 
 
 # --- a server that dies -------------------------------------------------------------------------------------

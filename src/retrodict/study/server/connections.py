@@ -39,7 +39,9 @@ def limited(most: int) -> type[H11Protocol]:
             super().connection_made(transport)
             self._watch()
             if len(self.connections) > most:
-                next(iter(waiting)).transport.abort()
+                oldest = next(iter(waiting))
+                oldest._arrived()  # now: its end comes a turn of the loop later, and others may come in this one
+                oldest.transport.abort()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)

@@ -1,7 +1,7 @@
 """Training steps of the small family: sequences per CPU second, beside the same step through `transformers.LlamaModel`.
 
-    python benchmarks/train_step.py                       # 2 and 4 layers, both directions: about five minutes
-    python benchmarks/train_step.py --layers 1 --rounds 2 # seconds
+    python benchmarks/small_step.py                       # 2 and 4 layers, both directions: about five minutes
+    python benchmarks/small_step.py --layers 1 --rounds 2 # seconds
 
 A step is a forward and a backward pass of one batch, clipping and the optimizer, in the precision that training takes
 on this machine, on one thread. The library's computes every layer for every token of the whole sequence, as it does for

@@ -320,7 +320,7 @@ def test_a_world_of_one_file_runs_the_demo(tmp_path: Path) -> None:
     training = "{steps: 2, per_device_batch_size: 4}"
     sets = ["world={name: dots, labelled: 8, test: 6, videos: 3, actions: 4}", "mine.min_motion=0", "mine.min_gap=4"]
     sets += [
-        "inverse={steps: 40, per_device_batch_size: 4}",
+        f"inverse={training}",
         f"forward={training}",
         "tokenizer={warm_steps: 3, steps: 3}",
         "select.top_k=2",

@@ -18,13 +18,13 @@ from retrodict.models.checkpoint import read_tensors
 from retrodict.models.protocol import Branch, Codes, ImageSpec, IntArray, TokenSequence, TrainSpec
 from retrodict.models.small.image_tokenizer import ImageTokenizer, resized
 from retrodict.models.small.modeling import INITIAL_STD, SIDES, SmallConfig, SmallModel
-from retrodict.models.small.words import Words
+from retrodict.models.small.words import SPECIALS, Words
 from retrodict.prompts import Direction
 from retrodict.sampling import SamplingError
 
-SPELLED = (
-    -8.0
-)  # prior logit of the bytes of words that no label holds: a sampled action has none, an unseen one is scored
+# Prior logits of what an action is written in.
+SPELLED = -8.0  # the bytes of words that no label holds: a sampled action has none, and an unseen one is scored
+NEVER = -1e4  # special tokens but the end, which no action holds; finite, as an entropy multiplies it by 0
 
 
 class SmallFamily:
@@ -145,6 +145,8 @@ class SmallFamily:
     def text_logits(self, hidden: Tensor) -> Tensor:
         logits = F.linear(hidden, self.module.head[: self.spec.first_id])
         prior = logits.new_zeros(self.spec.first_id)
+        prior[: len(SPECIALS)] = NEVER
+        prior[self.eos] = 0
         prior[self.words.first_byte :] = SPELLED
         return logits + prior
 

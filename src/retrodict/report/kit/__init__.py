@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,8 @@ def environment(*packages: str) -> jinja2.Environment:
     )
 
 
-def render(template: str, **values: object) -> str:
-    """A page of `report/templates` as self-contained HTML; all text that comes from a run is escaped."""
+@functools.cache
+def _pages() -> jinja2.Environment:
     pages = environment("retrodict.report", "retrodict.report.kit")
     pages.filters |= {
         "num": format.number,
@@ -37,7 +38,12 @@ def render(template: str, **values: object) -> str:
         "clock": format.duration,
         "brief": format.brief,
     }
-    return pages.get_template(template).render(**values)
+    return pages
+
+
+def render(template: str, **values: object) -> str:
+    """A page of `report/templates` as self-contained HTML; all text that comes from a run is escaped."""
+    return _pages().get_template(template).render(**values)
 
 
 def write_page(path: Path, template: str, **values: Any) -> Path:

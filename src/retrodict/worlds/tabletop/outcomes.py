@@ -42,8 +42,8 @@ def true_action(source: State, target: State) -> Action | None:
     return explanation
 
 
-def candidates(state: State, colours: set[str]) -> Iterator[Action]:
-    """The actions that may be valid in `state` and change nothing but things of `colours` by name."""
+def candidates(state: State, colours: set[str], *, adding: bool = True) -> Iterator[Action]:
+    """The actions that may be valid in `state` and change nothing but things of `colours` by name; most are "add"."""
     present = {t.colour for t in state.things}
     absent = [c for c in COLOURS if c in colours and c not in present]
     for thing in state.things:
@@ -54,7 +54,7 @@ def candidates(state: State, colours: set[str]) -> Iterator[Action]:
                 for other in state.things
                 if thing.name < other.name and other.colour in colours
             )
-    for colour in absent:
+    for colour in absent if adding else ():
         for shape in SHAPES:
             yield from _additions(state, f"{colour} {shape}")
 

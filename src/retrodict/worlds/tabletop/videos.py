@@ -143,7 +143,7 @@ def _next_step(rng: random.Random, state: State, own: tuple[Kind, ...], seen: se
 
 def _steps(rng: random.Random, state: State, kinds: tuple[Kind, ...], seen: set[_Pair]) -> Iterator[_Step]:
     """Actions that the video has not shown in this scene yet, in random order, and where they lead."""
-    every = list(candidates(state, set(COLOURS)))
+    every = list(candidates(state, set(COLOURS), adding="add" in kinds))
     for kind in rng.sample(kinds, len(kinds)):
         of_kind = [action for action in every if action.kind == kind]
         for action in rng.sample(of_kind, len(of_kind)):
@@ -166,8 +166,11 @@ def _encode(path: Path, images: Iterator[Image.Image]) -> None:
         stream.width = stream.height = PIXELS
         stream.pix_fmt = "yuv444p"  # small things of pure colour suffer from chroma subsampling
         stream.codec_context.thread_count = 1
+        still, pixels = None, None
         for index, image in enumerate(images):
-            frame = av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")
+            if image is not still:  # most frames repeat the one before
+                still, pixels = image, np.asarray(image)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts = index
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

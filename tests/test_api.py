@@ -63,6 +63,17 @@ def test_what_was_never_trained_is_predicted_and_told(tiny_model: Path, caplog: 
     assert len(caplog.messages) == 1
 
 
+def test_a_batch_gives_what_one_after_another_gives(tiny_model: Path) -> None:
+    sources, actions = [SOURCE, TARGET, SOURCE], [ACTION, "remove the red ball", "add a blue box at the left wall"]
+    together = api.predict_batch(sources, actions, n=3, model=tiny_model)
+    for source, action, prediction in zip(sources, actions, together, strict=True):
+        alone = api.predict(source, action, n=3, model=tiny_model)
+        assert prediction.scores == pytest.approx(alone.scores, abs=1e-3)
+        assert prediction.image.tobytes() == alone.image.tobytes()
+    with pytest.raises(ValueError, match="1 sources and 2 actions"):
+        api.predict_batch([SOURCE], actions[:2])
+
+
 def test_rollout_goes_on_from_the_codes_that_were_chosen(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from retrodict.models.small.family import SmallFamily
 

@@ -20,9 +20,12 @@ import pytest
 from loop_data import moving_square, write_checkpoint, write_labelled, write_video
 from typer.testing import CliRunner
 
+import retrodict
+from retrodict.bootstrap.recipe import BootstrapRecipe
 from retrodict.cli import app
 from retrodict.evaluation.predictions import read_predictions
 from retrodict.images import read_image
+from retrodict.recipes import load_recipe
 from retrodict.transitions import read_transitions
 
 RECIPE = """
@@ -191,8 +194,7 @@ def test_a_saved_inverse_model_labels_and_verifies_in_place_of_one_that_is_train
     saved = str(files("retrodict").joinpath("weights", "small", "inverse"))
     recipe, out = make_data(tmp_path, labelled=4), tmp_path / "out"
     sets = [*SMALL, f"labeller={saved}", "forward.steps=2"]
-    done = CliRunner().invoke(app, ["bootstrap", str(recipe), "--out", str(out), "-q", *(f"--set={s}" for s in sets)])
-    assert done.exit_code == 0, done.output
+    retrodict.run_bootstrap(load_recipe(recipe, BootstrapRecipe, sets), out=out)
     assert not (out / "idm").exists()
     assert {row.action_source for row in read_transitions(out / "annotated")} == {"idm"}
     assert "fdm, best by idm_fdm" in json.loads((out / "results.json").read_text())["all"]

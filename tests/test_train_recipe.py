@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import retrodict
 from retrodict.loading import load
 from retrodict.transitions import write_rows
 from retrodict.worlds import tabletop
@@ -56,6 +57,7 @@ def test_a_model_its_recipe_and_its_numbers(trained: Path) -> None:
 def test_the_same_command_changes_nothing_and_another_recipe_is_refused(trained: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (trained / "out").rglob("*")}
     assert run(trained, "out")[0] == 0
+    retrodict.train(str(trained / "recipe.yaml"), out=str(trained / "out"))
     code, line = run(trained, "out", "training.steps=3")
     assert (code, "holds a run with training.steps 2 and not 3" in line) == (2, True)
     assert {path: path.stat().st_mtime_ns for path in (trained / "out").rglob("*")} == before

@@ -18,25 +18,46 @@ __all__ = [
     "Transition",
     "annotate",
     "bench",
+    "compare_runs",
     "explain",
     "load",
     "mine",
     "predict",
+    "predict_batch",
+    "read_transitions",
     "rerank",
+    "rerank_tasks",
     "rollout",
+    "run_bootstrap",
     "score",
     "select",
+    "train",
+    "write_report",
 ]
 
 if TYPE_CHECKING:  # the same names for type checkers and editors, which see the real signatures
-    from retrodict.api import annotate, explain, predict, rerank, rollout, score, select
+    from retrodict.api import (
+        annotate,
+        explain,
+        predict,
+        predict_batch,
+        rerank,
+        rerank_tasks,
+        rollout,
+        run_bootstrap,
+        score,
+        select,
+        train,
+    )
     from retrodict.dynamics.verify import Prediction
+    from retrodict.evaluation.compare import compare_runs
     from retrodict.loading import load
     from retrodict.models.protocol import Explanation
+    from retrodict.report import write_report
     from retrodict.report.mining import mine
     from retrodict.report.runs import bench
     from retrodict.sampling import Sampling
-    from retrodict.transitions import FramePair, Transition
+    from retrodict.transitions import FramePair, Transition, read_transitions
 else:
     _HOMES = {
         "Explanation": "models.protocol",
@@ -45,8 +66,11 @@ else:
         "Sampling": "sampling",
         "Transition": "transitions",
         "bench": "report.runs",
+        "compare_runs": "evaluation.compare",
         "load": "loading",
         "mine": "report.mining",
+        "read_transitions": "transitions",
+        "write_report": "report",
     }
 
     def __getattr__(name):

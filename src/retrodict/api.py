@@ -15,7 +15,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from PIL import Image
 
@@ -25,6 +25,8 @@ from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verifiers import NONE, VERIFIERS, Parts, make_verifier
 from retrodict.dynamics.verify import CopyGate, Pool, Prediction, Verifier
 from retrodict.dynamics.verify import predict as _predict
+from retrodict.dynamics.verify import predict_batch as _predict_batch
+from retrodict.files import JsonObject
 from retrodict.images import ImageLike, read_image
 from retrodict.loading import load
 from retrodict.models.protocol import (
@@ -35,11 +37,29 @@ from retrodict.models.protocol import (
     LogProb,
     ScoringForwardModel,
 )
-from retrodict.progress import Progress
+from retrodict.progress import Progress, QuietProgress
+from retrodict.recipes import load_recipe
+from retrodict.run_folder import Input
 from retrodict.sampling import Sampling
 from retrodict.worlds import DEFAULT, get_world
 
-__all__ = ["annotate", "explain", "predict", "rerank", "rollout", "score", "select"]
+if TYPE_CHECKING:
+    from retrodict.bootstrap.recipe import BootstrapRecipe
+    from retrodict.training.config import TrainRecipe
+
+__all__ = [
+    "annotate",
+    "explain",
+    "predict",
+    "predict_batch",
+    "rerank",
+    "rerank_tasks",
+    "rollout",
+    "run_bootstrap",
+    "score",
+    "select",
+    "train",
+]
 
 AnyImage = TypeVar("AnyImage", bound=ImageLike)
 
@@ -91,6 +111,45 @@ def predict(
     if stop_at is None or check is None:
         return _predict(forward, check, frame, action, n=n, seed=seed, sampling=sampling)
     return predict_adaptively(forward, check, frame, action, n=n, seed=seed, stop_at=stop_at, sampling=sampling)
+
+
+def predict_batch(
+    sources: Sequence[ImageLike],
+    actions: Sequence[str],
+    *,
+    n: int = 8,
+    verifier: str | Verifier = "idm_fdm",
+    model: str | Path | ForwardModel = "small",
+    inverse: str | Path | InverseModel | None = None,
+    seed: int = 0,
+    sampling: Sampling = Sampling(),
+) -> list[Prediction]:
+    """`predict` for many at once, which is quicker than one after another and gives the same.
+
+    Args:
+        sources: the frames before the actions.
+        actions: what happens, in words; one for each source.
+        n: candidates of each; this and what follows is as for `predict`.
+        verifier: what picks the best one of each.
+        model: the forward model.
+        inverse: the inverse model behind the verifier; by default `model`.
+        seed: the same seed gives the same candidates.
+        sampling: temperature, top-p, top-k and classifier-free guidance.
+
+    Returns:
+        One prediction for each source, in order.
+
+    Raises:
+        ValueError: as for `predict`, or there are not as many actions as sources.
+    """
+    if len(sources) != len(actions):
+        raise ValueError(f"There are {len(sources)} sources and {len(actions)} actions: give one action for each.")
+    _check(n, actions)
+    frames = [read_image(source) for source in sources]
+    forward = _forward(model)
+    _tell_unfamiliar(forward, frames, actions)
+    check = _verifier(verifier, model, inverse, seed)
+    return _predict_batch(forward, check, frames, actions, n=n, seed=seed, sampling=sampling)
 
 
 def rollout(
@@ -196,22 +255,108 @@ def rerank(
         inverse: the inverse model behind the verifier; by default `model`.
 
     Returns:
-        (candidate as given, score), best first; what could not be scored (NaN) comes last.
+        (candidate as given, score), best first; what could not be read or scored (NaN) comes last. Why a candidate
+        could not be read, a line in the log says.
 
     Raises:
-        ValueError: there are no candidates, or the verifier scores none.
+        ValueError: there are no candidates, or not one can be read.
     """
     _check(1, [action])
     if not candidates:
         raise ValueError("There are no candidates: give at least one image.")
     if verifier == NONE:
         raise ValueError(f'The verifier "{NONE}" scores nothing: use one of {", ".join(VERIFIERS)}.')
-    pool = Pool(read_image(source), action, [Candidate(read_image(candidate)) for candidate in candidates])
+    before = read_image(source)
+    read = {i: image for i, candidate in enumerate(candidates) if (image := _readable(candidate, len(candidates) > 1))}
+    if not read:
+        raise ValueError("Not one of the candidates is an image that can be read.")
     check = _verifier(verifier, model, inverse, seed=0, foreign=True)
     assert check is not None, "every verifier but none is one"
-    (scores,) = check.scores([pool])
-    order = sorted(range(len(candidates)), key=lambda i: (math.isnan(scores[i]), -scores[i], i))
+    (known,) = check.scores([Pool(before, action, [Candidate(image) for image in read.values()])])
+    scores = dict.fromkeys(range(len(candidates)), math.nan) | dict(zip(read, known, strict=True))
+    order = sorted(scores, key=lambda i: (math.isnan(scores[i]), -scores[i], i))
     return [(candidates[i], scores[i]) for i in order]
+
+
+def rerank_tasks(
+    tasks: str | Path,
+    *,
+    out: str | Path,
+    model: str = "small",
+    verifier: str = "idm",
+    inverse: str | None = None,
+    images: str | Path | None = None,
+    progress: Progress | None = None,
+) -> list[JsonObject]:
+    """`rerank` for many actions: a file of tasks in; `ranked.jsonl` and a contact sheet, `index.html`, out.
+
+    The same call again scores only what is new, or whose images have changed.
+
+    Args:
+        tasks: JSON lines such as `{"file_name": "a.png", "action": "push it", "candidates": ["b.png", "c.png"]}`.
+        out: folder to write to.
+        model: the model that scores, as for `rerank`.
+        verifier: what scores the candidates.
+        inverse: the inverse model behind the verifier; by default `model`.
+        images: folder that paths start from; by default that of `tasks`.
+        progress: receives how far the work is.
+
+    Returns:
+        The lines of `ranked.jsonl`: each task's candidates, best first, with their scores, or the reason of none.
+
+    Raises:
+        ValueError: the tasks cannot be read, or `out` is another run's.
+    """
+    from retrodict.evaluation.rerank import rerank_tasks as run
+    from retrodict.report.rerank import write_page
+
+    if verifier == NONE:
+        raise ValueError(f'The verifier "{NONE}" scores nothing: use one of {", ".join(VERIFIERS)}.')
+    tasks, out = Path(tasks), Path(out)
+    root = Path(images) if images else tasks.parent
+    check = _verifier(verifier, model, inverse, seed=0, foreign=True)
+    assert check is not None, "every verifier but none is one"
+    settings = {"model": model, "verifier": verifier, "inverse": inverse or ""}
+    weights: dict[str, Input] = {"model weights": model, "inverse weights": inverse}
+    records = run(tasks, out=out, verifier=check, settings=settings, inputs=weights, images=root, progress=progress)
+    write_page(out, records, root)
+    return records
+
+
+def train(recipe: str | Path | TrainRecipe, *, out: str | Path, progress: Progress | None = None) -> None:
+    """Train one model. The same call again continues.
+
+    Args:
+        recipe: a YAML file, or what it says as a `training.config.TrainRecipe`.
+        out: folder for the model, a name for `load`, and its `results.json`.
+        progress: receives how far the work is.
+
+    Raises:
+        ValueError: there is nothing to train on, or `out` is another run's.
+    """
+    from retrodict.training.config import TrainRecipe
+    from retrodict.training.recipe import train_recipe
+
+    given = recipe if isinstance(recipe, TrainRecipe) else load_recipe(Path(recipe), TrainRecipe)
+    train_recipe(given, Path(out), progress or QuietProgress())
+
+
+def run_bootstrap(recipe: str | Path | BootstrapRecipe, *, out: str | Path, progress: Progress | None = None) -> None:
+    """Run the whole loop: inverse model, annotation, forward models, report. The same call again continues.
+
+    Args:
+        recipe: a YAML file, or what it says as a `bootstrap.recipe.BootstrapRecipe`.
+        out: folder for the models (`out` is a name for `load`), `results.json` and `report.html`.
+        progress: receives how far the work is.
+
+    Raises:
+        ValueError: there is nothing to train or test on, or `out` is another run's.
+    """
+    from retrodict.bootstrap.loop import run_bootstrap as run
+    from retrodict.bootstrap.recipe import BootstrapRecipe
+
+    given = recipe if isinstance(recipe, BootstrapRecipe) else load_recipe(Path(recipe), BootstrapRecipe)
+    run(given, Path(out), progress or QuietProgress())
 
 
 def annotate(pairs: str | Path, *, model: str | Path, out: str | Path, progress: Progress | None = None) -> None:
@@ -245,6 +390,17 @@ def select(transitions: str | Path, *, top_k: int, out: str | Path) -> None:
     from retrodict.bootstrap.select import select_dir
 
     select_dir(Path(transitions), top_k=top_k, out=Path(out))
+
+
+def _readable(candidate: ImageLike, others: bool) -> Image.Image | None:
+    """The image; None, and a line in the log, for one that cannot be read beside `others`."""
+    try:
+        return read_image(candidate)
+    except (OSError, ValueError) as error:
+        if not others:
+            raise
+        logging.getLogger("retrodict").warning("retrodict: not scored: %s", error)
+        return None
 
 
 def _check(n: int, actions: Sequence[str]) -> None:

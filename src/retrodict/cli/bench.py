@@ -43,6 +43,10 @@ def bench(
         Path | None,
         typer.Option(help="Folder of images named after the items (ag-001.png), to score instead of a model's."),
     ] = None,
+    export: Annotated[
+        bool,
+        typer.Option("--export", help="Write the items' sources and actions to --out, for another program to predict."),
+    ] = False,
     inverse: Inverse = "",
     n: Many = 8,
     verifier: Check = "idm_fdm",
@@ -65,6 +69,12 @@ def bench(
     Example: retrodict bench --model small -n 8 --out runs/bench
     """
     check_output(out)
+    if export:
+        from retrodict.evaluation.benchmarks import export_items, open_benchmark
+
+        chosen = open_benchmark(bench, data=data, items=items, subsets=subset or (), limit=limit, seed=seed)
+        typer.echo(f"{out}: {export_items(chosen, out)} items; call predictions <id>.png, then --predictions FOLDER")
+        return
 
     from retrodict.report.runs import bench as run
 

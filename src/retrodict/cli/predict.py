@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from retrodict.cli.app import verb
-from retrodict.cli.options import Check, Inverse, Many, Model, Seed, Source, options_of
+from retrodict.cli.options import Check, Inverse, Many, Model, Quiet, Seed, Source, options_of
 from retrodict.errors import check_output, check_output_file
+from retrodict.progress.view import open_progress
 from retrodict.sampling import Sampling
 
 
@@ -135,18 +136,62 @@ def rollout(
 
 @verb
 def rerank(
-    source: Source,
-    action: Annotated[str, typer.Argument(metavar="ACTION", help="What should have happened, in words.")],
-    candidates: Annotated[list[Path], typer.Argument(metavar="CANDIDATE...", help="Images, made by any program.")],
+    source: Annotated[
+        Path | None, typer.Argument(metavar="SOURCE", help="Image of the scene before the action.")
+    ] = None,
+    action: Annotated[str, typer.Argument(metavar="ACTION", help="What should have happened, in words.")] = "",
+    candidates: Annotated[
+        list[Path] | None, typer.Argument(metavar="CANDIDATE...", help="Images, made by any program.")
+    ] = None,
+    tasks: Annotated[
+        Path | None,
+        typer.Option(help="For many actions: a JSON Lines file with `file_name`, `action`, `candidates`."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="With --tasks: folder for ranked.jsonl and a contact sheet.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="With --tasks: folder that paths start from; by default that of the file.")
+    ] = None,
     model: Model = "small",
     verifier: Check = "idm",
     inverse: Inverse = "",
+    quiet: Quiet = False,
 ) -> None:
     """Sort images from any image editor by how well they show the action, best first.
 
     Example: retrodict rerank before.png "push the red ball to the left" a.png b.png c.png
     """
-    from retrodict.api import rerank as run
+    from retrodict import api
 
-    for path, score in run(source, action, candidates, model=model, verifier=verifier, inverse=inverse or None):
-        typer.echo(f"{score:10.3f}  {path}")
+    if tasks is None:
+        if source is None or not candidates:
+            raise ValueError("Give SOURCE ACTION CANDIDATE..., or many of them in a file: --tasks FILE --out FOLDER.")
+        if out is not None or images is not None:
+            raise ValueError("--out and --images go with --tasks: leave them out.")
+        ranked = api.rerank(source, action, candidates, model=model, verifier=verifier, inverse=inverse or None)
+        for path, score in ranked:
+            typer.echo(f"{score:10.3f}  {path}")
+        return
+    if source is not None or out is None:
+        raise ValueError("--tasks names everything: give --out, and neither SOURCE, ACTION nor CANDIDATE.")
+    check_output(out)
+    with open_progress(quiet, "retrodict rerank") as progress:
+        progress.stage("rerank", "score the candidates of each action")
+        records = api.rerank_tasks(
+            tasks,
+            out=out,
+            model=model,
+            verifier=verifier,
+            inverse=inverse or None,
+            images=images,
+            progress=progress,
+        )
+        progress.done()
+    entries = [entry for record in records for entry in record.get("ranked", ())]
+    lost = sum("reason" in entry for entry in (*entries, *records))
+    typer.echo(
+        f"{len(records):,} actions, {len(entries):,} candidates"
+        + f"; not scored, with their reasons: {lost}" * (lost > 0)
+    )
+    typer.echo(f"Contact sheet: {out / 'index.html'}\nScores: {out / 'ranked.jsonl'}")

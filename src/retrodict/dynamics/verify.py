@@ -291,26 +291,43 @@ def predict(
     seed: int,
     sampling: Sampling = Sampling(),
 ) -> Prediction:
-    """Best of `n`: sample candidates and keep the one that the verifier scores highest.
+    """`predict_batch` of one source and action."""
+    return predict_batch(forward, verifier, [source], [action], n=n, seed=seed, sampling=sampling)[0]
+
+
+def predict_batch(
+    forward: ForwardModel,
+    verifier: Verifier | None,
+    sources: Sequence[Frame],
+    actions: Sequence[str],
+    *,
+    n: int,
+    seed: int,
+    sampling: Sampling = Sampling(),
+) -> list[Prediction]:
+    """Best of `n` for each source and action: sample candidates and keep the one that the verifier scores highest.
 
     Args:
         forward: the model that predicts.
         verifier: what scores; None decodes one candidate greedily.
-        source: the frame before the action.
-        action: what happens, in words.
+        sources: the frames before the actions.
+        actions: what happens, in words; one for each source.
         n: number of candidates.
-        seed: the same seed gives the same candidates.
+        seed: the same seed gives the same candidates, whatever else is in the batch.
         sampling: how they are sampled.
 
     Raises:
-        ValueError: the model cannot express the action, or no candidate could be scored.
+        ValueError: the model cannot express an action, or no candidate of one could be scored.
     """
     if verifier is None:
-        (greedy,) = forward.sample([source], [action], 1, seed, sampling.greedy)
-        return Prediction(tuple(greedy), (math.nan,), 0, "none")
-    (candidates,) = forward.sample([source], [action], n, seed, sampling)
-    (scores,) = verifier.scores([Pool(source, action, candidates)])
-    return Prediction(tuple(candidates), tuple(scores), choose(scores), verifier.name)
+        greedy = forward.sample(sources, actions, 1, seed, sampling.greedy)
+        return [Prediction(tuple(candidates), (math.nan,), 0, "none") for candidates in greedy]
+    sampled = forward.sample(sources, actions, n, seed, sampling)
+    pools = [Pool(*row) for row in zip(sources, actions, sampled, strict=True)]
+    return [
+        Prediction(tuple(pool.candidates), tuple(scores), choose(scores), verifier.name)
+        for pool, scores in zip(pools, verifier.scores(pools), strict=True)
+    ]
 
 
 def choose(scores: Sequence[float]) -> int:

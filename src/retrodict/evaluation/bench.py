@@ -31,6 +31,7 @@ from retrodict.evaluation.predict import evaluate, parts_of
 from retrodict.evaluation.predictions import read_predictions, write_items, write_predictions
 from retrodict.evaluation.summary import MIN_COPY, compare, estimate, item_values, summarise
 from retrodict.files import JsonObject, write_json
+from retrodict.images import read_image
 from retrodict.models.editors import CopyModel
 from retrodict.models.protocol import ForwardModel, InverseModel, TokenFamily
 from retrodict.progress import Progress, QuietProgress
@@ -270,7 +271,11 @@ def _distance_from_source(source: Image.Image, action: str, candidate: Image.Ima
 def _from_folder(folder: Path, benchmark: Benchmark) -> list[ItemResult]:
     if not Path(folder).is_dir():
         raise ValueError(f"{folder} is no folder of predictions.")
-    images = {path.stem: path for path in sorted(Path(folder).iterdir()) if path.suffix.lower() in IMAGES}
+    images = {
+        path.relative_to(folder).as_posix().removesuffix(path.suffix): path
+        for path in sorted(Path(folder).rglob("*"))
+        if path.suffix.lower() in IMAGES
+    }
     if not any(t.id in images for t in benchmark.items):
         raise ValueError(f"{folder} holds no image named after an item, such as {benchmark.items[0].id}.png.")
     results = []
@@ -278,8 +283,8 @@ def _from_folder(folder: Path, benchmark: Benchmark) -> list[ItemResult]:
         frame = Scored(reason="no image of this name")
         if path := images.get(transition.id):
             try:
-                frame = score_frame(Image.open(path).convert("RGB"), transition, benchmark.scorer)
-            except OSError as error:
+                frame = score_frame(read_image(path), transition, benchmark.scorer)
+            except (OSError, ValueError) as error:
                 frame = Scored(reason=f"unreadable image: {error}")
         results.append(item_result(transition, frame))
     return results

@@ -11,6 +11,7 @@ of transitions: Parquet files, as every stage writes them, or images beside a `m
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,8 +22,9 @@ from pathlib import Path
 from retrodict.data.aurora import SUBSETS, read_aurora
 from retrodict.data.files import inside
 from retrodict.evaluation.pool import Scorer, exact_scorer, no_state
-from retrodict.files import JsonObject
-from retrodict.images import read_image
+from retrodict.files import JsonObject, write_lines
+from retrodict.images import read_image, write_image
+from retrodict.run_folder import claim
 from retrodict.transitions import Transition, read_transitions, write_rows
 from retrodict.worlds import WORLDS, get_world, world_of
 from retrodict.worlds.base import World
@@ -57,6 +59,34 @@ class Benchmark:
         """Write sampled items to `folder`. The images of all others have owners and stay where they are."""
         if self.folder is None:
             write_rows(folder / "test.parquet", self.items)
+
+
+def export_items(benchmark: Benchmark, out: Path) -> int:
+    """Write what another program needs to predict a benchmark's items: sources and actions, as `METADATA` has them.
+
+    Args:
+        benchmark: whose items.
+        out: a new folder. `out/sources/<id>.png` and `out/metadata.jsonl`; its predictions are to be called `<id>.png`.
+
+    Returns:
+        How many items there are.
+
+    Raises:
+        ValueError: `out` holds something else, or an id is no name of a file.
+    """
+    names = [inside(out, f"sources/{item.id}.png") for item in benchmark.items]
+    ids = json.dumps([item.id for item in benchmark.items])
+    claim(out, "bench --export", {"bench": benchmark.name, "items": hashlib.sha256(ids.encode()).hexdigest()})
+    for path, item in zip(names, benchmark.items, strict=True):
+        write_image(path, item.source_image)
+    write_lines(
+        out / METADATA,
+        (
+            {"id": item.id, "file_name": f"sources/{item.id}.png", "action": item.action, "class": item.category}
+            for item in benchmark.items
+        ),
+    )
+    return len(names)
 
 
 def open_benchmark(
@@ -218,7 +248,7 @@ def _transition(folder: Path, number: int, record: object) -> Transition:
     if not source or not texts["action"]:
         raise ValueError(f"there is no `{'action' if source else 'file_name'}`.")
     name = texts["id"] or f"{number:05d}"
-    if Path(name).name != name or "\\" in name:
+    if "\\" in name or not all(part.strip(".") for part in name.split("/")):
         raise ValueError(f"the id {name!r} is no file name, which predictions are called by.")
     return Transition(
         id=name,

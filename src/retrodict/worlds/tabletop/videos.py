@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import av
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from retrodict.files import JsonObject, write_atomic, write_json
@@ -166,14 +167,20 @@ def _encode(path: Path, images: Iterator[Image.Image]) -> None:
         stream.width = stream.height = PIXELS
         stream.pix_fmt = "yuv444p"  # small things of pure colour suffer from chroma subsampling
         stream.codec_context.thread_count = 1
-        still, pixels = None, None
-        for index, image in enumerate(images):
-            if image is not still:  # most frames repeat the one before
-                still, pixels = image, np.asarray(image)
+        for index, pixels in enumerate(_arrays(images)):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts = index
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def _arrays(images: Iterable[Image.Image]) -> Iterator[npt.NDArray[np.uint8]]:
+    """Their pixels [H, W, 3]; most images are the one before once more."""
+    shown, pixels = None, np.empty(0, np.uint8)
+    for image in images:
+        if image is not shown:
+            shown, pixels = image, np.asarray(image)
+        yield pixels
 
 
 def write_videos(

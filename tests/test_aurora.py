@@ -209,7 +209,7 @@ def test_bench_on_the_compact_copy_with_the_small_model(compact: Path, tmp_path:
     assert (tmp_path / "report.html").stat().st_size > 10_000
     assert "Not scored: 10 (This model does not know ...)." in (tmp_path / "report.md").read_text()
     line = json.loads((tmp_path / "items" / "small.jsonl").read_text().splitlines()[0])
-    assert set(line["metrics"]) == {"copy_ratio", "copy", "change_iou"}
+    assert set(line["metrics"]) == {"copy_ratio", "copy", "change_iou", "explained"}
 
 
 def test_embedding_metrics_and_an_editor_on_tiny_random_models(native: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -76,7 +77,10 @@ def test_the_loop_on_real_clips(recipe: Path) -> None:
     assert set(results["all"]) >= {"copy", "round_trip_target", "ft", "fdm", "fdm, best by idm_fdm"}
     counted = {name: row["n"] for name, row in results["all"].items() if name in ("copy", "fdm")}
     assert counted == {"copy": len(test), "fdm": len(test)}, "a word that was never trained has an image, too"
-    assert all(0 < row["l1"] < 1 for row in results["all"].values())
+    assert {"ground_truth", "random_target", "nearest"} <= results["all"].keys()
+    assert all(0 < row["l1"] < 1 for name, row in results["all"].items() if name != "ground_truth")
+    assert {row["n"] for row in results["metrics"]["explained"]["all"].values()} == {len(test)}
+    assert {"fdm_vs_ft", "verified_vs_greedy", "fdm_vs_ft_likelihood"} <= results["comparisons"].keys()
     assert results["systems"]["copy"]["greedy"]["copy_rate"] == 1
     assert results["systems"]["fdm"]["greedy"]["n"] == 0  # no exact state, so no score, and none is made up
     assert results["systems"]["fdm"]["unscored"] == {"no exact state": len(test)}
@@ -87,7 +91,11 @@ def test_the_loop_on_real_clips(recipe: Path) -> None:
     assert {row.action_source for row in selected} == {"idm"}
     words = {word for caption in CLIPS.values() for word in caption.split()}
     assert all(set(row.action.split()) <= words and row.logprob < 0 for row in selected)
-    assert "Learn to explain" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "Learn to explain" in page
+    assert "\N{EN DASH}" not in re.sub("<style.*?</style>", "", page, flags=re.S), "what was not measured is left out"
+    assert all((out / name / "log.jsonl").is_file() for name in ("idm", "ft", "fdm"))
+    assert set(results["action_meter"]) == {"idm", "ft", "fdm"}
 
     made = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
     (out / "results.json").unlink()

@@ -239,7 +239,7 @@ def test_a_page_of_a_benchmark_whose_images_are_elsewhere(tmp_path: Path) -> Non
     assert [row.action for row in figures.worst(run)] == [ATTACK] * 2
     assert ATTACK not in (out / "report.html").read_text()
     (data / "test.json").unlink()
-    assert "Distance to the true next frame" in write_report(out).read_text()
+    assert "How near, and is it more than a copy?" in write_report(out).read_text()
     assert figures.sample(Run.open(out)) == []
 
 

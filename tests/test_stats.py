@@ -161,5 +161,5 @@ def test_entries_of_results_json():
     found = Estimate(0.5, 0.25, 0.75, 4, 1).entry("score")
     assert list(found.items()) == [("score", 0.5), ("ci95", [0.25, 0.75]), ("n", 4), ("n_unscored", 1)]
     paired = paired_difference([1.0, 2.0, 3.0], [0.5, 1.0, 1.5]).entry("new", "old")
-    assert list(paired) == ["a", "b", "difference", "ci95", "relative", "n", "n_unscored", "p"]
+    assert list(paired) == ["a", "b", "difference", "ci95", "relative", "n", "n_unscored", "groups", "p"]
     assert (paired["a"], paired["b"], paired["difference"], paired["relative"]) == ("new", "old", 1.0, 1.0)

@@ -42,6 +42,17 @@ def write_lines(path: Path, records: Iterable[JsonMapping]) -> None:
     write_text(path, "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records))
 
 
+def read_lines(path: Path) -> list[JsonObject]:
+    """JSON lines up to one that a kill cut off; none where there is no file."""
+    records: list[JsonObject] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
 def write_text(path: Path, text: str) -> None:
     write_atomic(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
 

@@ -21,6 +21,7 @@ from retrodict.files import JsonObject
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 ALPHA = 0.05
+FEW = 6  # groups: with fewer, no sign-flip test can reach `ALPHA`
 _SEED = 20_250_606  # fixed, so that the same values always print the same interval
 
 Values = npt.NDArray[np.float64]
@@ -50,7 +51,8 @@ class Estimate:
 class Paired:
     """The mean of `a - b` over items that both have, with its 95 % interval.
 
-    `relative` is the difference as a share of b's mean (NaN where that is 0); `p` is the two-sided sign-flip test.
+    `relative` is the difference as a share of b's mean (NaN where that is 0); `p` is the two-sided sign-flip test over
+    `groups`, the clusters that the items fall into.
     """
 
     difference: float
@@ -60,6 +62,7 @@ class Paired:
     n: int
     p: float
     n_unscored: int = 0
+    groups: int = 0
 
     @property
     def ci95(self) -> list[float]:
@@ -69,7 +72,7 @@ class Paired:
         """A member of `comparisons` in `results.json`; `a` and `b` name the two sides.
 
         Returns:
-            `{"a", "b", "difference", "ci95", "relative", "n", "n_unscored", "p"}`.
+            `{"a", "b", "difference", "ci95", "relative", "n", "n_unscored", "groups", "p"}`.
         """
         return {
             "a": a,
@@ -79,6 +82,7 @@ class Paired:
             "relative": self.relative,
             "n": self.n,
             "n_unscored": self.n_unscored,
+            "groups": self.groups,
             "p": self.p,
         }
 
@@ -114,7 +118,14 @@ def paired_difference(
     relative = estimate.mean / base if base and not math.isnan(base) else math.nan
     sums, _ = _clusters(difference[scored], None if groups is None else np.asarray(groups)[scored])
     return Paired(
-        estimate.mean, estimate.low, estimate.high, relative, estimate.n, _sign_flip(sums), estimate.n_unscored
+        estimate.mean,
+        estimate.low,
+        estimate.high,
+        relative,
+        estimate.n,
+        _sign_flip(sums),
+        estimate.n_unscored,
+        len(sums),
     )
 
 
@@ -149,6 +160,7 @@ def repeated_difference(a_RI: npt.ArrayLike, b_RI: npt.ArrayLike, groups: Sequen
         error.n,
         p,
         error.n_unscored,
+        error.groups,
     )
 
 
@@ -159,6 +171,7 @@ class _Crossed:
     freedom: float  # degrees of freedom
     n: int
     n_unscored: int
+    groups: int
 
     @property
     def quantile(self) -> float:
@@ -178,7 +191,7 @@ def _crossed(values_RI: npt.ArrayLike, groups: Sequence[str] | None) -> _Crossed
     sums_RG = np.stack([_clusters(row, names)[0] for row in array[:, scored]])
     runs, size = sums_RG.shape
     if size < 2:
-        return _Crossed(float(sums_RG.mean()) / n if n else math.nan, math.nan, math.nan, n, unscored)
+        return _Crossed(float(sums_RG.mean()) / n if n else math.nan, math.nan, math.nan, n, unscored, size)
     cells_RG = sums_RG * size / n  # so that their mean is that of the items
     mean, by_run, by_item = cells_RG.mean(), cells_RG.mean(1), cells_RG.mean(0)
     residual_RG = cells_RG - by_run[:, None] - by_item[None, :] + mean
@@ -188,7 +201,7 @@ def _crossed(values_RI: npt.ArrayLike, groups: Sequence[str] | None) -> _Crossed
     total = of_runs + of_items - interaction
     spread = of_runs**2 / (runs - 1) + of_items**2 / (size - 1) + interaction**2 / ((runs - 1) * (size - 1))
     freedom = total**2 / spread if spread else math.inf
-    return _Crossed(float(mean), math.sqrt(total / (runs * size)), freedom, n, unscored)
+    return _Crossed(float(mean), math.sqrt(total / (runs * size)), freedom, n, unscored, size)
 
 
 def macro_interval(

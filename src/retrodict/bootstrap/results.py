@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-
-from PIL import Image
+from collections.abc import Mapping, Sequence
 
 from retrodict.bootstrap.recipe import TINY
 from retrodict.bootstrap.runner import MEMORY, read_records
 from retrodict.bootstrap.scoring import round_trip, scorer
-from retrodict.bootstrap.stages import LABELLING, Context, read_probe
+from retrodict.bootstrap.stages import LABELLING, Context, labelled, read_probe
+from retrodict.dynamics.unified import UnifiedModel
+from retrodict.evaluation import similarity
+from retrodict.evaluation.baselines import Predicted
 from retrodict.evaluation.bench import write_recognition
 from retrodict.evaluation.exact import exactness
-from retrodict.evaluation.metrics import L1_PROTOCOL, l1
-from retrodict.evaluation.pool import ItemResult, Scored, Scorer, chosen, score_images
+from retrodict.evaluation.pool import ItemResult, Scorer, score_images
 from retrodict.evaluation.predict import evaluate
 from retrodict.evaluation.predictions import read_predictions
 from retrodict.evaluation.summary import compare_runs, estimate, over_runs, summarise
@@ -26,7 +24,8 @@ from retrodict.loading import load_family
 from retrodict.models.editors import CopyModel
 from retrodict.models.protocol import TokenFamily
 from retrodict.stats import mean_interval, paired_difference
-from retrodict.transitions import MANIFEST, Transition, decode_image, iter_rows, read_transitions
+from retrodict.training.config import METER
+from retrodict.transitions import MANIFEST, Transition, iter_rows, read_transitions
 from retrodict.versions import provenance
 from retrodict.worlds import world_of
 from retrodict.worlds.base import World
@@ -36,14 +35,13 @@ VERIFIERS = ("idm", "idm_fdm")
 
 Items = Mapping[str, Sequence[ItemResult]]
 Runs = Mapping[str, Sequence[Sequence[ItemResult]]]  # of each system, each training run
-Shown = Callable[[int], Image.Image | None]
 
 
 def write_results(context: Context, *, command: str, wall_seconds: float) -> None:
     """Measure what the stages left and write `results.json`, `recognition.json` and `report.html`.
 
     Where a world owns the test transitions there are exact scores. Else `systems` says only how often each copies, and
-    `all` and `subsets` how far frames are from the true one (L1; copying does well where little changes).
+    the rest is what `bench` says of a folder of transitions (`evaluation.similarity`).
     """
     from retrodict.report import write_report
 
@@ -61,6 +59,7 @@ def write_results(context: Context, *, command: str, wall_seconds: float) -> Non
     copy = evaluate(CopyModel(), test, scorer=score, n=recipe.bench.n, seed=0)
     names = world.names_action if world else _same_words
     verifiers, ks = VERIFIERS if context.verifies else (), recipe.bench.ks
+    near = {} if world else _near(context, family, test, items, verifiers)
     loglik = {name: entry["loglik"] for name, entry in probe.items() if "loglik" in entry}
     results = {
         "kind": "bootstrap",
@@ -68,13 +67,14 @@ def write_results(context: Context, *, command: str, wall_seconds: float) -> Non
             "copy": summarise(copy, ks=ks),
             **{name: summarise(rows, verifiers, ks) for name, rows in items.items()},
         },
-        **(_checks(family, test, score) if world else _closeness(family, test, items, verifiers)),
+        **(_checks(family, test, score) if world else near),
         **({"runs": _over_runs(context, runs, verifiers)} if world and recipe.runs > 1 else {}),
-        "comparisons": _comparisons(context, runs, world, verifiers, loglik, test),
+        "comparisons": near.get("comparisons", {}) | _comparisons(context, runs, world, verifiers, loglik, test),
         **{name: exactness(probe[name]["explained"], test, names, recipe.seed) for name in context.inverse_models},
         "annotation": _annotation(context),
         "mining": _mining(context),
         "probe": {name: entry["probe"] for name, entry in probe.items() if "probe" in entry},
+        "action_meter": _meters(context),
         "probe_left_out": max(entry.get("left_out", 0) for entry in probe.values()),  # words that no model learnt
         "seconds": {name: record["seconds"] for name, record in read_records(out).items()},
         **json.loads((out / MEMORY).read_text()),
@@ -100,45 +100,26 @@ def _checks(family: TokenFamily, test: Sequence[Transition], score: Scorer) -> J
     }
 
 
-def _closeness(family: TokenFamily, test: Sequence[Transition], items: Items, verifiers: Sequence[str]) -> JsonObject:
-    """L1 to the true frame, per class and over all, of every system, of copying, and of the tokenizer alone."""
-    shown: dict[str, Shown] = {
-        "copy": lambda i: test[i].source_image,
-        "round_trip_target": lambda i: round_trip(family, [test[i].target_image])[0],
+def _near(
+    context: Context, family: TokenFamily, test: Sequence[Transition], items: Items, verifiers: Sequence[str]
+) -> JsonObject:
+    """How near every system comes to the true frames, beside the baselines that `bench` has and nearest neighbours."""
+    model = UnifiedModel(family)  # only for what it shares with the others: the image tokenizer
+    predicted = {
+        name: Predicted(
+            name, model, verifiers, test, rows, best=f"{name}, best by {verifiers[-1]}" if verifiers else ""
+        )
+        for name, rows in items.items()
     }
-    for name, rows in items.items():
-        shown[name] = partial(_greedy_image, rows)
-        if verifiers:
-            shown[f"{name}, best by {verifiers[-1]}"] = partial(_best_image, rows, verifiers[-1])
-    distances = {name: _distances(test, frame) for name, frame in shown.items()}
-    classes: dict[str, list[int]] = defaultdict(list)
-    for i, transition in enumerate(test):
-        classes[transition.category].append(i)
-
-    def table(rows: Sequence[int]) -> JsonObject:
-        groups = [test[i].group or test[i].id for i in rows]
-        return {name: mean_interval([d[i] for i in rows], groups).entry("l1") for name, d in distances.items()}
-
-    subsets = {name or "no class": table(rows) for name, rows in sorted(classes.items())}
-    return {"protocol": L1_PROTOCOL, "all": table(range(len(test))), "subsets": subsets}
-
-
-def _distances(test: Sequence[Transition], shown: Shown) -> list[float]:
-    frames = ((shown(i), transition) for i, transition in enumerate(test))
-    return [math.nan if frame is None else l1(frame, transition.target_image) for frame, transition in frames]
-
-
-def _greedy_image(items: Sequence[ItemResult], i: int) -> Image.Image | None:
-    return _decoded(items[i].greedy)
-
-
-def _best_image(items: Sequence[ItemResult], verifier: str, i: int) -> Image.Image | None:
-    best = chosen(items[i], verifier)
-    return None if best is None else _decoded(items[i].pool[best])
-
-
-def _decoded(frame: Scored) -> Image.Image | None:
-    return decode_image(frame.image, "prediction") if frame.image else None
+    main = predicted.pop("fdm")
+    return similarity.measure(
+        main,
+        context.out,
+        others=list(predicted.values()),
+        training=labelled(context),
+        reader=context.inverse() if context.verifies else None,
+        items_file="rows",
+    )
 
 
 def _over_runs(context: Context, runs: Runs, verifiers: Sequence[str]) -> JsonObject:
@@ -195,6 +176,16 @@ def _loglik(rows: Sequence[Sequence[float]], test: Sequence[Transition]) -> Json
         "sum": mean_interval([row[0] for row in rows], groups).entry("mean"),
         "per_token": mean_interval(per_token, groups).entry("mean"),
     }
+
+
+def _meters(context: Context) -> JsonObject:
+    """What the action meter said of each model that the run trained."""
+    names = [
+        *context.inverse_models,
+        *(name for system in context.systems for name in context.runs_of(system).values()),
+    ]
+    files = {name: context.dir(name) / METER for name in names}
+    return {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}
 
 
 def _annotation(context: Context) -> JsonObject:

@@ -39,4 +39,4 @@ class _CopyScorer:
 
 def round_trip(family: TokenFamily, images: Sequence[Image.Image]) -> list[Image.Image]:
     """The images after the image tokenizer alone."""
-    return list(family.decode(family.encode(images).codes_NL))
+    return list(family.decode(family.encode(images).codes_NL, [image.size for image in images]))

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodict.bootstrap.recipe import TINY, BootstrapRecipe
-from retrodict.files import JsonObject, write_json
+from retrodict.files import JsonObject, made_once, write_json
 from retrodict.images import encode_png
 from retrodict.progress import Progress
 from retrodict.prompts import Direction
-from retrodict.training.config import Weighting
+from retrodict.training.config import METER, Weighting
 from retrodict.training.data import Stored, joined, source_rows, stored_transitions
 from retrodict.training.distributed import is_main, meet, process_count, process_number
 from retrodict.transitions import (
@@ -162,7 +162,7 @@ def preview(context: Context, progress: Progress) -> str:
     assert model is not None
     first = min(read_transitions(context.dir("test")), key=lambda row: hashlib.sha256(row.id.encode()).digest())
     forward, n = load(model, role="forward"), 8
-    if isinstance(forward, UnifiedModel) and not can_say(forward, first.action):
+    if isinstance(forward, UnifiedModel) and not can_say(forward.family, first.action):
         return f"{model} does not know the words of '{first.action}'"
     verifier = InverseAndForwardLikelihood(load(model, role="inverse"))
     began = time.monotonic()
@@ -258,10 +258,11 @@ def train(
     run: int = 1,
 ) -> str:
     """Train one model. Those of a direction and run start alike and see the same number of sequences."""
+    from retrodict.training.action_meter import describe
     from retrodict.training.recipe import absolute, report_loss
     from retrodict.training.run import train_model
 
-    recipe = context.recipe
+    recipe, test = context.recipe, stored_transitions(context.dir("test"))
     config = recipe.inverse if direction == "inverse" else recipe.forward
     train_model(
         _start(context, direction, use_change_mask),
@@ -275,8 +276,28 @@ def train(
         base=absolute(str(context.dir("base")) if recipe.init == TINY else recipe.init),
         cache=context.dir("tokens"),
         report=report_loss(progress),
+        held_out=test,
     )
-    return f"{config.total_steps(len(rows)):,} steps on {len(rows):,} transitions"
+    said = f"{config.total_steps(len(rows)):,} steps on {len(rows):,} transitions"
+    if not is_main():
+        return said
+    meter = _meter(context, folder, direction, test)
+    return f"{said}. {describe(meter)}" if meter["warning"] else said
+
+
+def _meter(context: Context, folder: Path, direction: Direction, test: Stored) -> JsonObject:
+    """Whether a trained model uses what it is told, on pairs that nothing is chosen by."""
+    from retrodict.loading import load_family
+    from retrodict.training.action_meter import ActionMeter
+    from retrodict.training.distributed import to_accelerator
+
+    def measure() -> JsonObject:
+        family = load_family(folder)
+        to_accelerator(family.module)
+        return ActionMeter(family, direction, test, context.dir("tokens")).measure()
+
+    meter: JsonObject = made_once(folder / METER, measure)
+    return meter
 
 
 def _start(context: Context, direction: Direction, use_change_mask: bool) -> Callable[[], TokenFamily]:
@@ -432,7 +453,7 @@ def _probe(context: Context, name: str) -> JsonObject:
     model: Any
     if name not in context.inverse_models:
         model = load(context.dir(name), role="forward")
-        asked = [row for row in test if can_say(model, row.action)]
+        asked = [row for row in test if can_say(model.family, row.action)]
         answers = {"left_out": len(test) - len(asked), "probe": probe_forward(model, asked, **options)}
         if world is None:
             answers["loglik"] = [[one.sum, one.count] for one in log_likelihoods(model, "forward", test)]
@@ -442,7 +463,7 @@ def _probe(context: Context, name: str) -> JsonObject:
     if not context.verifies:
         return {"explained": explained}
     ours = hasattr(model, "family")
-    asked = [row for row in test if not ours or can_say(model, row.action)]
+    asked = [row for row in test if not ours or can_say(model.family, row.action)]
     answers = {"explained": explained, "left_out": len(test) - len(asked)}
     answers["probe"] = probe_inverse(model, asked, **options)
     if world is None and ours:

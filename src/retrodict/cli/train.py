@@ -48,6 +48,7 @@ def train(
         raise ValueError("Say where to write the model: --out DIR (or what it would cost: --dry-run).")
     check_output(out)
 
+    from retrodict.evaluation.benchmarks import read_results
     from retrodict.training.distributed import is_main, leave
     from retrodict.training.recipe import train_recipe
 
@@ -55,7 +56,13 @@ def train(
         train_recipe(loaded, out=out, progress=progress)
     leave()
     if is_main():
-        typer.echo(f"Model: {out}")
+        from retrodict.report import PAGE, write_report
+        from retrodict.training.action_meter import describe
+
+        for direction, meter in (read_results(out).get("action_meter") or {}).items():
+            typer.echo(f"The {direction} model: {describe(meter)}")
+        page = out / PAGE
+        typer.echo(f"Model: {out}\nReport: {page if page.is_file() else write_report(out)}")
 
 
 @verb

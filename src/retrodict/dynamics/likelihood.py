@@ -22,15 +22,29 @@ from torch import Tensor
 
 from retrodict.dynamics.batches import IGNORED, Example, example, pad_right, token_nll
 from retrodict.dynamics.kv_cache import KVCache, device_of, tokens_per_pass
-from retrodict.models.protocol import IntArray, LogProb, TokenFamily, TokenSequence
+from retrodict.models.protocol import FloatArray, IntArray, LogProb, TokenFamily, TokenSequence
 from retrodict.prompts import Direction
 
 TREE_COST = 1.3  # a token behind a shared prefix costs more than one in a plain forward pass
 
 
-@torch.inference_mode()
 def score(family: TokenFamily, sequences: Sequence[TokenSequence], at_once: int | None = None) -> list[LogProb]:
     """log p(completion | prefix) of each sequence, all of one direction. `at_once` bounds a forward pass's tokens."""
+    return [LogProb(total, len(nll_S)) for total, nll_S in _scored(family, sequences, at_once)]
+
+
+def token_losses(
+    family: TokenFamily, sequences: Sequence[TokenSequence], at_once: int | None = None
+) -> list[FloatArray]:
+    """The same token by token: negative log-probability of each token of the completion, in nats, [S]."""
+    return [nll_S for _, nll_S in _scored(family, sequences, at_once)]
+
+
+@torch.inference_mode()
+def _scored(
+    family: TokenFamily, sequences: Sequence[TokenSequence], at_once: int | None
+) -> list[tuple[float, FloatArray]]:
+    """Log-probability of each completion, and the loss of each of its tokens."""
     if not sequences:
         return []
     direction = sequences[0].direction
@@ -80,11 +94,11 @@ class _Scorer:
     def __init__(self, family: TokenFamily, direction: Direction, rows: Sequence[_Row], budget: int) -> None:
         self._family, self._rows, self._budget, self._device = family, rows, budget, device_of(family)
         self._logits = family.image_logits if direction == "forward" else family.text_logits
-        self._sums = [0.0] * len(rows)
+        self._scored: dict[int, tuple[float, FloatArray]] = {}
 
-    def run(self) -> list[LogProb]:
+    def run(self) -> list[tuple[float, FloatArray]]:
         self._descend(None, [_Span(0, 0, 0, tuple(range(len(self._rows))))], _cheapest(self._rows))
-        return [LogProb(total, len(row.example.labels_S)) for total, row in zip(self._sums, self._rows, strict=True)]
+        return [self._scored[row] for row in range(len(self._rows))]
 
     def _descend(self, cache: KVCache | None, prefilled: Sequence[_Span], cuts: Sequence[int]) -> None:
         """Score the members of spans, of which `cache` holds span i in row i (None: nothing was prefilled yet)."""
@@ -152,8 +166,10 @@ class _Scorer:
         at_RS = self._tensor([e.positions_S - s.begin for e, s in zip(examples, spans, strict=True)], 0)
         labels_RS = self._tensor([e.labels_S for e in examples], IGNORED)
         hidden_RSD = self._forward(cache, spans, at_RS)
-        for span, nll in zip(spans, token_nll(self._logits(hidden_RSD), labels_RS).sum(1).tolist(), strict=True):
-            self._sums[span.members[0]] = -nll
+        nll_RS = token_nll(self._logits(hidden_RSD), labels_RS)
+        rows = zip(spans, examples, nll_RS.sum(1).tolist(), nll_RS.cpu().numpy(), strict=True)
+        for span, one, total, nll_S in rows:
+            self._scored[span.members[0]] = -total, nll_S[: len(one.labels_S)]
 
 
 def _cheapest(rows: Sequence[_Row]) -> tuple[int, ...]:

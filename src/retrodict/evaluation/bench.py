@@ -180,7 +180,13 @@ def run_bench(
             measured["idm"] = exact.explained(reader, benchmark.items, benchmark.world, seed, out)
     else:
         measured = similarity.measure(
-            predicted, out, protocol=protocol, embedders=embedders, captions=described, progress=progress
+            predicted,
+            out,
+            reader=reader,
+            protocol=protocol,
+            embedders=embedders,
+            captions=described,
+            progress=progress,
         )
         if reader is not None:
             measured["idp"] = measure_explanations(reader, benchmark.items, out, bert=bert)

@@ -171,7 +171,7 @@ def items_of_run(run: Path, data: Path | None = None) -> list[Transition]:
         return stored
     config = results.get("config") or {}
     name, where = str(results.get("bench") or ""), config.get("data")
-    folder = data or (Path(where) if where else None)
+    folder = data or (Path(where) if where and isinstance(where, str) else None)
     if name not in PUBLISHED:
         name, folder = str(folder or name), None
     if name in WORLDS or not (folder or Path(name)).is_dir() or not name:

@@ -131,7 +131,8 @@ class Compared:
 class Metric:
     """A metric of predicted images, from which tables, comparisons and pages derive.
 
-    `value` computes it; None where it is a similarity of embeddings (`features.py`), which a model makes in batches.
+    `value` computes it; None where a model does in batches: similarities of embeddings (`features.py`), exact patches
+    (`patches.py`), what an inverse model reads off.
     """
 
     title: str
@@ -140,7 +141,11 @@ class Metric:
     value: Callable[[Compared], float] | None = None
 
 
+EXACT = ("exact_frames", "exact_patches")  # what `patches.Patches` says of an image
+
 METRICS: dict[str, Metric] = {
+    "exact_frames": Metric("Frames exact", "share of images with every patch exactly the target's"),
+    "exact_patches": Metric("Changed patches exact", "of the patches that change, the share that is exactly right"),
     "l1": Metric("L1", higher_is_better=False, value=lambda c: l1(c.prediction, c.target, c.protocol)),
     "copy_ratio": Metric(
         "Copy ratio", "distance from the source, in units of the target's", value=lambda c: c.copying.ratio
@@ -148,6 +153,9 @@ METRICS: dict[str, Metric] = {
     "copy": Metric("Copies", "share that repeats the source", False, lambda c: c.copying.copy),
     "change_iou": Metric(
         "Change IoU", "where the image changed, against where the target did", value=lambda c: c.copying.change_iou
+    ),
+    "explained": Metric(
+        "Explained right", "the inverse model reads the action off source and image, in the same words"
     ),
     "clip_i": Metric("CLIP-I"),
     "clip_instruction": Metric("CLIP, instruction"),

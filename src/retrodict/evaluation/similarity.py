@@ -10,9 +10,9 @@ below). The global split is reported too.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -23,22 +23,29 @@ import numpy.typing as npt
 from retrodict.evaluation.baselines import COPY, Images, Predicted, Rows
 from retrodict.evaluation.benchmarks import written
 from retrodict.evaluation.features import Embedder
-from retrodict.evaluation.metrics import FLOW_METHOD, L1_PROTOCOL, METRICS, Compared, flow_magnitude, l1
+from retrodict.evaluation.metrics import EXACT, FLOW_METHOD, L1_PROTOCOL, METRICS, Compared, flow_magnitude, l1
+from retrodict.evaluation.patches import Patches
 from retrodict.evaluation.pool import ItemResult, reason_counts
 from retrodict.evaluation.summary import best_of_k, pool_sizes
-from retrodict.files import JsonObject, write_lines
+from retrodict.files import JsonObject, write_json, write_lines
+from retrodict.models.protocol import InverseModel
 from retrodict.progress import Progress
 from retrodict.stats import Values, holm, macro_interval, mean_interval, paired_difference
 from retrodict.transitions import Transition, decode_image
 
+NO_CLASS = "no class"  # the subset of items that have none
 Half = Literal["high", "low", ""]
 Table = dict[str, dict[str, Values]]  # metric -> row -> one value per item; NaN where there is none
 
 
 def measure(
-    predicted: Predicted,
+    main: Predicted,
     out: Path,
     *,
+    others: Sequence[Predicted] = (),
+    training: Sequence[Transition] = (),
+    reader: InverseModel | None = None,
+    items_file: str = "",
     protocol: str = L1_PROTOCOL,
     embedders: Sequence[Embedder] = (),
     captions: Mapping[str, str] | None = None,
@@ -46,36 +53,61 @@ def measure(
 ) -> JsonObject:
     """Every metric of every row, per subset, over all and as the mean of the subsets' means.
 
-    `captions` says in words what targets show, by item id (for CLIP-T; those in the benchmark's own records are known).
-    Writes `items/<system>.jsonl`; docs/evaluation.md describes it and what is returned.
+    Writes `items/<system>.jsonl`, and `explained_rows.json`, which a repeated run reads. docs/evaluation.md describes
+    them and what is returned.
+
+    Args:
+        main: the system that this is about.
+        out: the run's folder.
+        others: more systems to set beside it, on the same items.
+        training: what they learned from, where it is at hand: its nearest neighbours become a row.
+        reader: an inverse model; which actions it reads off each row's images becomes a metric.
+        items_file: the name of the file in `items/`, where it is not the system's.
+        protocol: how L1 compares images of unequal size.
+        embedders: models behind more metrics.
+        captions: what targets show, in words, by item id (for CLIP-T; those in the benchmark's own records are known).
+        progress: receives how many items are measured.
     """
-    transitions, results, rows = predicted.items, predicted.results, Rows(predicted)
+    transitions, results = main.items, main.results
+    rows = Rows([*others, main], training)
+    patches = Patches(rows.model.family, transitions) if rows.model is not None else None
     words = _captions(transitions) | dict(captions or {})
+    texts = _ReadOff(reader, out / "explained_rows.json")
     table: Table = {}
     for i, transition in enumerate(transitions):
         images = rows.images(i)
-        for name, values in _values(images, transition, protocol, embedders, words.get(transition.id)).items():
+        by_row = _values(images, transition, protocol, embedders, words.get(transition.id))
+        if patches is not None and patches.can_tell:
+            for name, exact in _exact(patches, i, images).items():
+                by_row[name] |= exact
+        for name, said in texts.of(transition, images).items():
+            by_row[name]["explained"] = said
+        for name, values in by_row.items():
             for metric, value in values.items():
                 column = table.setdefault(metric, {}).setdefault(name, np.full(len(transitions), np.nan))
                 column[i] = value
         if progress is not None:
             progress.advance(i + 1, len(transitions))
+    texts.keep()
     flow = magnitudes(transitions)
     halves = {
         "within_subset": split_by_motion(flow, [t.category for t in transitions]),
         "global": split_by_motion(flow, [""] * len(transitions)),
     }
-    write_lines(out / "items" / f"{predicted.system}.jsonl", list(_records(transitions, results, table, flow, halves)))
-    others = {metric: _by_subset(transitions, values, "value") for metric, values in table.items() if metric != "l1"}
+    file = out / "items" / f"{items_file or main.system}.jsonl"
+    write_lines(file, list(_records(transitions, results, table, flow, halves)))
+    metrics = {metric: _by_subset(transitions, values, "value") for metric, values in table.items() if metric != "l1"}
+    curve = _k_curve(main, protocol, patches)
     return {
         "protocol": protocol,
         **_by_subset(transitions, table["l1"], "l1"),
-        "metrics": others,
+        "metrics": metrics,
+        **({} if patches is None else {"round_trip_exact": patches.share}),
         "higher_is_better": {metric: METRICS[metric].higher_is_better for metric in table},
         "embeddings": {e.kind: e.metadata for e in embedders},
         "motion": {"method": FLOW_METHOD, **_by_motion(transitions, table["l1"], halves)},
-        "k_curve": _k_curve(results, transitions, predicted.verifiers, protocol),
-        "comparisons": _against_copy(predicted.system, transitions, table["l1"]),
+        **curve,
+        "comparisons": _against_copy(main.system, transitions, table["l1"]) | _paired(main, others, table),
         "unscored": _reasons(transitions, results),
     }
 
@@ -111,6 +143,41 @@ def _values(
     return values
 
 
+def _exact(patches: Patches, i: int, images: Images) -> dict[str, dict[str, float]]:
+    """Whether each row shows the target to the last patch, and how many of the patches that change."""
+    names = [name for name, image in images.rows.items() if image is not None and image is not images.target]
+    right = patches.right(i, [image for name in names if (image := images.rows[name]) is not None])
+    values = {name: dict(zip(EXACT, pair, strict=True)) for name, pair in zip(names, right, strict=True)}
+    truth = {name for name, image in images.rows.items() if image is not None and image is images.target}
+    return values | {name: dict.fromkeys(EXACT, 1.0) for name in truth}
+
+
+class _ReadOff:
+    """Which action an inverse model reads off a source and each row's image, kept in a file."""
+
+    def __init__(self, reader: InverseModel | None, file: Path) -> None:
+        self._reader, self._file = reader, file
+        self._texts: dict[str, dict[str, str]] = json.loads(file.read_text()) if reader and file.is_file() else {}
+
+    def of(self, transition: Transition, images: Images) -> dict[str, float]:
+        """1 for each row off which it reads the item's action, in the same words, else 0."""
+        if self._reader is None:
+            return {}
+        shown = {name: image for name, image in images.rows.items() if image is not None}
+        if self._texts.get(transition.id, {}).keys() != shown.keys():
+            try:
+                read = self._reader.explain([(images.source, image) for image in shown.values()])
+            except ValueError:  # what one model cannot read is no reason to lose the other metrics
+                return {}
+            self._texts[transition.id] = {name: one.action for name, one in zip(shown, read, strict=True)}
+        true = transition.action.casefold().split()
+        return {name: float(text.casefold().split() == true) for name, text in self._texts[transition.id].items()}
+
+    def keep(self) -> None:
+        if self._texts:
+            write_json(self._file, self._texts)
+
+
 def _put(
     table: dict[str, dict[str, float]], names: Sequence[str], metric: str, values: npt.NDArray[np.floating]
 ) -> None:
@@ -133,7 +200,7 @@ def _by_subset(transitions: Sequence[Transition], rows: Mapping[str, Values], ke
 
     subsets = list(dict.fromkeys(categories.tolist()))
     return {
-        "subsets": {subset: table(categories == subset) for subset in subsets},
+        "subsets": {subset or NO_CLASS: table(categories == subset) for subset in subsets},
         "all": table(np.full(len(transitions), True)),
         "macro": {name: macro_interval(v, categories.tolist(), groups.tolist()).entry(key) for name, v in rows.items()},
     }
@@ -182,37 +249,62 @@ def _by_motion(
     return results
 
 
-def _k_curve(
-    results: Sequence[ItemResult], transitions: Sequence[Transition], verifiers: Sequence[str], protocol: str
-) -> JsonObject:
-    """Expected L1 of the best of k by each selector, from one pool; the oracle chooses by L1 itself."""
-    size = min((len(item.pool) for item in results), default=0)
+def _k_curve(predicted: Predicted, protocol: str, patches: Patches | None) -> JsonObject:
+    """The best of k by each selector, from one pool: expected L1, and the share of changed patches that are exactly
+    right where that can be told (`k_curve_exact`). The oracle chooses by the measure itself."""
+    size, results, items = predicted.size, predicted.results, predicted.items
     if not size:
-        return {}
+        return {"k_curve": {}}
+    distances_IN, exact_IN = (np.full((len(results), size), np.nan) for _ in range(2))
+    tells = patches is not None and patches.can_tell
+    for i, (item, transition) in enumerate(zip(results, items, strict=True)):
+        if transition.target is None:
+            continue
+        known = {frame.image: decode_image(frame.image, "prediction") for frame in item.pool[:size] if frame.image}
+        target = transition.target_image
+        near = {data: l1(image, target, protocol) for data, image in known.items()}
+        right = dict(zip(known, patches.right(i, list(known.values())), strict=True)) if tells and patches else {}
+        for j, frame in enumerate(item.pool[:size]):
+            distances_IN[i, j] = near.get(frame.image, math.nan)
+            exact_IN[i, j] = right.get(frame.image, (math.nan, math.nan))[1]
+    verified = {
+        name: np.array([[frame.verifiers.get(name, math.nan) for frame in item.pool[:size]] for item in results])
+        for name in predicted.verifiers
+    }
+    groups = [t.cluster for t in items]
 
-    def table(read: Callable[[int, int], float]) -> Values:
-        return np.array([[read(i, j) for j in range(size)] for i in range(len(results))])
+    def curve(values_IN: Values, key: str, sign: int) -> JsonObject:
+        scores: dict[str, Values] = {"oracle": sign * values_IN, **verified}
+        by_k: JsonObject = {}
+        for k in pool_sizes(size):
+            values = {name: (best_of_k(s, k) * values_IN).sum(1) for name, s in scores.items()}
+            values["random"] = values_IN.mean(1)
+            by_k[f"k{k}"] = {name: mean_interval(v, groups).entry(key) for name, v in values.items()}
+        return by_k
 
-    def distance(i: int, j: int) -> float:
-        frame, transition = results[i].pool[j], transitions[i]
-        if not frame.image or transition.target is None:
-            return math.nan
-        return l1(decode_image(frame.image, "prediction"), transition.target_image, protocol)
+    return {
+        "k_curve": curve(distances_IN, "l1", -1),
+        **({"k_curve_exact": curve(exact_IN, "value", 1)} if tells else {}),
+    }
 
-    def verified(name: str, i: int, j: int) -> float:
-        return results[i].pool[j].verifiers.get(name, math.nan)
 
-    distances_IN = table(distance)
-    scores: dict[str, Values] = {"oracle": -distances_IN}
-    for name in verifiers:
-        scores[name] = table(partial(verified, name))
-    groups = [t.cluster for t in transitions]
-    curve: JsonObject = {}
-    for k in pool_sizes(size):
-        values = {name: (best_of_k(s, k) * distances_IN).sum(1) for name, s in scores.items()}
-        values["random"] = distances_IN.mean(1)
-        curve[f"k{k}"] = {name: mean_interval(v, groups).entry("l1") for name, v in values.items()}
-    return curve
+def _paired(main: Predicted, others: Sequence[Predicted], table: Table) -> JsonObject:
+    """The main system against the others, and its verified frames against its greedy ones, by the most exact measure
+    that there is; p is Holm's over these."""
+    measure = EXACT[1] if EXACT[1] in table else "l1"
+    sign = 1 if METRICS[measure].higher_is_better else -1
+    groups = [t.cluster for t in main.items]
+    pairs = {f"{main.system}_vs_{one.system}": (main.system, one.system) for one in others}
+    if main.verified:
+        pairs["verified_vs_greedy"] = (main.verified, main.system)
+    rows = table[measure]
+    tested = {key: paired_difference(sign * rows[a], sign * rows[b], groups) for key, (a, b) in pairs.items()}
+    adjusted = holm([one.p for one in tested.values()])
+    entries = {}
+    for (key, one), p in zip(tested.items(), adjusted, strict=True):
+        entries[key] = one.entry(*pairs[key]) | {"measure": measure, "p": p, "p_unadjusted": one.p}
+        del entries[key]["relative"]
+    return entries
 
 
 def _against_copy(system: str, transitions: Sequence[Transition], rows: Mapping[str, Values]) -> JsonObject:
@@ -229,8 +321,9 @@ def _against_copy(system: str, transitions: Sequence[Transition], rows: Mapping[
     adjusted = holm([one.p for one in differences.values()])
     entries = {}
     for (subset, one), p in zip(differences.items(), adjusted, strict=True):
-        entries[f"l1_{subset}"] = one.entry(f"{system}, {subset} (L1 saved)", COPY) | {"p": p, "p_unadjusted": one.p}
-        del entries[f"l1_{subset}"]["relative"]  # to the system's own L1: no share that anybody asks for
+        name = subset or NO_CLASS
+        entries[f"l1_{name}"] = one.entry(f"{system}, {name} (L1 saved)", COPY) | {"p": p, "p_unadjusted": one.p}
+        del entries[f"l1_{name}"]["relative"]  # to the system's own L1: no share that anybody asks for
     return entries
 
 

@@ -134,7 +134,7 @@ def compare(
     selectors: tuple[str, str] = ("greedy", "greedy"),
     ks: tuple[int, int] = (1, 1),
 ) -> JsonObject:
-    """A `comparisons` entry: `{"a", "b", "difference", "ci95", "relative", "n", "n_unscored", "p"}`, a minus b.
+    """A `comparisons` entry (`Paired.entry`): how much more a scores than b.
 
     The items are paired by position. Raises `ValueError` when they are not the same items.
     """

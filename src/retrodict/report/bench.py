@@ -8,7 +8,7 @@ from retrodict.evaluation.metrics import METRICS
 from retrodict.files import JsonMapping, JsonObject
 from retrodict.report.kit.charts import Bar, Curve, on_one_scale
 from retrodict.report.kit.format import MISSING, SELECTORS, duration, finite, flat, number, percent, spoken, system_name
-from retrodict.report.kit.tables import Cell, Table, estimate
+from retrodict.report.kit.tables import Cell, Table, estimate, without_gaps
 from retrodict.report.run import Run
 
 BENCHES = {
@@ -22,6 +22,7 @@ ROWS = {
     "round_trip_target": "Target through the tokenizer",
     "ground_truth": "Ground truth",
     "random_target": "Another item's target",
+    "nearest": "Nearest neighbour",
 }
 TEXT = {
     "rouge1": "ROUGE-1",
@@ -42,16 +43,15 @@ class Motion:
 
 def row_name(key: str) -> str:
     """A row of a table of distances: a system, a baseline, or `fdm, best by idm_fdm`."""
-    system, verified, selector = key.partition(", best by ")
-    if verified:
-        return f"{system_name(system)}, best by {SELECTORS.get(selector, selector)}"
     return ROWS.get(key) or spoken(key)
 
 
 def l1_table(run: Run) -> Table | None:
-    """L1 per subset; rows as in `results.json`, the run's own last. Where it was counted, with the share of copies."""
+    """L1 per subset; rows as in `results.json`, the run's own last."""
     subsets = run.get("subsets")
     if not subsets or not run.get("all") or "probe" in subsets or run.kind in ("probe", "qa", "compare"):
+        return None
+    if len(subsets) == 1 and run.get("metrics"):  # that is all items, which have a table
         return None
     columns = [*subsets.values(), run.get("all")]
     head = [*subsets, "all"]
@@ -63,30 +63,36 @@ def l1_table(run: Run) -> Table | None:
         (row_name(key), [estimate(column.get(key), "l1", span_digits=3, counts=True) for column in columns])
         for key in keys
     ]
-    if run.is_loop:
-        head.append("Copies")
-        for key, (_, cells) in zip(keys, rows, strict=True):
-            cells.append(Cell(percent(run.get("systems", key, "greedy", "copy_rate"), 1)))
-    return Table(head, rows, row_name(run.main or ""))
+    return without_gaps(Table(head, rows, row_name(run.main or "")))
 
 
 def metrics_table(run: Run) -> Table | None:
-    """Every other metric over all items."""
+    """Every metric over all items, and their number."""
     metrics = run.get("metrics")
     if not metrics:
         return None
-    names = [name for name in METRICS if name in metrics]
-    rows = list(dict.fromkeys(row for name in names for row in metrics[name]["all"]))
-    table = [
-        (row_name(row), [estimate(metrics[name]["all"].get(row), "value", counts=True) for name in names])
-        for row in rows
-    ]
-    return Table([METRICS[name].title for name in names], table, row_name(run.main or ""))
+    everything: JsonMapping = run.get("all") or {}
+    names = [name for name in METRICS if name in metrics or name == "l1"]
+    rows = []
+    for row, entry in everything.items():
+        cells = [
+            estimate(entry, "l1") if name == "l1" else estimate(metrics[name]["all"].get(row), "value")
+            for name in names
+        ]
+        rows.append((row_name(row), [*cells, Cell(str(entry["n"]))]))
+    return without_gaps(Table([*(METRICS[name].title for name in names), "n"], rows, row_name(run.main or "")))
 
 
 def metric_notes(run: Run) -> list[str]:
     metrics = run.get("metrics") or {}
-    return [f"{m.title}: {m.note}." for key, m in METRICS.items() if key in metrics and m.note]
+    notes = [f"{m.title}: {m.note}." for key, m in METRICS.items() if key in metrics and m.note]
+    exact = run.get("round_trip_exact")
+    if metrics and "exact_patches" not in metrics and finite(exact):
+        notes.append(
+            f"Exact frames are not counted: of the patches that change, {percent(exact)} come back exactly from the "
+            "image tokenizer."
+        )
+    return notes
 
 
 def metric_tables(run: Run) -> list[tuple[str, Table]]:
@@ -99,8 +105,8 @@ def metric_tables(run: Run) -> list[tuple[str, Table]]:
             (row_name(row), [estimate(c.get(row), "value", counts=True) for c in columns])
             for row in metrics[name]["all"]
         ]
-        tables.append((METRICS[name].title, Table([*metrics[name]["subsets"], "mean of subsets"], rows)))
-    return tables
+        tables.append((METRICS[name].title, without_gaps(Table([*metrics[name]["subsets"], "mean of subsets"], rows))))
+    return tables if len(run.get("subsets") or ()) > 1 else []
 
 
 def motion(run: Run) -> list[Motion]:
@@ -234,16 +240,17 @@ def score_curves(run: Run) -> list[Curve]:
 
 
 def distance_curves(run: Run) -> list[Curve]:
-    """L1 against the number of candidates, where that is what was measured. Lower is better."""
-    points = run.get("k_curve") or {}
+    """The best of k without exact state: the share of changed patches that are exact, else L1 (lower is better)."""
+    exact = run.get("k_curve_exact")
+    points, key = (exact, "value") if exact else (run.get("k_curve") or {}, "l1")
     ks = sorted(int(k[1:]) for k in points)
     entry: JsonObject = {
-        k: {name: {"score": row["l1"], "ci95": row["ci95"]} for name, row in rows.items()} for k, rows in points.items()
+        k: {name: {"score": row[key], "ci95": row["ci95"]} for name, row in rows.items()} for k, rows in points.items()
     }
-    greedy = run.get("all", run.main or "")
-    if greedy:
-        entry["greedy"] = {"score": greedy["l1"], "ci95": greedy["ci95"]}
-    return on_one_scale({system_name(run.main or ""): entry}, ks, 0.02) if len(ks) > 1 else []
+    everything = run.get("metrics", "exact_patches", "all") if exact else run.get("all")
+    if greedy := (everything or {}).get(run.main or ""):
+        entry["greedy"] = {"score": greedy[key], "ci95": greedy["ci95"]}
+    return on_one_scale({system_name(run.main or ""): entry}, ks, 0.1 if exact else 0.02) if len(ks) > 1 else []
 
 
 def seconds(run: Run) -> list[Bar]:

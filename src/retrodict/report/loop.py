@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from retrodict.files import JsonMapping
+from retrodict.files import JsonMapping, read_lines
 from retrodict.report.bench import row_name
-from retrodict.report.kit.charts import Bar, bar, measured
+from retrodict.report.kit.charts import Bar, Curve, bar, measured, over_steps
 from retrodict.report.kit.format import SELECTORS, finite, system_name
-from retrodict.report.kit.tables import Cell, Claim, Table, claim, estimate
+from retrodict.report.kit.tables import Cell, Claim, Table, claim, estimate, share
 from retrodict.report.run import Run
-from retrodict.stats import share
+from retrodict.stats import share as share_of
+from retrodict.training.config import LOG
 
 
 def ladder(run: Run) -> list[Bar]:
@@ -57,29 +58,44 @@ def training_noise(run: Run) -> str:
 
 
 def distances(run: Run) -> list[Bar]:
-    """Where no exact state gives a score: how far each system's images are from the true ones, beside copying."""
-    if run.has_scores:
+    """Where no exact state gives a score: the share of changed patches that each system shows exactly, where that can
+    be told, else how far its images are from the true ones; beside the baselines."""
+    if run.has_scores or run.kind not in ("bench", "bootstrap", "demo"):
         return []
     notes = {
         "copy": "nothing happens",
         "round_trip_target": "the true image, encoded and decoded: what the tokenizer alone costs",
+        "random_target": "what would be right elsewhere",
+        "nearest": "the target of the training pair that is most like it",
         "ft": "labelled data only",
         "fdm": "labelled data and annotated video",
     }
     kinds = {"copy": "copy", "ft": "ft", run.main: "fdm"}
-    rows = {name: row for name, row in (run.get("all") or {}).items() if isinstance(row, Mapping)}
-    scale = max((row["l1"] for row in rows.values() if finite(row.get("l1"))), default=0.0) * 1.25
+    found, key = (run.get("metrics", "exact_patches", "all"), "value") if is_exact(run) else (run.get("all"), "l1")
+    rows = {
+        name: row
+        for name, row in (found or {}).items()
+        if isinstance(row, Mapping) and name not in ("ground_truth", "round_trip_source")
+    }
+    scale = (
+        1.0 if is_exact(run) else max((row[key] for row in rows.values() if finite(row.get(key))), default=0.0) * 1.25
+    )
     return measured(
         bar(
             row_name(name),
             row,
-            "l1",
-            kinds.get(name, "verified" if "best by" in name else "other"),
+            key,
+            kinds.get(name, "verified" if "best" in row_name(name) else "other"),
             _with_n(notes.get(name, ""), row),
             scale,
         )
         for name, row in rows.items()
     )
+
+
+def is_exact(run: Run) -> bool:
+    """Whether patches of predictions could be told to be exactly right."""
+    return bool(run.get("metrics", "exact_patches"))
 
 
 def _with_n(note: str, row: JsonMapping) -> str:
@@ -145,7 +161,7 @@ def asymmetry(run: Run) -> Table | None:
         if entry := run.get(name):
             rows.append((system_name(name), [estimate(entry, "exact"), *_preferences(run, name)]))
     scores = [item.greedy.score for item in run.predictions("ft").values()]
-    exact = share([score == 1 if finite(score) else math.nan for score in scores])
+    exact = share_of([score == 1 if finite(score) else math.nan for score in scores])
     if exact["n"]:
         rows.append((system_name("ft"), [estimate(exact, "share"), *_preferences(run, "ft")]))
     return Table(["Exactly right", "Not a copy", "Not the reverse"], rows)
@@ -153,6 +169,80 @@ def asymmetry(run: Run) -> Table | None:
 
 def _preferences(run: Run, model: str) -> list[Cell]:
     return [estimate(run.get("probe", model, negative), "share") for negative in ("copy", "inverse")]
+
+
+def _learned(run: Run) -> dict[str, JsonMapping]:
+    """The action meters of a run's models by the models' names."""
+    meters = run.get("action_meter") or {}
+    return {name: entry for name, entry in meters.items() if isinstance(entry, Mapping) and finite(entry.get("pairs"))}
+
+
+def learning(run: Run) -> list[Curve]:
+    """How each model's loss fell, and what held-out pairs cost it with what it should be told and with another's."""
+    folders = {run.kind: run.folder} if run.kind == "train" else {name: run.folder / name for name in _learned(run)}
+    curves = []
+    for name, folder in folders.items():
+        lines = read_lines(folder / LOG)
+        direction = run.get("direction") if run.kind == "train" else (_learned(run)[name].get("direction"))
+        told = "action" if direction == "forward" else "pair"
+        title = f"The {direction} model" if run.kind == "train" else run_name(name)
+        series = {
+            "training": ("random", _series(lines, "loss")),
+            f"right {told}": ("idm_fdm", _series(lines, "eval_right")),
+            f"another {told}": ("min_copy", _series(lines, "eval_shuffled")),
+        }
+        curves.append(over_steps(title, series))
+    return [curve for curve in curves if curve is not None]
+
+
+def run_name(name: str) -> str:
+    """A model of a loop: `ft_run2` is "FT, run 2"."""
+    system, again, number = name.partition("_run")
+    return f"{system_name(system)}, run {number}" if again else system_name(system)
+
+
+def _series(lines: Sequence[JsonMapping], key: str) -> list[tuple[int, float]]:
+    return [(line["step"], line[key]) for line in lines if finite(line.get(key))]
+
+
+def meters(run: Run) -> list[tuple[str, Table]]:
+    """What held-out pairs cost with what a model should be told and with another's: a table for each direction."""
+    tables = []
+    for direction, title in (("forward", "Does it use the action?"), ("inverse", "Does it use the frames?")):
+        entries = {n: e for n, e in _learned(run).items() if e["direction"] == direction and e["difference"]["n"]}
+        if not entries:
+            continue
+        told = "action" if direction == "forward" else "pair"
+        head = [f"Right {told}", f"Another {told}", "Difference"]
+        rows = [
+            (
+                run_name(name) if run.kind != "train" else f"{direction} model",
+                [estimate(entry["right"], "loss"), estimate(entry["shuffled"], "loss"), _difference(entry)],
+            )
+            for name, entry in entries.items()
+        ]
+        if direction == "forward":
+            head += ["No action", "Changed tokens right", "Frames right", "Copies"]
+            for (_, cells), entry in zip(rows, entries.values(), strict=True):
+                cells += [
+                    estimate(entry["none"], "loss"),
+                    *(share(entry[key]) for key in ("changed_right", "exact", "copy_rate")),
+                ]
+        tables.append((title, Table(head, rows)))
+    return tables
+
+
+def _difference(entry: JsonMapping) -> Cell:
+    return estimate(entry["difference"], "difference")
+
+
+def warnings(run: Run) -> list[Claim]:
+    """What the action meter warns of."""
+    return [
+        Claim("warning", f"{run_name(name)} {entry['warning']}.", f"{entry['pairs']} held-out pairs")
+        for name, entry in _learned(run).items()
+        if entry.get("warning")
+    ]
 
 
 def not_measured(run: Run) -> list[str]:

@@ -26,6 +26,8 @@ def title(runs: Sequence[Run]) -> str:
         return "Learn to explain, then learn to predict"
     if run.kind == "compare":
         return "Two runs, item by item"
+    if run.kind == "train":
+        return f"How the {run.get('direction')} model learned"
     name = str(run.get("bench") or "")
     system = system_name(str(run.get("system") or run.main or "copy"))
     said = {"probe": "probed on", "qa": "asked on"}.get(run.kind, "on")
@@ -40,6 +42,7 @@ def _story(run: Run) -> JsonObject:
         "items": run.get("systems", run.main or "copy", "greedy", "n"),
         "ladder": loop.ladder(run),
         "distances": loop.distances(run),
+        "exact": loop.is_exact(run),
         "training_noise": loop.training_noise(run),
         "claims": claims((run.get("comparisons") or {}).values()),
         "world": figures.world(run),
@@ -76,6 +79,9 @@ def _story(run: Run) -> JsonObject:
         "comparison": compare.comparison(run.results) if run.kind == "compare" else None,
         "answers": probe.answers(run),
         "answer_table": probe.answer_table(run),
+        "learning": loop.learning(run),
+        "meters": loop.meters(run),
+        "warnings": loop.warnings(run),
         "seconds": bench.seconds(run),
         "settings": bench.settings(run),
         "not_measured": loop.not_measured(run) if run.is_loop else [],
@@ -98,6 +104,7 @@ def summary(runs: Sequence[Run]) -> str:
             [
                 ("Score", bench.score_table(run)),
                 *((f"Score by the judge {plain(one.name)}", one.scores) for one in judges),
+                *loop.meters(run),
                 ("L1, lower is nearer", bench.l1_table(run)),
                 ("Other metrics, all items", bench.metrics_table(run)),
                 *((f"L1 by motion. {plain(part.title)}", part.table) for part in bench.motion(run)),
@@ -110,6 +117,7 @@ def summary(runs: Sequence[Run]) -> str:
             reasons = ", ".join(f"{count} ({plain(reason)})" for reason, count in lost.items())
             parts.append(f"Not scored: {reasons}.\n")
         shown = [
+            *loop.warnings(run),
             *claims((run.get("comparisons") or {}).values()),
             *(claim for one in judges for claim in one.claims),
         ]

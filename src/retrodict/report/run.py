@@ -44,7 +44,7 @@ class Run:
     @property
     def is_loop(self) -> bool:
         """Whether the run is the whole loop, whose page is a story."""
-        return self.kind not in ("bench", "probe", "qa", "compare")
+        return self.kind not in ("bench", "probe", "qa", "compare", "train")
 
     @cached_property
     def systems(self) -> dict[str, JsonObject]:

@@ -11,6 +11,7 @@ from retrodict.report.kit.charts import Bar
 from retrodict.report.kit.format import finite, number, percent, span, system_name
 from retrodict.report.kit.tables import claims
 from retrodict.report.run import Run
+from retrodict.training.action_meter import describe
 
 WIDTH = 110
 
@@ -25,10 +26,12 @@ def numbers(folder: Path) -> list[str]:
     if not bars:
         return []
     title = "score: 1 is the right future, 0 nothing done or the scene broken"
-    if not run.has_scores:
+    if loop.is_exact(run):
+        title = "share of the patches that change which are exactly right, on held-out pairs"
+    elif not run.has_scores:
         title = "distance (L1) to the true frame, smaller is nearer: it does not say whether the action was done"
     lines = [f"{title}; in brackets 95 % intervals, n = {bars[0].n}", *_table(bars)]
-    lines += _inverse(run)
+    lines += [*_inverse(run), *_meters(run)]
     compared = {key: entry for key, entry in (run.get("comparisons") or {}).items() if key != "random_vs_k1"}
     for claim in claims(compared.values()):  # all but the check that choosing at random gains nothing
         text = f"{claim.headline} ({claim.detail})"
@@ -47,6 +50,16 @@ def _inverse(run: Run) -> list[str]:
     ]
     said = [text.format(percent(value)) for text, value in entries if finite(value)]
     return [f"  {system_name('idm')} names the exact action {', '.join(said)}"] if said else []
+
+
+def _meters(run: Run) -> list[str]:
+    """Whether the run's models use what they are told: its own two, and whichever does not."""
+    lines = []
+    for name, entry in (run.get("action_meter") or {}).items():
+        if name in ("idm", run.main) or entry["warning"]:
+            text = f"{loop.run_name(name)}: {describe(entry)}"
+            lines += textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="    ")
+    return lines
 
 
 def _table(bars: Sequence[Bar]) -> list[str]:

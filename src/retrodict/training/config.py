@@ -12,7 +12,14 @@ from retrodict.models.small.config import ImageSize, ImageTokenizerConfig, Model
 from retrodict.prompts import Direction
 from retrodict.recipes import Count, NonNegative, Positive, RecipePath, Section
 
+LOG, METER = "log.jsonl", "action_meter.json"  # beside a trained model: how it learned, whether it uses what it is told
+
 FamilyName = Annotated[str, AfterValidator(lambda name: get_family(name).name)]
+
+
+def as_list(value: object) -> object:
+    """A list that may be written as its only member."""
+    return [value] if isinstance(value, str | Path | dict) else value
 
 
 class TrainConfig(Section):
@@ -60,6 +67,10 @@ class TrainConfig(Section):
     """A DeepSpeed configuration file (ZeRO 1 or 2) instead of `fsdp`, such as `recipes/paper/deepspeed-zero2.json`."""
     save_steps: Count = 200
     """Steps between checkpoints, from which an interrupted run resumes."""
+    eval_steps: Count = 300
+    """Steps between measurements on held-out pairs, where there are any."""
+    report_to: Annotated[tuple[Literal["tensorboard", "trackio", "wandb"], ...], BeforeValidator(as_list)] = ()
+    """Trackers that also get what `log.jsonl` gets; each is a package to install."""
 
     @property
     def batch(self) -> int:
@@ -162,11 +173,6 @@ class Source(Section):
 def as_source(value: object) -> object:
     """A section that may be written as its path alone."""
     return {"path": value} if isinstance(value, str | Path) else value
-
-
-def as_list(value: object) -> object:
-    """A list that may be written as its only member."""
-    return [value] if isinstance(value, str | Path | dict) else value
 
 
 Sources = Annotated[tuple[Annotated[Source, BeforeValidator(as_source)], ...], BeforeValidator(as_list)]

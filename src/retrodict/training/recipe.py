@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from retrodict.dynamics.unified import UnifiedModel
-from retrodict.files import write_json
+from retrodict.files import made_once, write_json
 from retrodict.loading import is_model, load_family
 from retrodict.models.protocol import TokenFamily
 from retrodict.models.registry import card_of
@@ -20,7 +20,8 @@ from retrodict.progress import Progress
 from retrodict.prompts import Direction
 from retrodict.recipes import save_effective
 from retrodict.run_folder import Input, claim
-from retrodict.training.config import LoraConfig, TrainRecipe
+from retrodict.training.action_meter import ActionMeter, describe
+from retrodict.training.config import METER, LoraConfig, TrainRecipe
 from retrodict.training.data import Stored, fit_and_val
 from retrodict.training.distributed import is_main, to_accelerator
 from retrodict.training.image_tokenizer import learn_tokenizer
@@ -58,6 +59,7 @@ def train_recipe(recipe: TrainRecipe, out: Path, progress: Progress) -> None:
         base=absolute(recipe.init),
         cache=recipe.data.cache or out / "training" / "tokens",
         report=report_loss(progress),
+        held_out=val,
     )
     progress.done(f"{recipe.training.total_steps(len(fit)):,} steps")
     if not is_main():
@@ -66,15 +68,18 @@ def train_recipe(recipe: TrainRecipe, out: Path, progress: Progress) -> None:
     trained = UnifiedModel(load_family(out))
     to_accelerator(trained.family.module)
     measured = validate(trained, recipe.direction, val)
+    meter = made_once(out / METER, ActionMeter(trained.family, recipe.direction, val).measure)
     results = {
         "kind": "train",
         "direction": recipe.direction,
         "val": measured,
+        "action_meter": {recipe.direction: meter},
         "transitions": {"train": len(fit), "val": len(val)},
         **provenance(time.monotonic() - began, config=recipe.model_dump(mode="json"), seed=recipe.seed),
     }
     write_json(out / "results.json", results)
-    progress.done(f"{measured['nll_per_token']['mean']:.3f} nats per token" if val else "nothing was held out")
+    nats = f"{measured['nll_per_token']['mean']:.3f} nats per token; " if val else ""
+    progress.done(nats + describe(meter))
 
 
 def _family(recipe: TrainRecipe, rows: Stored, scratch: Path, progress: Progress) -> Callable[[], TokenFamily]:

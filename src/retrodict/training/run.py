@@ -14,7 +14,8 @@ from retrodict.dynamics.sequences import build
 from retrodict.loading import is_model, save_model
 from retrodict.models.protocol import TokenFamily
 from retrodict.prompts import Direction
-from retrodict.training.config import LoraConfig, TrainConfig, Weighting
+from retrodict.training.action_meter import ActionMeter
+from retrodict.training.config import LOG, LoraConfig, TrainConfig, Weighting
 from retrodict.training.data import Stored
 from retrodict.training.distributed import is_main, to_accelerator
 from retrodict.training.lora import add_adapter, freeze_embeddings
@@ -40,9 +41,12 @@ def train_model(
     base: str = "",
     cache: Path | None = None,
     report: Callable[[int, int, float], None] | None = None,
+    held_out: Sequence[Transition] = (),
     **metadata: object,
 ) -> None:
     """Train `new_family()` in one direction and save it to `out`; a folder that holds a model already is left alone.
+
+    `out/log.jsonl` keeps how it went, with losses on some of the `held_out` transitions every few hundred steps.
 
     `new_family` is called after torch has been seeded with `seed`, so that initial weights depend on it alone.
     `weighting` applies to the forward direction. With `lora`, an adapter of `base` (the folder or hub id that the
@@ -62,7 +66,10 @@ def train_model(
     adapter = None if lora is None else add_adapter(family, lora, base)
     scratch = out / "training"
     even = round(weighting.start * config.total_steps(len(examples)))
-    train(family, direction, examples, config, scratch, report, even, seed=seed)
+    meter = ActionMeter(family, direction, held_out, cache) if is_main() and not config.fsdp else None
+    measure = meter.losses if meter is not None and meter.can_tell else None
+    out.mkdir(parents=True, exist_ok=True)
+    train(family, direction, examples, config, scratch, report, even, seed=seed, log=out / LOG, measure=measure)
     if lora is not None:
         metadata |= {"base": base, "lora": lora.model_dump()}
     metadata |= {

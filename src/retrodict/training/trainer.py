@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,12 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from retrodict.dynamics.batches import IGNORED, Example, collate
-from retrodict.files import JsonMapping, JsonObject
+from retrodict.files import JsonMapping, JsonObject, read_lines, write_lines
 from retrodict.models.checkpoint import no_bars
 from retrodict.models.protocol import TokenFamily
 from retrodict.precision import matmul_precision
@@ -79,20 +82,40 @@ class EvenBatches(BatchSampler):
         return -super().__len__() % self._ranks
 
 
+Measure = Callable[[], JsonMapping]
+
+
 class DynamicsTrainer(Trainer):
-    """`Trainer` whose loss is the weighted mean of token losses over the whole accumulated batch of all processes."""
+    """`Trainer` whose loss is the weighted mean of token losses over the whole accumulated batch of all processes.
+
+    Every `config.eval_steps` steps, what `measure` returns is logged with the loss.
+    """
 
     # The denominator covers the accumulated batch, so the Trainer must not divide again (else gradients would shrink
     # with the number of accumulation steps).
     loss_is_scaled_for_ga = True
 
     def __init__(
-        self, family: TokenFamily, direction: Direction, config: TrainConfig, even_steps: int = 0, **kwargs: Any
+        self,
+        family: TokenFamily,
+        direction: Direction,
+        config: TrainConfig,
+        even_steps: int = 0,
+        measure: Measure | None = None,
+        **kwargs: Any,
     ) -> None:
         self._objective = Objective(family, direction)
         super().__init__(model=self._objective, **kwargs)
         self._config = config
         self._even_steps = even_steps
+        self._measure = measure
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        due = self.state.global_step % self._config.eval_steps == 0 and "loss" in logs
+        if due and self._measure is not None and self.is_world_process_zero():
+            with self.accelerator.autocast():
+                logs |= {f"eval_{name}": value for name, value in self._measure().items()}
+        super().log(logs, start_time)
 
     def get_train_dataloader(self) -> DataLoader[Example]:
         examples: Any = self.train_dataset
@@ -148,9 +171,30 @@ class DynamicsTrainer(Trainer):
         checkpoints.load_trained(self._objective, Path(resume_from_checkpoint))
 
 
-class _Report(TrainerCallback):
-    def __init__(self, report: Callable[[int, int, float], None]) -> None:
-        self._report = report
+class _Log(TrainerCallback):
+    """Appends a line to `log.jsonl` for every logged step, and tells `report`. A run that resumes drops the lines after
+    the checkpoint that it resumes from, whose steps are done again."""
+
+    def __init__(
+        self, file: Path | None, sequences: int, eval_steps: int, report: Callable[[int, int, float], None] | None
+    ) -> None:
+        self._file, self._sequences, self._eval_steps, self._report = file, sequences, eval_steps, report
+        self._began = time.monotonic()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        self._began = time.monotonic()
+        if self._file is not None and state.is_world_process_zero:
+            kept = [line for line in read_lines(self._file) if line["step"] <= state.global_step]
+            write_lines(self._file, kept)
+            self._began -= kept[-1]["seconds"] if kept else 0
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        if state.global_step == state.max_steps or state.global_step % self._eval_steps == 0:
+            control.should_log = True
 
     def on_log(
         self,
@@ -160,7 +204,20 @@ class _Report(TrainerCallback):
         logs: JsonMapping | None = None,
         **kwargs: object,
     ) -> None:
-        if logs and "loss" in logs and state.is_world_process_zero:
+        if not logs or "loss" not in logs or not state.is_world_process_zero:
+            return
+        if self._file is not None:
+            line = {
+                "step": state.global_step,
+                "loss": logs["loss"],
+                "learning_rate": logs["learning_rate"],
+                "sequences": round((state.epoch or 0) * self._sequences),
+                "seconds": round(time.monotonic() - self._began, 2),
+                **{name: value for name, value in logs.items() if name.startswith("eval_") and math.isfinite(value)},
+            }
+            with self._file.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(line) + "\n")
+        if self._report is not None:
             self._report(state.global_step, state.max_steps, float(logs["loss"]))
 
 
@@ -174,12 +231,17 @@ def train(
     even_steps: int = 0,
     *,
     seed: int = 0,
+    log: Path | None = None,
+    measure: Measure | None = None,
 ) -> None:
     """Train `family.module` in place. Checkpoints go to `scratch`; the same call continues from the newest one.
 
-    In the first `even_steps` steps all tokens count alike. Run by `torchrun` or `accelerate launch`, processes share
-    each step's batch; with `config.fsdp`, the module is whole again afterwards on the first process alone. Raises
-    `ValueError` when there is nothing to train on, or when the processes cannot share a batch.
+    In the first `even_steps` steps all tokens count alike. `log` is a file that gets a line for every logged step:
+    `{"step", "loss", "learning_rate", "sequences", "seconds"}`, and every `config.eval_steps` steps what `measure`
+    returns, its names after `eval_` (where weights are sharded, no process could measure alone: there it is not asked).
+    Run by `torchrun` or `accelerate launch`, processes share each step's batch; with `config.fsdp`, the module is whole
+    again afterwards on the first process alone. Raises `ValueError` when there is nothing to train on, or when the
+    processes cannot share a batch.
     """
     if not examples:
         raise ValueError(f"There are no examples to train the {direction} model on.")
@@ -192,13 +254,19 @@ def train(
         direction,
         config,
         even_steps,
+        None if config.fsdp or config.deepspeed else measure,
         args=arguments,
         train_dataset=_Examples(examples),
         data_collator=partial(collate, pad=family.pad),
     )
     trainer.pop_callback(PrinterCallback)
-    if report is not None:
-        trainer.add_callback(_Report(report))
+    sequences = len(examples)
+    if arguments.dataloader_drop_last:
+        sequences -= sequences % config.per_device_batch_size
+    trainer.add_callback(_Log(log, sequences, config.eval_steps, report))
+    if "tensorboard" in config.report_to:
+        board = next(c for c in trainer.callback_handler.callbacks if isinstance(c, TensorBoardCallback))
+        board.logging_dir = str(scratch.parent / "tensorboard")  # its own choice is deleted with the checkpoints
     with no_bars():
         trainer.train(resume_from_checkpoint=newest_checkpoint(scratch))
     if trainer.is_fsdp_enabled:
@@ -221,6 +289,9 @@ def training_arguments(
         raise ValueError("Muon needs whole matrices: use optimizer: adamw with sharded weights.")
     if config.deepspeed is not None:
         _check_deepspeed(config.deepspeed)
+    for tracker in config.report_to:
+        if importlib.util.find_spec(tracker) is None:
+            raise ImportError(f"report_to names {tracker}, which is not installed: pip install {tracker}")
     return TrainingArguments(
         output_dir=str(scratch),
         max_steps=config.total_steps(examples),
@@ -235,7 +306,9 @@ def training_arguments(
         data_seed=seed,
         use_cpu=not torch.cuda.is_available(),
         remove_unused_columns=False,
-        report_to="none",
+        report_to=list(config.report_to) or "none",
+        project="retrodict",
+        run_name=scratch.parent.name,
         disable_tqdm=True,
         logging_steps=10,
         save_steps=config.save_steps,

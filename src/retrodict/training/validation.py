@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.files import JsonObject
-from retrodict.models.protocol import LogProb
+from retrodict.models.protocol import LogProb, TokenFamily
 from retrodict.prompts import Direction
 from retrodict.stats import mean_interval
 from retrodict.transitions import Transition
@@ -35,7 +35,7 @@ def log_likelihoods(model: UnifiedModel, direction: Direction, transitions: Sequ
 
 
 def _score(model: UnifiedModel, direction: Direction, transitions: Sequence[Transition]) -> list[LogProb]:
-    known = [t.source is not None and t.target is not None and can_say(model, t.action) for t in transitions]
+    known = [t.source is not None and t.target is not None and can_say(model.family, t.action) for t in transitions]
     usable = [t for t, is_known in zip(transitions, known, strict=True) if is_known]
     sources, targets = [t.source_image for t in usable], [t.target_image for t in usable]
     actions = [t.action for t in usable]
@@ -46,9 +46,9 @@ def _score(model: UnifiedModel, direction: Direction, transitions: Sequence[Tran
     return [next(scored) if is_known else LogProb(math.nan, 0) for is_known in known]
 
 
-def can_say(model: UnifiedModel, action: str) -> bool:
-    """Whether the model knows all words of an action."""
+def can_say(family: TokenFamily, action: str) -> bool:
+    """Whether an action can be expressed in a family's vocabulary."""
     try:
-        return bool(model.family.text_ids(action))
+        return bool(family.text_ids(action))
     except ValueError:
         return False

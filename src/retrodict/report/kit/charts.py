@@ -141,9 +141,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Curve:
-    """Score against the number of candidates. Coordinates in the units of the SVG's view box."""
+    """Lines over a common axis. Coordinates in the units of the SVG's view box; `about` is read out for it."""
 
     title: str
+    about: str
     lines: list[Line]
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
@@ -216,6 +217,7 @@ def _curve(title: str, entry: JsonMapping, ks: Sequence[int], low: float, high: 
     ticks = [low + i * step for i in range(math.floor((high - low) / step + 1e-6) + 1)]
     return Curve(
         title,
+        f"Score of {title} against the number of candidates",
         lines,
         [(x(k), str(k)) for k in ks],
         [(y(tick), f"{tick:.{digits}f}") for tick in ticks],
@@ -223,6 +225,48 @@ def _curve(title: str, entry: JsonMapping, ks: Sequence[int], low: float, high: 
         labels.get("greedy", 0.0),
         greedy if finite(greedy) else math.nan,
     )
+
+
+def over_steps(title: str, series: Mapping[str, tuple[str, Sequence[tuple[int, float]]]]) -> Curve | None:
+    """How numbers fell while a model learned, on a logarithmic scale.
+
+    Args:
+        title: what learned.
+        series: `{name: (colour, [(step, value above 0), ...])}`; colours are those of `CURVES`.
+    """
+    drawn = {n: (kind, [(s, v) for s, v in row if finite(v) and v > 0]) for n, (kind, row) in series.items()}
+    drawn = {name: (kind, row) for name, (kind, row) in drawn.items() if row}
+    points = [point for _, row in drawn.values() for point in row]
+    last = max((step for step, _ in points), default=0)
+    if not last or len({step for step, _ in points}) < 2:
+        return None
+    low, high = (math.log10(end(value for _, value in points)) for end in (min, max))
+    low, high = (low, high) if high - low > 0.1 else (low - 0.1, high + 0.1)
+
+    def x(step: float) -> float:
+        return round(LEFT + (RIGHT - LEFT) * step / last, 1)
+
+    def y(value: float) -> float:
+        return round(BOTTOM - (BOTTOM - TOP) * (math.log10(value) - low) / (high - low), 1)
+
+    labels = spread({name: y(row[-1][1]) for name, (_, row) in drawn.items()}, 17)
+    lines = [
+        Line(
+            name,
+            kind,
+            _path((x(step), y(value)) for step, value in row),
+            "",
+            [(x(s), y(v), f"step {s}: {v:.3g}") for s, v in row] if len(row) <= 12 else [],
+            labels[name],
+        )
+        for name, (kind, row) in drawn.items()
+    ]
+    ticks = [m * 10.0**e for e in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)]
+    ticks = [tick for tick in ticks if low - 1e-9 <= math.log10(tick) <= high + 1e-9]
+    ticks = ticks if len(ticks) <= 8 else [tick for tick in ticks if f"{tick:e}"[0] == "1"]
+    steps = [(x(s), f"{s:,}") for s in (0, last // 2, last)]
+    about = f"Losses of {title} over {last:,} training steps"
+    return Curve(title, about, lines, steps, [(y(tick), f"{tick:g}") for tick in ticks], None, 0.0, math.nan)
 
 
 def _tick(extent: float) -> float:

@@ -99,6 +99,9 @@ def system_name(key: str) -> str:
 
 def spoken(name: str) -> str:
     """A system as readers know it: `fdm.k8.idm_fdm` is "FDM (best of 8 by IDM + FDM)"; free text stays as it is."""
+    system, verified, selector = name.partition(", best by ")
+    if verified:
+        return f"{system_name(system)} (best by {SELECTORS.get(selector, selector)})"
     head, said = name, list[str]()
     while (word := _said(head.rpartition(".")[2])) and "." in head:
         said.insert(0, word)

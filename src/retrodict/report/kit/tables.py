@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from retrodict.evaluation.metrics import METRICS
 from retrodict.files import JsonMapping
 from retrodict.report.kit.format import (
     MISSING,
@@ -19,7 +20,7 @@ from retrodict.report.kit.format import (
     spoken,
     spoken_p,
 )
-from retrodict.stats import shown
+from retrodict.stats import FEW, shown
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,23 @@ def share(entry: object) -> Cell:
     """`{"share", "ci95", "n"}` in percent, over its interval and n."""
     if not isinstance(entry, Mapping) or not finite(entry.get("share")):
         return Cell(MISSING)
-    return Cell(percent(entry["share"]), f"{percent_span(entry['ci95'])}\nn = {entry['n']}")
+    spans = [percent_span(entry["ci95"])] if _has_interval(entry) else []
+    return Cell(percent(entry["share"]), "\n".join([*spans, f"n = {entry['n']}"]))
 
 
 def _has_interval(entry: JsonMapping) -> bool:
     return all(finite(end) for end in entry.get("ci95") or [None])
+
+
+def without_gaps(table: Table) -> Table:
+    """The table without rows and columns that hold no number at all; a cell that has none is left empty."""
+    columns = [i for i in range(len(table.head)) if any(cells[i].text != MISSING for _, cells in table.rows)]
+    rows = [
+        (name, [Cell("") if cells[i].text == MISSING else cells[i] for i in columns])
+        for name, cells in table.rows
+        if any(cell.text != MISSING for cell in cells)
+    ]
+    return Table([table.head[i] for i in columns], rows, table.marked)
 
 
 def markdown_table(table: Table) -> str:
@@ -65,7 +78,7 @@ def markdown_table(table: Table) -> str:
 
 @dataclass(frozen=True)
 class Claim:
-    state: Literal["ahead", "level", "behind"]
+    state: Literal["ahead", "level", "behind", "warning"]
     headline: str
     detail: str
 
@@ -79,16 +92,20 @@ def claim(comparison: JsonMapping) -> Claim:
     a, b = spoken(str(comparison["a"])), spoken(str(comparison["b"]))
     difference, interval = comparison["difference"], comparison.get("ci95")
     p = comparison.get("p_holm", comparison.get("p"))
-    detail = (
-        f"difference {signed(difference)}, 95 % interval {span(interval)}, n = {comparison.get('n', MISSING)} pairs, "
-        + (f"{comparison['runs']} training runs, " if "runs" in comparison else "")
-        + spoken_p(p)
-    )
+    measure = comparison.get("measure")
+    what = "L1 saved: " if measure == "l1" else f"{METRICS[measure].title}: " if measure else ""
+    detail = f"{what}difference {signed(difference)}, "
+    if _has_interval(comparison):
+        detail += f"95 % interval {span(interval)}, "
+    detail += f"n = {comparison.get('n', MISSING)} pairs, "
+    detail += (f"{comparison['runs']} training runs, " if "runs" in comparison else "") + spoken_p(p)
     if "p_holm" in comparison or "p_unadjusted" in comparison:
         detail += " (Holm)"
     relative = comparison.get("relative")
     share_of = f" ({'+' if relative > 0 else ''}{percent(relative)})" if finite(relative) else ""
     side = shown(interval or (), p)
+    if "runs" not in comparison and comparison.get("groups", FEW) < FEW:
+        return Claim("level", f"Too few groups of items to tell {a} and {b} apart: {comparison['groups']}.", detail)
     if side > 0:
         return Claim("ahead", f"{a} beats {b} by {number(abs(difference))}{share_of}.", detail)
     if side < 0:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from typing import Generic, TypeVar
 import psutil
 
 from retrodict.files import JsonObject, write_json
+from retrodict.processes import follow_parent, quick_context
 from retrodict.progress import EventProgress, EventQueue, Progress, receive
 from retrodict.progress import Stage as Planned
 from retrodict.training.distributed import RankError, agreed, is_main, meet, process_count
@@ -35,6 +35,7 @@ C = TypeVar("C")  # what a run's stages share; it must be picklable
 Watch = Callable[[Sequence[str]], None]
 
 MEMORY = "memory.json"
+_LOADED = ("retrodict.bootstrap.stages", "retrodict.training.trainer")  # what takes a worker seconds to import
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,14 @@ def run_stages(
         return
     if not waiting:
         return
-    methods = multiprocessing.get_context("spawn")
-    manager = SyncManager(ctx=methods)
-    manager.start(_follow, (os.getpid(),))
+    manager = SyncManager(ctx=multiprocessing.get_context("spawn"))
+    manager.start(follow_parent)
     with manager:
         queue = manager.Queue()
-        pool = ProcessPoolExecutor(workers, mp_context=methods, initializer=_start_worker, initargs=(os.getpid(),))
+        environment = dict(os.environ)
+        pool = ProcessPoolExecutor(
+            workers, mp_context=quick_context(_LOADED), initializer=_start_worker, initargs=(environment,)
+        )
         with receive(queue, progress), watch_memory(out / MEMORY):
             try:
                 _run_all(pool, waiting, done, out, context, queue, workers, watch)
@@ -199,26 +202,14 @@ def _record(stage: Stage[C], out: Path, began: float, summary: str) -> None:
     write_json(record_path(out, stage.name), record)
 
 
-def _follow(parent: int) -> None:
-    """What every helper process does first: leave Ctrl-C to the parent, and end when it is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-
-
-def _start_worker(parent: int) -> None:
-    _follow(parent)
+def _start_worker(environment: Mapping[str, str]) -> None:
+    follow_parent()
+    os.environ.clear()  # a worker may be forked from a process that is older than what the caller set since
     # One thread each: two processes of one thread beat two threads in each of two processes.
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.update({**environment, "OMP_NUM_THREADS": "1"})
     import torch
 
     torch.set_num_threads(1)
-
-
-def _die_with(parent: int) -> None:
-    """End this process when its parent is gone, so that a killed run leaves nobody behind who still writes."""
-    while os.getppid() == parent:
-        time.sleep(0.2)
-    os._exit(1)
 
 
 def _kill(pool: ProcessPoolExecutor) -> None:

@@ -338,7 +338,7 @@ def test_whole_paths_and_rows_that_lead_elsewhere(tmp_path):
     assert result.exit_code == 2 and "1 missing_image, 3 outside_folder" in result.output
     assert "--images" in result.output and not out.exists()
     result = CliRunner().invoke(app, [*command, "--images", str(images)])
-    assert result.output.endswith("3 kept; dropped: 1 outside folder\n")
+    assert "3 kept; dropped: 1 outside folder\n" in result.output
 
 
 def test_a_bad_or_repeated_row_of_a_list_is_counted(shared_data, tmp_path):
@@ -363,7 +363,7 @@ def test_a_bad_or_repeated_row_of_a_list_is_counted(shared_data, tmp_path):
     place(shared_data / "clips" / "asl_eat.mkv", tmp_path / "epic" / "P01_01.mkv")
     (tmp_path / "epic" / "EPIC_100_train.csv").write_text(header + times + times + times.replace("00:00:00.00", "1.5"))
     result = CliRunner().invoke(app, ["import", "epic100", str(tmp_path / "epic"), "--out", str(tmp_path / "labelled")])
-    assert result.output.endswith("1 kept; dropped: 1 bad row, 1 repeated id\n")
+    assert "1 kept; dropped: 1 bad row, 1 repeated id\n" in result.output
 
 
 def test_import_on_the_command_line(tmp_path):
@@ -377,7 +377,7 @@ def test_import_on_the_command_line(tmp_path):
         return CliRunner().invoke(app, ["import", *map(str, arguments)])
 
     result = run("pairs", tmp_path / "mine.jsonl", "--out", tmp_path / "out", *names)
-    assert result.output.endswith(f"{tmp_path / 'out'}: 2 kept; dropped: 1 no action\n")
+    assert f"{tmp_path / 'out'}: 2 kept; dropped: 1 no action\n" in result.output
     assert [row.source for row in read_written(tmp_path / "out")] == [image(1), image(2)]
     for arguments in (names[:1], ["--column=colour=red"], ["--annotations=x.csv"], ["--column=source="]):
         assert run("pairs", tmp_path / "mine.jsonl", "--out", tmp_path / "other", *arguments).exit_code == 2

@@ -32,6 +32,7 @@ __all__ = [
     "score",
     "select",
     "train",
+    "write_pairs",
     "write_report",
 ]
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which see the
         select,
         train,
     )
+    from retrodict.data.convert import write_pairs
     from retrodict.dynamics.verify import Prediction
     from retrodict.evaluation.compare import compare_runs
     from retrodict.loading import load
@@ -70,6 +72,7 @@ else:
         "load": "loading",
         "mine": "report.mining",
         "read_transitions": "transitions",
+        "write_pairs": "data.convert",
         "write_report": "report",
     }
 

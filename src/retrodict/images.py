@@ -7,7 +7,7 @@ import html
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,21 @@ from retrodict.files import write_atomic
 
 THUMBNAIL = 128  # longest side of an image in a notebook, in pixels
 
-ImageLike: TypeAlias = str | Path | bytes | Image.Image | npt.NDArray[np.uint8]
-"""A file's path, an encoded image, a PIL image, or an array [H, W, 3] of uint8."""
+class Tensor(Protocol):
+    """What is asked of a torch tensor, so that torch need not be imported."""
+
+    def detach(self) -> Any: ...
+
+
+ImageLike: TypeAlias = str | Path | bytes | Image.Image | npt.NDArray[Any] | Tensor
+"""A file's path, an encoded image, or a PIL image; or an array or tensor [H, W, C], [C, H, W] or [H, W] of uint8, uint16
+or floats in [0, 1], where C is 3, or 1 (grey), or 4 (with alpha)."""
 
 
 def read_image(image: ImageLike, name: str = "") -> Image.Image:
-    """An image as 8-bit RGB: turned the way its camera was held, 16 bits scaled to 8, transparency on white.
+    """An image as 8-bit RGB: turned the way its camera was held, 16 bits and floats scaled to 8, transparency on white.
+
+    Of an animation, the first frame.
 
     Args:
         image: what to read.
@@ -30,11 +39,13 @@ def read_image(image: ImageLike, name: str = "") -> Image.Image:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no image, is broken, has pixels of 32 bits, or is an array of another shape or type.
+        ValueError: it is no image, is broken or too large, or is an array of which it is not clear what it shows.
     """
     name = name or (str(image) if isinstance(image, str | Path) else "The image")
     if not isinstance(image, str | Path | bytes | Image.Image):
-        return _from_array(image, name)
+        return _rgb(_from_array(image, name), name)
+    if isinstance(image, str) and image.startswith(("http://", "https://")):
+        raise ValueError(f"{name} is a URL, and nothing is downloaded here: save the image, and give the file.")
     try:
         if isinstance(image, Image.Image):
             return _rgb(ImageOps.exif_transpose(image), name)
@@ -45,31 +56,67 @@ def read_image(image: ImageLike, name: str = "") -> Image.Image:
         raise
     except UnidentifiedImageError:
         raise ValueError(f"{name} is no image, or of a kind that cannot be read.") from None
-    except Image32BitError:
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise ValueError(f"{name} has more than {most} million pixels: scale it down first.") from None
+    except PixelRangeError:
         raise
     except Exception as error:  # decoders meet broken files with almost any exception
         raise ValueError(f"{name} is a broken image: {str(error)[:200]}.") from None
 
 
-class Image32BitError(ValueError):
-    """Pixels have 32 bits, and nothing says which of their values is white."""
+def image_bytes(image: ImageLike, name: str = "") -> bytes:
+    """An image as a file's bytes: its own where it is a file, else a PNG's. Raises what `read_image` raises."""
+    if isinstance(image, str | Path) and Path(image).is_file():
+        name, image = name or str(image), Path(image).read_bytes()
+    readable = read_image(image, name)
+    return image if isinstance(image, bytes) else encode_png(readable)
 
 
-def _from_array(array: npt.NDArray[np.uint8], name: str) -> Image.Image:
-    kind = type(array).__name__
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{name} is a {kind}: give a path, bytes, a PIL image, or a numpy array [H, W, 3] of uint8.")
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise ValueError(f"{name} must be an array [H, W, 3] of uint8, and is {list(array.shape)} of {array.dtype}.")
-    return Image.fromarray(array)
+class PixelRangeError(ValueError):
+    """Nothing says which value of these pixels is white."""
+
+
+def _from_array(given: object, name: str) -> Image.Image:
+    if hasattr(given, "detach"):  # a torch tensor, wherever it is
+        tensor = given.detach().cpu()
+        given = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    if not isinstance(given, np.ndarray):
+        kind = type(given).__name__
+        raise ValueError(f"{name} is a {kind}: give a path, bytes, a PIL image, or an array [H, W, 3] of uint8.")
+    channels = []
+    if given.ndim == 3:
+        channels = [a for a in (2, 0) if given.shape[a] == 3] or [a for a in (2, 0) if given.shape[a] in (1, 4)]
+    if not (given.ndim == 2 or len(channels) == 1) or 0 in given.shape:
+        raise ValueError(
+            f"{name} must be an array [H, W, 3], [3, H, W] or [H, W], and is {list(given.shape)} of {given.dtype}."
+        )
+    array = np.moveaxis(given, channels[0], 2) if channels else given[..., None]
+    array = array[..., 0] if array.shape[2] == 1 else array
+    return Image.fromarray(_to_8_bits(array, name))
+
+
+def _to_8_bits(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
+    if values.dtype == np.uint8:
+        return np.ascontiguousarray(values)
+    if values.dtype == np.uint16:
+        return np.round(values / 257).astype(np.uint8)
+    if values.dtype.kind != "f":
+        raise PixelRangeError(f"{name} has pixels of {values.dtype}: give uint8, uint16, or floats from 0 to 1.")
+    low, high = float(values.min()), float(values.max())
+    if not 0 <= low <= high <= 1:  # not with NaN either
+        raise PixelRangeError(f"{name} has pixels from {low:g} to {high:g}: floats go from 0 (black) to 1 (white).")
+    return np.round(values * 255).astype(np.uint8)
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image)
-        if image.mode == "F" or values.min(initial=0) < 0 or values.max(initial=0) > 65535:
-            raise Image32BitError(f"{name} has pixels of 32 bits: save it with 8 or 16.")
-        image = Image.fromarray(np.round(values / 257).astype(np.uint8))
+        if image.mode != "F":
+            if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+                raise PixelRangeError(f"{name} has pixels of 32 bits: save it with 8 or 16.")
+            values = values.astype(np.uint16)
+        image = Image.fromarray(_to_8_bits(values, name))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

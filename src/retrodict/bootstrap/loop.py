@@ -90,6 +90,7 @@ def _inputs(recipe: BootstrapRecipe) -> dict[str, Input]:
         "data.videos": [videos.path for videos in data.videos],
         "data.test": data.test,
         "init": None if recipe.init == TINY else recipe.init,
+        "tokenizer": recipe.tokenizer.path,
         "labeller": recipe.labeller,
     }
 
@@ -119,7 +120,7 @@ def stages_of(context: Context) -> list[Stage[Context]]:
     films = world if not recipe.data.videos else None
     learns = recipe.init is None or recipe.init == TINY
     base = "tokenizer" if learns else data
-    learn_from = (data,) if world else (data, "mine")
+    learn_from = (data,) if world or not recipe.annotates else (data, "mine")
     tokens = "make a tiny model" if recipe.init else f"a codebook of at most {recipe.tokenizer.codes} image tokens"
     idm = ("idm",) if trains else ()
 
@@ -137,25 +138,28 @@ def stages_of(context: Context) -> list[Stage[Context]]:
         plan.append(stage("videos", "film unlabelled videos of the same world", 0.025 * films.videos, ()))
     if trains:
         plan.append(stage("idm", "learn which action lies between two frames", inverse, (base,), shared=True))
-    plan += [
-        stage("mine", "find moments between which something happened", 35, ("videos",) if films else ()),
-        *_forward_stages(context, "ft", "learn to predict from the labelled pairs alone", (base,)),
-        stage("annotate", "let the inverse model label the mined pairs", 80, ("mine", *idm), shared=True),
-        stage("select", "keep the labels it is most sure of", 3, ("annotate",)),
-    ]
+    if recipe.annotates:
+        plan += [
+            stage("mine", "find moments between which something happened", 35, ("videos",) if films else ()),
+            *_forward_stages(context, "ft", "learn to predict from the labelled pairs alone", (base,)),
+            stage("annotate", "let the inverse model label the mined pairs", 80, ("mine", *idm), shared=True),
+            stage("select", "keep the labels it is most sure of", 3, ("annotate",)),
+        ]
+    selected = ("select",) if recipe.annotates else ()
     purposes = {
-        "fdm": "learn to predict from labelled and annotated pairs",
+        "fdm": "learn to predict from " + ("labelled and annotated pairs" if recipe.annotates else "the labelled pairs"),
         "fdm_true_labels": "the same with true labels: the ceiling",
         "fdm_weighted": "the same with recognition-weighted loss",
     }
     for system, purpose in purposes.items():
         if system in context.systems:
-            plan += _forward_stages(context, system, purpose, ("select", base))
+            plan += _forward_stages(context, system, purpose, (*selected, base))
     if "no_change_mask" in recipe.ablations:
         plan.append(stage("idm_plain", "an inverse model without the change mask", inverse, (base,), shared=True))
     plain = ("idm_plain",) if "no_change_mask" in recipe.ablations else ()
+    forward = tuple(name for name in ("ft", "fdm") if name in context.systems)
     plan.append(
-        stage("probe", "ask which of two transitions each model prefers", 60, ("fdm", "ft", *idm, *plain), shared=True)
+        stage("probe", "ask which of two transitions each model prefers", 60, (*forward, *idm, *plain), shared=True)
     )
     if films:
         plan.append(stage("check_labels", "compare the labels with what really happened", 6, ("select",)))

@@ -33,15 +33,16 @@ def plan(recipe: BootstrapRecipe) -> list[str]:
     models = models_of(recipe)
     costs = {name: estimate(model) for name, model in models.items()}
     lines = _section("models and data", needs(recipe))
-    lines += _section("mine", [f"{recipe.mine.frames_per_clip} keyframes of each clip, on CPUs"])
+    if recipe.annotates:
+        lines += _section("mine", [f"{recipe.mine.frames_per_clip} keyframes of each clip, on CPUs"])
     for name, cost in costs.items():
         lines += _section(name, [line for line in cost.lines() if not line.startswith("missing")])
-        if name == "idm":
+        if name == "idm" and recipe.annotates:
             lines += _section("annotate", _annotate(recipe, cost))
     test = recipe.world.test if recipe.world else recipe.bench.items
-    tokens = size_of_recipe(models["ft"]).image_tokens
+    tokens = size_of_recipe(models["fdm"]).image_tokens
     frames = f"{test * (1 + recipe.bench.n):,} frames of {tokens:,} image tokens, each scored by the inverse model"
-    lines += _section("bench", [f"{name}: at most {frames}" for name in ("ft", "fdm")])
+    lines += _section("bench", [f"{name}: at most {frames}" for name in models if name != "idm"])
     if any(cost.is_large for cost in costs.values()):
         return [*lines, f"training in all: about {sum(cost.gpu_hours for cost in costs.values()):,.0f} GPU hours"]
     return lines
@@ -49,9 +50,12 @@ def plan(recipe: BootstrapRecipe) -> list[str]:
 
 def models_of(recipe: BootstrapRecipe) -> dict[str, TrainRecipe]:
     """The models that the loop trains, each as a recipe of its own."""
-    extra = Source(path=Path("selected"), expected=recipe.select.top_k)
-    ft = recipe.training("forward").model_copy(update={"weighting": Weighting()})
-    forward = {"ft": ft, "fdm": recipe.training("forward", (extra,))}
+    if recipe.annotates:
+        extra = Source(path=Path("selected"), expected=recipe.select.top_k)
+        ft = recipe.training("forward").model_copy(update={"weighting": Weighting()})
+        forward = {"ft": ft, "fdm": recipe.training("forward", (extra,))}
+    else:
+        forward = {"fdm": recipe.training("forward")}
     return forward if recipe.labeller else {"idm": recipe.training("inverse"), **forward}
 
 

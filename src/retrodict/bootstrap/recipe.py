@@ -16,6 +16,7 @@ from retrodict.training.config import (
     LoraConfig,
     Source,
     Sources,
+    Tokenizer,
     TokenizerConfig,
     TrainConfig,
     TrainData,
@@ -62,7 +63,7 @@ class Data(Section):
     """More of them, which the inverse model alone learns from."""
     videos: Annotated[tuple[Annotated[Videos, BeforeValidator(as_source)], ...], BeforeValidator(as_list)] = ()
     """Video files, or folders that are searched for them, without labels; sections with `path` and `layout` for known
-    collections."""
+    collections. Without any, and without a world, models learn from the labelled pairs alone."""
     test: RecipePath | None = None
     """Directory of transitions to report on; by default `test_share` of `labelled`."""
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -112,7 +113,7 @@ class Bench(Section):
 
 
 class BootstrapRecipe(Section):
-    """The whole loop: from labelled pairs and videos to a forward model and its scores."""
+    """The whole loop: from labelled pairs, and videos where there are any, to a forward model and its scores."""
 
     renamed: ClassVar = {"sample": "sampling"}
 
@@ -133,7 +134,7 @@ class BootstrapRecipe(Section):
     hub id), or `chat:MODEL@URL`. By default an inverse model that is trained on the labelled pairs."""
     mine: MineConfig = MineConfig()
     """How frame pairs are found in videos."""
-    tokenizer: TokenizerConfig = TokenizerConfig()
+    tokenizer: Tokenizer = TokenizerConfig()
     model: ModelConfig = ModelConfig()
     inverse: TrainConfig = TrainConfig()
     """How the inverse model is trained, on the labelled pairs."""
@@ -154,12 +155,15 @@ class BootstrapRecipe(Section):
     """Models to train for comparison: on the world's `true_labels` in place of the annotated ones (the ceiling of
     labelling), on a `weighted` loss (softened recognition weights), an inverse model with `no_change_mask`."""
 
+    @property
+    def annotates(self) -> bool:
+        """Whether there are videos whose pairs the labeller annotates."""
+        return bool(self.data.videos) or self.world is not None
+
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         if self.world is None and not self.data.labelled:
             raise ValueError("nothing is labelled: name transitions under data.labelled, or a world")
-        if self.world is None and not self.data.videos:
-            raise ValueError("there are no videos: put video files, or folders of them, under data.videos")
         if "true_labels" in self.ablations and (self.world is None or self.data.videos):
             raise ValueError("the ablation true_labels needs the videos of a world, which knows what happened in them")
         if "no_change_mask" in self.ablations and self.init is not None:

@@ -71,8 +71,7 @@ def write_results(context: Context, *, command: str, wall_seconds: float) -> Non
         **({"runs": _over_runs(context, runs, verifiers)} if world and recipe.runs > 1 else {}),
         "comparisons": near.get("comparisons", {}) | _comparisons(context, runs, world, verifiers, loglik, test),
         **{name: exactness(probe[name]["explained"], test, names, recipe.seed) for name in context.inverse_models},
-        "annotation": _annotation(context),
-        "mining": _mining(context),
+        **({"annotation": _annotation(context), "mining": _mining(context)} if recipe.annotates else {}),
         "probe": {name: entry["probe"] for name, entry in probe.items() if "probe" in entry},
         "action_meter": _meters(context),
         "probe_left_out": max(entry.get("left_out", 0) for entry in probe.values()),  # words that no model learnt
@@ -142,6 +141,8 @@ def _comparisons(
 ) -> JsonObject:
     """Paired differences, item by item, of what the loop claims."""
     if world is None:
+        if "ft" not in loglik:
+            return {}
         sums = {name: [row[0] for row in loglik[name]] for name in ("fdm", "ft")}
         likelier = paired_difference(sums["fdm"], sums["ft"], [t.group or t.id for t in test])
         names = "FDM's log-likelihood of the true frame (nats)", "FT's"

@@ -51,9 +51,9 @@ class Context:
 
     @property
     def systems(self) -> tuple[str, ...]:
-        """The forward models of the run."""
+        """The forward models of the run. Without annotated pairs FT and FDM would be the same."""
         extra = [f"fdm_{name}" for name in ("weighted", "true_labels") if name in self.recipe.ablations]
-        return ("ft", "fdm", *extra)
+        return (*(("ft",) if self.recipe.annotates else ()), "fdm", *extra)
 
     def runs_of(self, system: str) -> dict[int, str]:
         """The training runs of a system, from 1 on, each with the name of its folder."""
@@ -222,7 +222,7 @@ def tokenizer(context: Context, progress: Progress) -> str:
     if recipe.init == TINY:
         return _make_tiny(context)
     rows = labelled(context)
-    if recipe.world is None:  # a world's labelled scenes show all there is, so the stage need not wait for videos
+    if recipe.data.videos and recipe.world is None:  # a world's labelled scenes show all there is: no need to wait
         rows = joined([rows, stored_transitions(context.dir("pairs"), labelled=False)])
     return learn_tokenizer(rows, recipe.tokenizer, recipe.seed, context.dir("image_tokenizer"), report_loss(progress))
 
@@ -326,7 +326,8 @@ def ft(context: Context, progress: Progress, run: int = 1) -> str:
 
 def bootstrapped(context: Context) -> Stored:
     """What FDM learns from."""
-    return joined([labelled(context), stored_transitions(context.dir("selected"))])
+    own = labelled(context)
+    return joined([own, stored_transitions(context.dir("selected"))]) if context.recipe.annotates else own
 
 
 def fdm(context: Context, progress: Progress, run: int = 1) -> str:
@@ -433,12 +434,16 @@ def bench(name: str, context: Context, progress: Progress) -> str:
 
 def probe(context: Context, progress: Progress) -> str:
     """What each model prefers, how likely it finds what happened, and which actions inverse models name."""
-    names = [*context.inverse_models, "ft", "fdm"]
+    names = _probed(context)
     for done, name in enumerate(names, start=1):
         if done % process_count() == process_number() and not _probe_file(context, name).is_file():
             write_json(_probe_file(context, name), _probe(context, name))
         progress.advance(done, len(names))
     return ", ".join(names)
+
+
+def _probed(context: Context) -> list[str]:
+    return [*context.inverse_models, *(name for name in ("ft", "fdm") if name in context.systems)]
 
 
 def _probe(context: Context, name: str) -> JsonObject:
@@ -477,5 +482,5 @@ def _probe_file(context: Context, name: str) -> Path:
 
 def read_probe(context: Context) -> Iterator[tuple[str, JsonObject]]:
     """What `probe` wrote, by model."""
-    for name in (*context.inverse_models, "ft", "fdm"):
+    for name in _probed(context):
         yield name, json.loads(_probe_file(context, name).read_text())

@@ -94,14 +94,14 @@ def import_labelled(
         ),
     ],
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Folder of the collection; or a .json, .jsonl or .parquet file.")
+        Path, typer.Argument(metavar="DATA", help="Folder of the collection; or a .csv, .json, .jsonl or .parquet file.")
     ],
     out: OutDir,
     annotations: Annotated[
         Path | None, typer.Option(help="The collection's own list, where it does not lie next to the videos.")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Folder that image paths start from; by default that of the file.")
+        Path | None, typer.Option(help="Folder that image paths start from; by default that of the file. `/` allows whole paths.")
     ] = None,
     column: Annotated[
         list[str] | None,
@@ -116,13 +116,14 @@ def import_labelled(
 ) -> None:
     """Turn data whose actions are known into transitions that training reads.
 
-    What cannot be read is left out and counted by reason.
+    What cannot be read is left out; left_out.jsonl lists it with its reason.
 
     Example: retrodict import pairs mine.jsonl --column source=before --column action=text --out labelled
     """
     check_output(out)
 
     from retrodict.data import image_pairs, labelled_clips, write_transitions
+    from retrodict.data.convert import IMAGES, LEFT_OUT
     from retrodict.run_folder import relative_path
 
     items: Iterable[Item]
@@ -142,9 +143,15 @@ def import_labelled(
     with open_progress(quiet, "retrodict import") as progress:
         progress.stage("import", "read pairs of images and what happened between them")
         inputs = [path for path in (data, annotations, images) if path is not None]
-        write_transitions(islice(items, limit), out, source=given, inputs=inputs, total=total, progress=progress)
+        left_out = write_transitions(
+            islice(items, limit), out, source=given, inputs=inputs, total=total, progress=progress
+        )
         progress.done()
     print_counts(out)
+    if left_out["outside_folder"]:
+        typer.echo(IMAGES)
+    if left_out:
+        typer.echo(f"{out / LEFT_OUT} lists what was left out.")
 
 
 app.command("import")(guarded(import_labelled))

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from retrodict.data.convert import write_pairs as write_pairs
     from retrodict.data.convert import write_transitions as write_transitions
     from retrodict.data.images import image_pairs as image_pairs
     from retrodict.data.items import Item as Item
@@ -33,6 +34,7 @@ _HOMES = {
     "labelled_clips": "layouts",
     "read_clips": "layouts",
     "transitions": "items",
+    "write_pairs": "convert",
     "write_transitions": "convert",
 }
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "labelled_clips",
     "read_clips",
     "transitions",
+    "write_pairs",
     "write_transitions",
 ]
 

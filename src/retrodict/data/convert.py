@@ -1,19 +1,28 @@
-"""Labelled data of any layout, written as a directory that every later stage reads."""
+"""Labelled data of any layout, or out of memory, written as a directory that every later stage reads."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from retrodict.data.items import Item, UnusableError
-from retrodict.files import JsonMapping, write_json
+from retrodict.files import JsonMapping, JsonObject, write_json, write_lines
+from retrodict.images import image_bytes
 from retrodict.progress import Progress, QuietProgress
 from retrodict.run_folder import RECORD, check
-from retrodict.transitions import FramePair, Transition, file_rows, read_notes, write_manifest, write_rows
+from retrodict.transitions import MANIFEST, FramePair, Transition, file_rows, read_notes, write_manifest, write_rows
+
+IMAGES = (
+    "Paths of images start from the file's folder, unless --images names another that holds them all; with --images / "
+    "whole paths may lead anywhere."
+)
+LEFT_OUT = "left_out.jsonl"  # id and reason of every item that gave no row
 
 _ITEMS = 500  # per file: what a killed run repeats
 _LEDGER = b"retrodict.items"  # key and reason of every item of the file; no reason: it gave a row
@@ -28,9 +37,10 @@ def write_transitions(
     total: int = 0,
     progress: Progress | None = None,
 ) -> Counter[str]:
-    """Read labelled items and write their transitions to `out`; return how many were dropped, by reason.
+    """Read labelled items and write their transitions to `out`; return how many were left out, by reason.
 
     The same call again reads what is new or has changed, be it a label or a file, and takes out what is gone.
+    `left_out.jsonl` lists what was left out, with its reason.
 
     Args:
         items: of `labelled_clips` or `image_pairs`.
@@ -38,51 +48,145 @@ def write_transitions(
         source: where the items come from; JSON values. It stands in the manifest.
         inputs: the files and folders that the items are read from.
         total: number of items, where it is known.
+        progress: advances with every item.
 
     Raises:
         ValueError: `out` holds something else, or not one item gave a transition.
     """
-    progress = progress or QuietProgress()
-    record = check(out, "import", source, apart=inputs)
-    recorded = {key: reason for file in _files(out) for key, reason in _ledger(file)}
-    kept, dropped = 0, Counter[str]()
-    seen: set[str] = set()
-    ids: set[str] = set()
-    new: list[tuple[str, Item]] = []
+    return _write_all(items, out, check(out, "import", source, apart=inputs), source, total, progress)
 
-    def take(reasons: Iterable[str]) -> None:
-        nonlocal kept
-        for reason in reasons:
-            kept += not reason
-            dropped.update([reason] if reason else [])
+
+def write_pairs(
+    out: str | Path, pairs: Iterable[Sequence[Any] | Mapping[str, Any]], *, progress: Progress | None = None
+) -> Counter[str]:
+    """Write images with the action between them, out of memory or from files, as a folder of labelled transitions.
+
+    write_pairs("labelled", [(before, after, "turn left", "episode 1"), ...])
+
+    Args:
+        out: a new folder. One whose writing was interrupted continues with the same pairs; a finished one stays as it
+            is, and other pairs are refused.
+        pairs: `(source, target, action)`, and where they are known `group` and `category`; or mappings with these names
+            and, if wanted, `id`. Images are whatever `images.read_image` reads. Pairs of one group (an episode, a
+            clip, a scene) are never both trained and tested on, and a pair without one is a group of its own.
+            Selection and reports go by category. Without an `id`, of equal pairs the first counts.
+        progress: advances with every pair.
+
+    Returns:
+        How many pairs were left out, by reason; `left_out.jsonl` lists them.
+
+    Raises:
+        FileNotFoundError: there is no such image.
+        ValueError: a pair lacks something or has an image that cannot be read, there are no pairs, or `out` holds
+            something else.
+    """
+    out = Path(out)
+    return _write_all(_items(pairs), out, check(out, "write_pairs", {}), {}, progress=progress, once=True)
+
+
+def pair_id(source: bytes, target: bytes, action: str) -> str:
+    """Names a pair by what it shows: 16 hex digits."""
+    parts = (hashlib.sha256(part).digest() for part in (source, target, action.encode()))
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
+_PAIR = ("source", "target", "action", "group", "category")
+
+
+def _items(pairs: Iterable[Sequence[Any] | Mapping[str, Any]]) -> Iterator[Item]:
+    for number, pair in enumerate(pairs):
+        given = dict(pair) if isinstance(pair, Mapping) else dict(zip(_PAIR, pair, strict=False))
+        action = str(given.get("action") or "").strip()
+        if len(pair) > len(given) or given.keys() - {*_PAIR, "id"} or not {"source", "target"} <= given.keys():
+            raise ValueError(
+                f"Pair {number} is not (source, target, action), with group and category where they are known, nor a "
+                f"mapping with these names and id: it has {', '.join(map(str, given)) or 'nothing'}."
+            )
+        if not action:
+            raise ValueError(f"Pair {number} has no action: say in words what leads from its source to its target.")
+        source, target = (image_bytes(given[side], f"The {side} of pair {number}") for side in ("source", "target"))
+        shows = pair_id(source, target, action)
+        identity, group, category = (str(given.get(name) or "") for name in ("id", "group", "category"))
+        row = Transition(
+            id=identity or shows,
+            clip=group,
+            category=category,
+            group=group,
+            frame_target=1,
+            source=source,
+            target=target,
+            provenance={"row": number},
+            action=action,
+            action_source="human",
+        )
+        key = hashlib.sha256(json.dumps([shows, identity, group, category]).encode()).hexdigest()[:16]
+        yield _in_memory(key, row)
+
+
+def _in_memory(key: str, row: Transition) -> Item:
+    return Item(row.id, lambda: key, lambda: row)
+
+
+def _write_all(
+    items: Iterable[Item],
+    out: Path,
+    record: JsonMapping,
+    source: JsonMapping,
+    total: int = 0,
+    progress: Progress | None = None,
+    *,
+    once: bool = False,
+) -> Counter[str]:
+    """Write what is not written yet; a folder that is finished changes only where it is not to be made `once`."""
+    progress = progress or QuietProgress()
+    finished = once and (out / MANIFEST).is_file()
+    reasons = {key: reason for file in _files(out) for key, reason in _ledger(file)}
+    recorded = frozenset(reasons)
+    keys: dict[str, str] = {}  # by id
+    repeated: list[str] = []
+    new: list[tuple[str, Item]] = []
 
     def flush() -> None:
         write_json(out / RECORD, record)
-        take(_write(out, new))
+        reasons.update(_write(out, new))
         new.clear()
 
     for number, item in enumerate(items):
-        progress.advance(number, total, f"{kept:,} transitions")
-        if item.id in ids:
-            dropped["repeated_id"] += 1
+        progress.advance(number, total)
+        if item.id in keys:
+            repeated.append(item.id)
             continue
-        ids.add(item.id)
-        key = item.key()
-        seen.add(key)
+        key = keys[item.id] = item.key()
         if key in recorded:
-            take([recorded[key]])
             continue
+        if finished:
+            raise ValueError(_holds_others(out))
         new.append((key, item))
         if len(new) == _ITEMS:
             flush()
+    gone = recorded - set(keys.values())
+    if finished and gone:
+        raise ValueError(_holds_others(out))
     if new:
         flush()
+    left_out = [{"id": name, "reason": reasons[key]} for name, key in keys.items() if reasons[key]]
+    left_out += [{"id": name, "reason": "repeated_id"} for name in repeated]
+    dropped = Counter(entry["reason"] for entry in left_out)
+    kept = len(keys) + len(repeated) - len(left_out)
     if not kept:  # a disk may be gone: what an earlier call wrote stays
         _clean(out)
         raise ValueError(_nothing(out, dropped))
-    _forget(out, recorded.keys() - seen)
+    _forget(out, gone)
+    if left_out:
+        write_lines(out / LEFT_OUT, left_out)
+    else:
+        (out / LEFT_OUT).unlink(missing_ok=True)
     write_manifest(out, kind="transitions", config=dict(source), kept=kept, dropped=dropped)
     return dropped
+
+
+def _holds_others(out: Path) -> str:
+    return f"{out} holds other pairs than these and is finished: choose another folder, or delete that one."
 
 
 def _files(out: Path) -> list[Path]:
@@ -93,8 +197,8 @@ def _ledger(file: Path) -> list[tuple[str, str]]:
     return [(key, reason) for key, reason in json.loads(read_notes(file)[_LEDGER])]
 
 
-def _write(out: Path, items: Iterable[tuple[str, Item]]) -> list[str]:
-    """Write a file of new items; return their reasons."""
+def _write(out: Path, items: Iterable[tuple[str, Item]]) -> list[tuple[str, str]]:
+    """Write a file of new items; return their keys and reasons."""
     ledger: list[tuple[str, str]] = []
     notes: dict[bytes, bytes] = {}
 
@@ -111,7 +215,7 @@ def _write(out: Path, items: Iterable[tuple[str, Item]]) -> list[str]:
     taken = {file.name for file in _files(out)}
     name = next(name for number in count() if (name := f"transitions-{number:05d}.parquet") not in taken)
     write_rows(out / name, rows(), notes=notes)
-    return [reason for _, reason in ledger]
+    return ledger
 
 
 def _forget(out: Path, keys: Collection[str]) -> None:
@@ -134,9 +238,9 @@ def _rows_of(file: Path, ledger: Iterable[tuple[str, str]], without: Collection[
 
 def _nothing(out: Path, dropped: Mapping[str, int]) -> str:
     reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items()))
-    hint = " Paths of images start from the file's folder, unless --images names another that holds them all."
     astray = any(dropped.get(reason) for reason in ("missing_image", "outside_folder"))
-    return f"No transition could be read ({reasons or 'no rows'}); nothing was written to {out}." + hint * astray
+    hint = f" {IMAGES}" if astray else ""
+    return f"No transition could be read ({reasons or 'no rows'}); nothing was written to {out}.{hint}"
 
 
 def _clean(out: Path) -> None:

@@ -63,7 +63,7 @@ def annotation(given: Path | None, root: Path, names: Sequence[str]) -> Path:
     raise ValueError(f"No annotation file in {given or root}: looked for {looked}. Name it with --annotations.")
 
 
-def read_csv(path: Path, needed: Sequence[str]) -> Iterator[dict[str, str]]:
+def read_csv(path: Path, needed: Sequence[str] = ()) -> Iterator[dict[str, str]]:
     """Rows of a CSV file with a header. Raises `ValueError` when a needed column is missing."""
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.DictReader(file)

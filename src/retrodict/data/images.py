@@ -1,4 +1,4 @@
-"""Labelled image pairs in a JSON, JSON Lines or Parquet file, with a map from its columns to ours.
+"""Labelled image pairs in a JSON, JSON Lines, CSV or Parquet file, with a map from its columns to ours.
 
 Covers AURORA's JSON and Parquet, MagicBrush, Action-Genome-Edit and Kubric-Edit.
 """
@@ -6,7 +6,6 @@ Covers AURORA's JSON and Parquet, MagicBrush, Action-Genome-Edit and Kubric-Edit
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -16,20 +15,23 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
-from retrodict.data.files import inside, read_json
+from retrodict.data.files import inside, read_csv, read_json
 from retrodict.data.items import Item, UnusableError, state
 from retrodict.data.layouts import PRESETS, Columns
 from retrodict.files import JsonObject
+from retrodict.images import read_image
 from retrodict.transitions import Transition
+
+_LISTS = (".csv", ".json", ".jsonl")
 
 
 def image_pairs(file: Path, columns: Columns = PRESETS["aurora"], *, root: Path | None = None) -> Iterator[Item]:
     """The rows of a file of labelled image pairs, each read when it is called.
 
     Args:
-        file: `.json` (a list), `.jsonl` or `.parquet`; or a folder of Parquet files.
+        file: `.json` (a list), `.jsonl`, `.csv` (with a header) or `.parquet`; or a folder of Parquet files, or of
+            images with one of the others.
         columns: which column holds what; see `layouts.PRESETS`.
         root: folder that image paths start from; by default that of `file`.
 
@@ -37,6 +39,8 @@ def image_pairs(file: Path, columns: Columns = PRESETS["aurora"], *, root: Path 
         ValueError: the file cannot be read, or lacks a column in every row.
     """
     root = root or (file if file.is_dir() else file.parent)
+    if file.is_dir() and not any(file.glob("*.parquet")):
+        file = _list_in(file)
     for number, row in enumerate(_checked(_rows(file), columns, file)):
         named = columns.id and row.get(columns.id) is not None
         identity = f"{file.stem}/{row[columns.id] if named else number}"
@@ -102,10 +106,19 @@ def _image(value: object, root: Path) -> bytes:
     else:
         raise UnusableError("no_image")
     try:
-        Image.open(io.BytesIO(data)).verify()
-    except Exception as error:  # Pillow raises whatever its format plug-in raises
-        raise UnusableError(f"broken_image ({type(error).__name__})") from error
+        read_image(data)  # as training will
+    except ValueError as error:
+        raise UnusableError("broken_image") from error
     return data
+
+
+def _list_in(folder: Path) -> Path:
+    """The one file in a folder of images that lists them."""
+    lists = sorted(path for path in folder.iterdir() if path.suffix in _LISTS and not path.name.startswith("."))
+    if len(lists) != 1:
+        names = ", ".join(path.name for path in lists) or "none"
+        raise ValueError(f"{folder} should hold .parquet files, or one .csv, .json or .jsonl file, and has {names}: name the file.")
+    return lists[0]
 
 
 def _checked(rows: Iterable[JsonObject], columns: Columns, file: Path) -> Iterator[JsonObject]:
@@ -124,13 +137,15 @@ def _checked(rows: Iterable[JsonObject], columns: Columns, file: Path) -> Iterat
 
 def _rows(file: Path) -> Iterator[JsonObject]:
     files = sorted(file.glob("*.parquet")) if file.is_dir() else [file]
-    if not files or not files[0].is_file():
-        raise ValueError(f"{file} does not exist, or is a folder without .parquet files.")
+    if not files[0].is_file():
+        raise ValueError(f"{file} does not exist.")
     for part in files:
         if part.suffix == ".parquet":
             yield from _parquet_rows(part)
         elif part.suffix == ".jsonl":
             yield from _json_lines(part)
+        elif part.suffix == ".csv":
+            yield from read_csv(part)
         else:
             yield from read_json(part)
 

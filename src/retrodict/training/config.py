@@ -113,6 +113,8 @@ class TokenizerConfig(Section):
 
     renamed: ClassVar = {"batch": "batch_size"}
 
+    path: RecipePath | None = None
+    """A tokenizer to take as it is, to which nothing below applies: a folder of one, of a small model, or of a run."""
     image_size: ImageSize | None = None
     """Height and width of images in pixels, one number for a square; other images are resized. By default those of the
     data, scaled down where they are large."""
@@ -155,6 +157,14 @@ class TokenizerConfig(Section):
         )
 
 
+def as_source(value: object) -> object:
+    """A section that may be written as its path alone."""
+    return {"path": value} if isinstance(value, str | Path) else value
+
+
+Tokenizer = Annotated[TokenizerConfig, BeforeValidator(as_source)]
+
+
 class Source(Section):
     """Labelled transitions of one kind."""
 
@@ -168,11 +178,6 @@ class Source(Section):
     """How many there are, as far as is known: what `--dry-run` counts with as long as the directory is not there."""
     origin: str = ""
     """Where they come from, for whoever has to get them."""
-
-
-def as_source(value: object) -> object:
-    """A section that may be written as its path alone."""
-    return {"path": value} if isinstance(value, str | Path) else value
 
 
 Sources = Annotated[tuple[Annotated[Source, BeforeValidator(as_source)], ...], BeforeValidator(as_list)]
@@ -206,7 +211,7 @@ class TrainRecipe(Section):
     lora: LoraConfig | None = None
     """Train an adapter of `init` and leave its weights as they are; `{}` is the paper's. Not for `small`."""
     data: TrainData
-    tokenizer: TokenizerConfig = TokenizerConfig()
+    tokenizer: Tokenizer = TokenizerConfig()
     model: ModelConfig = ModelConfig()
     training: TrainConfig = TrainConfig()
     weighting: Weighting = Weighting()

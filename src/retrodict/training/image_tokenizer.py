@@ -52,7 +52,7 @@ WARN = 0.5  # share of copying's error above which changed patches are as good a
 def learn_tokenizer(
     rows: Stored, config: TokenizerConfig, seed: int, folder: Path, report: Report | None = None
 ) -> str:
-    """Make an image tokenizer from images of `rows` in `folder`; one that is there is kept.
+    """Make an image tokenizer from images of `rows` in `folder`, or copy the one that is given; one there is kept.
 
     The folder appears under its name when it is complete.
 
@@ -65,9 +65,12 @@ def learn_tokenizer(
     if not is_main():
         wait_until(folder.is_dir)
     if not folder.is_dir():
-        chosen = sorted(random.Random(seed).sample(range(len(rows)), min(PAIRS, len(rows))))
-        pairs = [row for row in rows.only(chosen) if row.source is not None and row.target is not None]
-        made = make_tokenizer(pairs, config, seed, report)
+        if config.path is not None:
+            made = ImageTokenizer.load(tokenizer_folder(config.path))
+        else:
+            chosen = sorted(random.Random(seed).sample(range(len(rows)), min(PAIRS, len(rows))))
+            pairs = [row for row in rows.only(chosen) if row.source is not None and row.target is not None]
+            made = make_tokenizer(pairs, config, seed, report)
         unfinished = folder.with_name(f".{folder.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)  # what a run that was killed left
         try:
@@ -77,6 +80,18 @@ def learn_tokenizer(
             raise
         unfinished.replace(folder)
     return describe(ImageTokenizer.load(folder))
+
+
+def tokenizer_folder(path: Path) -> Path:
+    """Where a tokenizer lies: in a folder of its own, in a small model's, or in that of a run.
+
+    Raises:
+        ValueError: There is none.
+    """
+    for folder in (path, *(path / name / "image_tokenizer" for name in (".", "forward", "inverse"))):
+        if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
+            return folder
+    raise ValueError(f"{path} holds no image tokenizer of the small family: give a folder that `train` or a run wrote.")
 
 
 def make_tokenizer(

@@ -40,7 +40,12 @@ def train_recipe(recipe: TrainRecipe, out: Path, progress: Progress) -> None:
     fit, val = fit_and_val(recipe.data, recipe.seed)
     if is_main():
         train = [source.path for source in recipe.data.train]
-        inputs: dict[str, Input] = {"data.train": train, "data.val": recipe.data.val, "init": recipe.init}
+        inputs: dict[str, Input] = {
+            "data.train": train,
+            "data.val": recipe.data.val,
+            "init": recipe.init,
+            "tokenizer": recipe.tokenizer.path,
+        }
         if claim(out, "train", recipe.model_dump(mode="json"), inputs=inputs):
             save_effective(recipe, out)
     if is_model(out) and (out / "results.json").is_file():

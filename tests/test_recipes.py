@@ -100,7 +100,6 @@ def test_one_model_has_its_own_recipe(tmp_path: Path) -> None:
     ("override", "expected"),
     [
         ("data.labelled=[]", "nothing is labelled: name transitions under data.labelled, or a world"),
-        ("data.videos=[]", "there are no videos: put video files"),
         ("ablations=[true_labels]", "the ablation true_labels needs the videos of a world"),
         ("family=liquid", "family liquid needs `init`"),
         ("lora={}", "`lora` adapts a model"),

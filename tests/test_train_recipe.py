@@ -71,9 +71,19 @@ def test_training_goes_on_from_a_model(trained: Path) -> None:
         assert float((a - b).detach().abs().max()) < 1e-6
 
 
+def test_a_tokenizer_is_used_again(trained: Path) -> None:
+    """Both directions speak of the same image tokens, and an image is encoded once for both."""
+    assert run(trained, "again", f"tokenizer={trained / 'out'}", "direction=forward")[0] == 0
+    first = load(trained / "out", role="inverse").family  # type: ignore[attr-defined]
+    second = load(trained / "again", role="forward").family  # type: ignore[attr-defined]
+    assert (first.tokenizer, first.spec) == (second.tokenizer, second.spec)
+    assert first.images.round_trip == second.images.round_trip
+
+
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
+        (["tokenizer=none"], "There is no image tokenizer"),
         (["init=copy", "direction=forward"], '"copy" has no weights to start from.'),
         (["init=out", "direction=forward"], "There is no model 'out'"),
         (["data.train=[]"], "--set data.train: value should have at least 1 item"),

@@ -17,6 +17,7 @@ from retrodict.files import write_atomic
 
 THUMBNAIL = 128  # longest side of an image in a notebook, in pixels
 
+
 class Tensor(Protocol):
     """What is asked of a torch tensor, so that torch need not be imported."""
 
@@ -24,8 +25,8 @@ class Tensor(Protocol):
 
 
 ImageLike: TypeAlias = str | Path | bytes | Image.Image | npt.NDArray[Any] | Tensor
-"""A file's path, an encoded image, or a PIL image; or an array or tensor [H, W, C], [C, H, W] or [H, W] of uint8, uint16
-or floats in [0, 1], where C is 3, or 1 (grey), or 4 (with alpha)."""
+"""A file's path, an encoded image, or a PIL image; or an array or tensor [H, W, C], [C, H, W] or [H, W] of uint8,
+uint16 or floats in [0, 1], where C is 3, or 1 (grey), or 4 (with alpha)."""
 
 
 def read_image(image: ImageLike, name: str = "") -> Image.Image:

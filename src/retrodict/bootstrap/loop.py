@@ -35,8 +35,8 @@ def run_bootstrap(recipe: BootstrapRecipe, out: Path, progress: Progress) -> Non
         progress: reports every stage.
 
     Raises:
-        ValueError: there are no videos, no labelled pairs or none to test on; ranks cannot share a training step; or
-            `out` holds a run with another recipe.
+        ValueError: videos are missing, or there are no labelled pairs or none to test on; ranks cannot share a training
+            step; or `out` holds a run with another recipe.
     """
     began = time.monotonic()
     _check(recipe)
@@ -147,7 +147,8 @@ def stages_of(context: Context) -> list[Stage[Context]]:
         ]
     selected = ("select",) if recipe.annotates else ()
     purposes = {
-        "fdm": "learn to predict from " + ("labelled and annotated pairs" if recipe.annotates else "the labelled pairs"),
+        "fdm": "learn to predict from "
+        + ("labelled and annotated pairs" if recipe.annotates else "the labelled pairs"),
         "fdm_true_labels": "the same with true labels: the ceiling",
         "fdm_weighted": "the same with recognition-weighted loss",
     }

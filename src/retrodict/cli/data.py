@@ -13,6 +13,7 @@ import typer
 from retrodict.cli.app import app, verb
 from retrodict.cli.options import OutDir, Quiet, choice, one_of, options_of
 from retrodict.cli.printing import dropped, print_counts
+from retrodict.data.config import CollectConfig
 from retrodict.data.layouts import FOLDER, LAYOUTS, PRESETS, labelled_layouts
 from retrodict.errors import check_output, guarded
 from retrodict.files import JsonObject
@@ -94,14 +95,16 @@ def import_labelled(
         ),
     ],
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Folder of the collection; or a .csv, .json, .jsonl or .parquet file.")
+        Path,
+        typer.Argument(metavar="DATA", help="Folder of the collection; or a .csv, .json, .jsonl or .parquet file."),
     ],
     out: OutDir,
     annotations: Annotated[
         Path | None, typer.Option(help="The collection's own list, where it does not lie next to the videos.")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Folder that image paths start from; by default that of the file. `/` allows whole paths.")
+        Path | None,
+        typer.Option(help="Folder that image paths start from; by default that of the file. `/` allows whole paths."),
     ] = None,
     column: Annotated[
         list[str] | None,
@@ -155,6 +158,55 @@ def import_labelled(
 
 
 app.command("import")(guarded(import_labelled))
+
+
+@verb
+@options_of(CollectConfig)
+def collect(
+    environment: Annotated[
+        str,
+        typer.Argument(
+            metavar="ENV", help="A Gymnasium id, or MODULE:ID where importing a module registers the environment."
+        ),
+    ],
+    out: OutDir,
+    config: CollectConfig,
+    env_arg: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Argument of the environment: --env-arg continuous=false. Repeatable."),
+    ] = None,
+    names: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML or JSON with what actions are called: a list in the order of a discrete space, or a mapping "
+            "from names to actions of any space, of which only these are played."
+        ),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Play a Gymnasium environment: labelled pairs, pairs to test on, videos, and a recipe that learns from them.
+
+    Example: retrodict collect MiniGrid-DoorKey-6x6-v0 --out doorkey
+    """
+    check_output(out)
+
+    from retrodict.data.collect import collect as run
+    from retrodict.recipes.values import parse_override
+
+    arguments = dict(parse_override(text, "--env-arg", "continuous=false") for text in env_arg or ())
+    with open_progress(quiet, "retrodict collect") as progress:
+        written = run(environment, out, config, arguments=arguments, names=names, progress=progress)
+    for name in ("labelled", "test"):
+        if counts := written.get(name):
+            actions = ", ".join(f"{count:,} {action}" for action, count in counts["actions"].items())
+            total = sum(counts["actions"].values())
+            typer.echo(f"{out / name}: {total:,} pairs of {counts['episodes']} episodes ({actions})")
+            typer.echo(
+                f"  left out: {', '.join(f'{count:,} {why}' for why, count in counts['left_out'].items() if count)}"
+            )
+    if written.get("videos"):
+        typer.echo(f"{out / 'videos'}: {written['videos']} videos")
+    typer.echo(f"Next: retrodict bootstrap {out / 'recipe.yaml'} --out runs/{out.name}")
 
 
 def _clips(videos: list[Path], layout: str, annotations: Path | None) -> list[Path] | list[ClipRef]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from retrodict.data.items import Item, UnusableError
-from retrodict.files import JsonMapping, JsonObject, write_json, write_lines
+from retrodict.files import JsonMapping, write_json, write_lines
 from retrodict.images import image_bytes
 from retrodict.progress import Progress, QuietProgress
 from retrodict.run_folder import RECORD, check

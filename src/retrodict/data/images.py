@@ -117,7 +117,9 @@ def _list_in(folder: Path) -> Path:
     lists = sorted(path for path in folder.iterdir() if path.suffix in _LISTS and not path.name.startswith("."))
     if len(lists) != 1:
         names = ", ".join(path.name for path in lists) or "none"
-        raise ValueError(f"{folder} should hold .parquet files, or one .csv, .json or .jsonl file, and has {names}: name the file.")
+        raise ValueError(
+            f"{folder} should hold .parquet files, or one .csv, .json or .jsonl file, and has {names}: name the file."
+        )
     return lists[0]
 
 

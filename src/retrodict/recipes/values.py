@@ -24,15 +24,15 @@ def read_yaml(path: Path) -> JsonObject:
     return values
 
 
-def parse_override(text: str) -> tuple[str, object]:
+def parse_override(text: str, option: str = "--set", example: str = "forward.steps=200") -> tuple[str, object]:
     """`"forward.steps=200"` as its key and its value."""
     key, equals, value = text.partition("=")
     if not (key.strip() and equals):
-        raise ValueError(f"--set {text}: write key=value, for example --set forward.steps=200")
+        raise ValueError(f"{option} {text}: write key=value, for example {option} {example}")
     try:
         return key.strip(), yaml.safe_load(value)
     except yaml.YAMLError:
-        raise ValueError(f"--set {text}: the value is not YAML") from None
+        raise ValueError(f"{option} {text}: the value is not YAML") from None
 
 
 def set_value(values: JsonObject, key: str, value: object) -> None:

@@ -20,7 +20,7 @@ def ladder(run: Run) -> list[Bar]:
     notes = {
         "copy": "nothing happens",
         "ft": "labelled data only",
-        "fdm": "labelled data and annotated video",
+        "fdm": _learned_from(run),
         "fdm_true_labels": "the same video with its true labels",
     }
     bars: list[Bar | None] = []
@@ -38,6 +38,10 @@ def ladder(run: Run) -> list[Bar]:
                 note = _with_runs(f"best of {run.ks[-1]} by {SELECTORS.get(chosen, chosen)}", best)
                 bars.append(bar(f"{system_name(name)}, verified", best, "score", "verified", note))
     return measured(bars)
+
+
+def _learned_from(run: Run) -> str:
+    return "labelled data and annotated video" if run.get("annotation") else "labelled data only"
 
 
 def _with_runs(note: str, entry: object) -> str:
@@ -68,7 +72,7 @@ def distances(run: Run) -> list[Bar]:
         "random_target": "what would be right elsewhere",
         "nearest": "the target of the training pair that is most like it",
         "ft": "labelled data only",
-        "fdm": "labelled data and annotated video",
+        "fdm": _learned_from(run),
     }
     kinds = {"copy": "copy", "ft": "ft", run.main: "fdm"}
     found, key = (run.get("metrics", "exact_patches", "all"), "value") if is_exact(run) else (run.get("all"), "l1")
@@ -248,7 +252,7 @@ def warnings(run: Run) -> list[Claim]:
 def not_measured(run: Run) -> list[str]:
     """Parts of the page that the run could have had and has not."""
     parts = {
-        "labels of mined pairs": run.annotated(1),
+        "labels of mined pairs": run.annotated(1) or not run.get("annotation"),
         "predictions with their images": run.test,
         "the preference probe": run.get("probe"),
         "the time of each stage": run.get("seconds"),

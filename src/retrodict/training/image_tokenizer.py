@@ -88,10 +88,12 @@ def tokenizer_folder(path: Path) -> Path:
     Raises:
         ValueError: There is none.
     """
-    for folder in (path, *(path / name / "image_tokenizer" for name in (".", "forward", "inverse"))):
-        if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
-            return folder
-    raise ValueError(f"{path} holds no image tokenizer of the small family: give a folder that `train` or a run wrote.")
+    inner = path / "image_tokenizer"
+    if inner.is_dir() or not path.is_dir():
+        path = inner
+    if not (path / "config.json").is_file():
+        raise ValueError(f"There is no image tokenizer {path}: give a small model's folder, or a run's.")
+    return path
 
 
 def make_tokenizer(

@@ -5,31 +5,27 @@ from __future__ import annotations
 import json
 import multiprocessing
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-import av
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from retrodict.files import JsonObject, write_atomic, write_json
+from retrodict.files import JsonObject, write_json
+from retrodict.video.encode import write_video
 from retrodict.worlds.tabletop.language import SUITE_KINDS, SUITES, Action, Kind, parse_action, templates
 from retrodict.worlds.tabletop.motion import frames_between
 from retrodict.worlds.tabletop.outcomes import apply, candidates, true_action
 from retrodict.worlds.tabletop.rendering import draw
 from retrodict.worlds.tabletop.sampling import check_size, is_held_out, random_state
-from retrodict.worlds.tabletop.scene import COLOURS, PIXELS, Size, State
+from retrodict.worlds.tabletop.scene import COLOURS, Size, State
 
-FPS = 10
 _STILL = (5, 12)  # frames at rest, at least and at most
 _MOVING = (4, 6)  # frames of one action
 _OPTIONS = 2  # actions of each other kind tried, to get back to the suite's own
-_ENCODER = {"crf": "14", "preset": "ultrafast", "g": "50"}
 
 _Pair = tuple[State, State]
 _Step = tuple[State, Action]  # the scene that the action leads to
@@ -104,7 +100,7 @@ def render_video(path: Path, seed: int, *, suite: str, actions: int = 8, size: S
     check_size(size, (suite,))
     truth = VideoTruth(suite, size)
     rng = random.Random(f"tabletop/video/{size}/{suite}/{seed}")
-    write_atomic(path, lambda temporary: _encode(temporary, _play(rng, truth, actions)))
+    write_video(path, _play(rng, truth, actions))
     return truth
 
 
@@ -159,28 +155,6 @@ def _still(rng: random.Random, truth: VideoTruth, state: State) -> Iterator[Imag
     count = rng.randint(*_STILL)
     truth.frames += count
     yield from [draw(state)] * count
-
-
-def _encode(path: Path, images: Iterator[Image.Image]) -> None:
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=FPS, options=_ENCODER)
-        stream.width = stream.height = PIXELS
-        stream.pix_fmt = "yuv444p"  # small things of pure colour suffer from chroma subsampling
-        stream.codec_context.thread_count = 1
-        for index, pixels in enumerate(_arrays(images)):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts = index
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
-def _arrays(images: Iterable[Image.Image]) -> Iterator[npt.NDArray[np.uint8]]:
-    """Their pixels [H, W, 3]; most images are the one before once more."""
-    shown, pixels = None, np.empty(0, np.uint8)
-    for image in images:
-        if image is not shown:
-            shown, pixels = image, np.asarray(image)
-        yield pixels
 
 
 def write_videos(

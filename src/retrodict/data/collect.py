@@ -1,0 +1,311 @@
+"""Transitions and videos of any Gymnasium environment: two rendered frames, and in words what was done between them.
+
+An episode is played by its own seed, so that the same settings give the same folder, and a run that was interrupted
+plays again what it had not finished.
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+import runpy
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from PIL import Image
+
+from retrodict.data.config import RANDOM, CollectConfig
+from retrodict.data.convert import pair_id, write_pairs
+from retrodict.files import JsonObject, made_once, write_text
+from retrodict.images import encode_png, read_image
+from retrodict.progress import Progress, QuietProgress
+from retrodict.run_folder import claim
+from retrodict.transitions import iter_rows
+from retrodict.video.encode import write_video
+
+if TYPE_CHECKING:
+    from gymnasium import Env
+
+HELD = 10  # frames of a video for which each state is shown; the recipe mines frames that far apart
+STATES = 9  # of a video
+_REGISTERED_BY = {
+    "MiniGrid": "minigrid",
+    "BabyAI": "minigrid",
+    "ALE": "ale_py",
+}  # packages that know an id once imported
+
+Frame: TypeAlias = npt.NDArray[np.uint8]
+Actions: TypeAlias = Mapping[str, Any]  # by what they are called
+
+
+def collect(
+    environment: str,
+    out: Path,
+    config: CollectConfig,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    names: Path | None = None,
+    progress: Progress | None = None,
+) -> JsonObject:
+    """Play an environment and write `labelled`, `test` and `videos` below `out`, and a recipe that learns from them.
+
+    Args:
+        environment: a Gymnasium id such as `CartPole-v1`, or `module:id` where importing a module registers it.
+        out: a new folder, or that of an earlier call with the same settings, which continues.
+        config: how it is played, and what is kept.
+        arguments: of the environment's constructor.
+        names: a YAML or JSON file with what actions are called: a list in the order of a discrete space, or a mapping
+            from names to actions of any space. By default names are the environment's own.
+        progress: advances with every episode.
+
+    Returns:
+        Of `labelled` and `test` the pairs by action and what was left out by reason, as counts; how many `videos`.
+
+    Raises:
+        ImportError: Gymnasium is not installed.
+        ValueError: there is no such environment, it does not render, its actions have no names, not one pair was found,
+            or `out` holds something else.
+    """
+    settings = {"environment": environment, "arguments": dict(arguments or {}), **asdict(config)}
+    policy_file = None if config.policy == RANDOM else Path(config.policy)
+    player = _Player(make(environment, arguments or {}), config, names, policy_file)
+    claim(out, "collect", settings, inputs={"policy": policy_file, "names": names})
+    progress = progress or QuietProgress()
+    written: JsonObject = {}
+    try:
+        for name, episodes in (("labelled", config.episodes), ("test", config.test)):
+            if episodes:
+                progress.stage(name, f"play {episodes} episodes")
+                play = partial(_write, player, out, name, episodes, progress)
+                written[name] = made_once(out / f"{name}.json", play)
+                progress.done(f"{sum(written[name]['actions'].values()):,} pairs")
+        if config.videos:
+            progress.stage("videos", f"film {config.videos} episodes")
+            written["videos"] = _film(player, out / "videos", config.videos, progress)
+            progress.done()
+    finally:
+        player.env.close()
+    write_text(out / "recipe.yaml", _recipe(environment, written))
+    return written
+
+
+def make(environment: str, arguments: Mapping[str, Any]) -> Env[Any, Any]:
+    """The environment, which renders to arrays. Raises what `collect` raises."""
+    try:
+        import gymnasium
+    except ImportError:
+        raise ImportError("Collecting from environments needs: pip install 'retrodict[gym]'") from None
+
+    module, colon, name = environment.rpartition(":")
+    module = module or _REGISTERED_BY.get(name.replace("/", "-").partition("-")[0], "")
+    here = str(Path.cwd())
+    try:
+        if module:
+            sys.path.append(here)  # as for `python -m`: one's own module lies where one works
+            try:
+                importlib.import_module(module)
+            finally:
+                sys.path.remove(here)
+        env: Env[Any, Any] = gymnasium.make(name, render_mode="rgb_array", disable_env_checker=True, **arguments)
+    except ImportError as error:
+        raise ValueError(f"{environment} needs {error.name or error}: install the package that brings it.") from None
+    except (gymnasium.error.Error, TypeError) as error:
+        hint = "" if colon else " If a package registers it when it is imported, give MODULE:ID."
+        raise ValueError(f"{environment} cannot be made: {str(error).rstrip('.')}.{hint}") from None
+    return env
+
+
+def action_names(env: Env[Any, Any], names: Path | None = None) -> dict[str, Any]:
+    """What actions are called; empty where nothing says so. Raises `ValueError` for names that fit no action."""
+    space, inner = env.action_space, env.unwrapped
+    if names is not None:
+        return {word: _as_action(space, word, action, names) for word, action in _read_names(names).items()}
+    count = int(getattr(space, "n", 0)) if type(space).__name__ == "Discrete" else 0
+    first = int(getattr(space, "start", 0))
+    if hasattr(inner, "actions") and hasattr(inner.actions, "__members__"):
+        words = {member.name: int(member.value) for member in inner.actions}
+    elif hasattr(inner, "get_action_meanings"):
+        words = dict(zip(inner.get_action_meanings(), range(first, first + count), strict=False))
+    else:
+        words = {f"action {i}": i for i in range(first, first + count)}
+    return {word.replace("_", " ").lower(): i for word, i in words.items() if first <= i < first + count}
+
+
+def _read_names(file: Path) -> dict[str, Any]:
+    try:
+        names = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is neither YAML nor JSON: {error}") from None
+    if isinstance(names, list):
+        names = {word: i for i, word in enumerate(names)}
+    if not isinstance(names, dict) or not names:
+        raise ValueError(f"{file} holds neither a list of names nor a mapping from names to actions.")
+    return {str(word): action for word, action in names.items()}
+
+
+def _as_action(space: Any, word: str, action: Any, file: Path) -> Any:
+    try:
+        value = np.asarray(action, space.dtype)
+    except (TypeError, ValueError):
+        value = np.empty(0)
+    if not space.contains(value.item() if value.ndim == 0 else value):
+        raise ValueError(f"{file}: {word!r} is {action}, which is no action of {space}.")
+    return value.item() if value.ndim == 0 else value
+
+
+@dataclass(frozen=True)
+class _Step:
+    number: int
+    before: Frame
+    after: Frame
+    said: str | None
+
+    @property
+    def changes(self) -> bool:
+        return not np.array_equal(self.before, self.after)
+
+
+class _Player:
+    """An environment, what its actions are called, and who chooses them."""
+
+    def __init__(self, env: Env[Any, Any], config: CollectConfig, names: Path | None, policy_file: Path | None) -> None:
+        self.env, self.config = env, config
+        self.actions = action_names(env, names)
+        given = runpy.run_path(str(policy_file)) if policy_file else {}
+        self._policy: Callable[..., Any] = given.get("policy", self._random)
+        self._describe: Callable[..., str | None] | None = given.get("describe")
+        if policy_file and not given.keys() & {"policy", "describe"}:
+            raise ValueError(f"{policy_file} defines neither `policy` nor `describe`.")
+        if not self.actions and not self._describe:
+            raise ValueError(
+                f"The actions of {env.spec and env.spec.id} have no names, as they are {env.action_space}: name some "
+                "in a file for --names, such as {steer left: [-1, 0, 0]}, describe what happens in a file for "
+                "--policy, or choose a discrete variant where there is one, such as --env-arg continuous=false."
+            )
+
+    def episode(self, stream: str, number: int) -> Iterator[_Step]:
+        """What happens in an episode, step by step."""
+        rng = np.random.default_rng(list(f"{self.config.seed}/{stream}/{number}".encode()))
+        env, seed = self.env, int(rng.integers(2**31))
+        env.action_space.seed(seed)
+        observation, info = env.reset(seed=seed)
+        before, over = self._frame(), False
+        for step in range(self.config.steps):
+            action = self._policy(observation, self.actions, rng)
+            action = self.actions[action] if isinstance(action, str) else action
+            for _ in range(self.config.repeat):
+                new, _, terminated, truncated, info = env.step(action)
+                over = bool(terminated or truncated)
+                if over:
+                    break
+            after = self._frame()
+            said = self._describe(observation, action, new, info) if self._describe else self._name(action)
+            yield _Step(step, before, after, said)
+            if over:
+                return
+            observation, before = new, after
+
+    def _random(self, observation: Any, actions: Actions, rng: np.random.Generator) -> Any:
+        words = list(actions)
+        return words[rng.integers(len(words))] if words else self.env.action_space.sample()
+
+    def _name(self, action: Any) -> str | None:
+        return next((word for word, named in self.actions.items() if np.array_equal(named, action)), None)
+
+    def _frame(self) -> Frame:
+        frame: Any = self.env.render()
+        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3:
+            raise ValueError(f"{self.env.spec and self.env.spec.id} renders no rgb_array, but {type(frame).__name__}.")
+        return frame.copy()
+
+
+def _write(player: _Player, out: Path, name: str, episodes: int, progress: Progress) -> JsonObject:
+    """Write the pairs of a stream of episodes; none is in two streams."""
+    known = {row.id for row in iter_rows(out / "labelled", ["id"])} if name != "labelled" else set()
+    actions, left_out = Counter[str](), Counter[str]()
+
+    def pairs() -> Iterator[JsonObject]:
+        for number in range(episodes):
+            progress.advance(number, episodes, f"{actions.total():,} pairs")
+            for step in _chosen(player, name, number, left_out):
+                source, target = (encode_png(Image.fromarray(frame)) for frame in (step.before, step.after))
+                assert step.said
+                identity = pair_id(source, target, step.said)
+                if identity in known:
+                    left_out["seen before"] += 1
+                    continue
+                known.add(identity)
+                actions[step.said] += 1
+                yield {
+                    "source": source,
+                    "target": target,
+                    "action": step.said,
+                    "category": step.said,
+                    "group": f"{name} episode {number}",
+                }
+
+        if not actions:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items() if count)
+            raise ValueError(f"Not one pair of {episodes} episodes is of use for {out / name}: {reasons}.")
+
+    write_pairs(out / name, pairs())
+    return {"episodes": episodes, "actions": dict(sorted(actions.items())), "left_out": dict(sorted(left_out.items()))}
+
+
+def _chosen(player: _Player, stream: str, number: int, left_out: Counter[str]) -> list[_Step]:
+    """The steps of an episode that are kept: its actions in turn, so that rare ones are not crowded out."""
+    by_action: dict[str, list[_Step]] = {}
+    for step in player.episode(stream, number):
+        if not step.said:
+            left_out["without words"] += 1
+        elif not (step.changes or player.config.unchanged):
+            left_out["nothing changed"] += 1
+        else:
+            by_action.setdefault(step.said, []).append(step)
+    rng = random.Random(f"{player.config.seed}/{stream}/{number}")
+    for steps in by_action.values():
+        rng.shuffle(steps)
+    turns = [step for turn in zip_longest(*by_action.values()) for step in turn if step is not None]
+    left_out["more than --pairs"] += max(0, len(turns) - player.config.pairs)
+    return sorted(turns[: player.config.pairs], key=lambda step: step.number)
+
+
+def _film(player: _Player, folder: Path, count: int, progress: Progress) -> int:
+    for number in range(count):
+        path = folder / f"{number:05d}.mp4"
+        progress.advance(number, count)
+        if not path.is_file():
+            steps = [step for step in player.episode("videos", number) if step.changes]
+            if not steps:
+                continue
+            start = random.Random(number).randrange(max(1, len(steps) - STATES + 2))
+            shown = steps[start : start + STATES - 1]
+            images = [read_image(frame) for frame in (shown[0].before, *(step.after for step in shown))]
+            write_video(path, (image for image in images for _ in range(HELD)))
+    return sum(1 for _ in folder.glob("*.mp4"))
+
+
+def _recipe(environment: str, written: Mapping[str, Any]) -> str:
+    lines = [
+        f"# What `retrodict collect {environment}` wrote, for `retrodict bootstrap`.",
+        "data:",
+        "  labelled: labelled",
+    ]
+    lines += ["  test: test"] if "test" in written else []
+    lines += ["  videos: [videos]", f"mine: {{min_gap: {HELD}}}"] if written.get("videos") else []
+    return "\n".join([*lines, *RECIPE, ""])
+
+
+RECIPE = (
+    "inverse: {steps: 1500}",
+    "forward: {steps: 1000}",
+)

@@ -116,8 +116,16 @@ def test_videos_show_each_state_long_enough_to_be_mined(place: Path) -> None:
 
 
 def test_from_an_environment_to_a_report_without_videos(place: Path) -> None:
-    assert collect("--env-arg", "cells=12", "--test", 0)[0] == 0  # so that a tenth of the episodes is tested on
-    tiny = ("tokenizer.patch=32", "model.hidden=32", "model.layers=1", "model.heads=2", "bench.items=6", "bench.n=2")
+    assert collect("--env-arg", "cells=12", "--test", 0)[0] == 0  # a share of the episodes is tested on
+    tiny = (
+        "data.test_share=0.4",
+        "tokenizer.patch=32",
+        "model.hidden=32",
+        "model.layers=1",
+        "model.heads=2",
+        "bench.items=6",
+        "bench.n=2",
+    )
     few = [f"{direction}.{key}" for direction in ("inverse", "forward") for key in ("steps=10", "warmup_steps=2")]
     command = ["bootstrap", "out/recipe.yaml", "--out", "run", "--quiet"]
     command += [part for change in (*tiny, *few) for part in ("--set", change)]

@@ -11,7 +11,7 @@ import random
 import runpy
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import zip_longest
@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import yaml
-from PIL import Image
 
 from retrodict.data.config import RANDOM, CollectConfig
 from retrodict.data.convert import pair_id, write_pairs
 from retrodict.files import JsonObject, made_once, write_text
-from retrodict.images import encode_png, read_image
+from retrodict.images import read_image
 from retrodict.progress import Progress, QuietProgress
 from retrodict.run_folder import claim
 from retrodict.transitions import iter_rows
@@ -167,7 +166,7 @@ class _Step:
     number: int
     before: Frame
     after: Frame
-    said: str | None
+    said: str  # what happened, in words; empty where it has none
 
     @property
     def changes(self) -> bool:
@@ -209,7 +208,7 @@ class _Player:
                     break
             after = self._frame()
             said = self._describe(observation, action, new, info) if self._describe else self._name(action)
-            yield _Step(step, before, after, said)
+            yield _Step(step, before, after, (said or "").strip())
             if over:
                 return
             observation, before = new, after
@@ -236,18 +235,13 @@ def _write(player: _Player, out: Path, name: str, episodes: int, progress: Progr
     def pairs() -> Iterator[JsonObject]:
         for number in range(episodes):
             progress.advance(number, episodes, f"{actions.total():,} pairs")
-            for step in _chosen(player, name, number, left_out):
-                source, target = (encode_png(Image.fromarray(frame)) for frame in (step.before, step.after))
-                assert step.said
-                identity = pair_id(source, target, step.said)
-                if identity in known:
-                    left_out["seen before"] += 1
-                    continue
+            for identity, step in _chosen(player, name, number, known, left_out):
                 known.add(identity)
                 actions[step.said] += 1
                 yield {
-                    "source": source,
-                    "target": target,
+                    "id": identity,
+                    "source": step.before,
+                    "target": step.after,
                     "action": step.said,
                     "category": step.said,
                     "group": f"{name} episode {number}",
@@ -261,22 +255,26 @@ def _write(player: _Player, out: Path, name: str, episodes: int, progress: Progr
     return {"episodes": episodes, "actions": dict(sorted(actions.items())), "left_out": dict(sorted(left_out.items()))}
 
 
-def _chosen(player: _Player, stream: str, number: int, left_out: Counter[str]) -> list[_Step]:
-    """The steps of an episode that are kept: its actions in turn, so that rare ones are not crowded out."""
-    by_action: dict[str, list[_Step]] = {}
+def _chosen(
+    player: _Player, stream: str, number: int, known: Collection[str], left_out: Counter[str]
+) -> list[tuple[str, _Step]]:
+    """The steps of an episode that are kept, by id: its actions in turn, so that rare ones are not crowded out."""
+    by_action: dict[str, dict[str, _Step]] = {}
     for step in player.episode(stream, number):
+        identity = pair_id(step.before.tobytes(), step.after.tobytes(), step.said)
         if not step.said:
             left_out["without words"] += 1
         elif not (step.changes or player.config.unchanged):
             left_out["nothing changed"] += 1
+        elif identity in known or identity in by_action.get(step.said, {}):
+            left_out["seen before"] += 1
         else:
-            by_action.setdefault(step.said, []).append(step)
+            by_action.setdefault(step.said, {})[identity] = step
     rng = random.Random(f"{player.config.seed}/{stream}/{number}")
-    for steps in by_action.values():
-        rng.shuffle(steps)
-    turns = [step for turn in zip_longest(*by_action.values()) for step in turn if step is not None]
+    shuffled = [rng.sample(list(steps.items()), len(steps)) for steps in by_action.values()]
+    turns = [step for turn in zip_longest(*shuffled) for step in turn if step is not None]
     left_out["more than --pairs"] += max(0, len(turns) - player.config.pairs)
-    return sorted(turns[: player.config.pairs], key=lambda step: step.number)
+    return sorted(turns[: player.config.pairs], key=lambda turn: turn[1].number)
 
 
 def _film(player: _Player, folder: Path, count: int, progress: Progress) -> int:

@@ -20,11 +20,11 @@ class CollectConfig:
             "leave the pair out; or with both."
         },
     )
-    episodes: int = field(default=200, metadata={"help": "Episodes to take labelled pairs from."})
-    test: int = field(default=40, metadata={"help": "Episodes of their own for pairs to test on."})
+    episodes: int = field(default=100, metadata={"help": "Episodes to take labelled pairs from."})
+    test: int = field(default=20, metadata={"help": "Episodes of their own for pairs to test on."})
     videos: int = field(default=0, metadata={"help": "Episodes of their own to film, without labels."})
     pairs: int = field(
-        default=20,
+        default=40,
         metadata={"help": "Pairs to keep of an episode, at most; its actions take turns, the rare ones too."},
     )
     steps: int = field(default=200, metadata={"help": "Steps to play of an episode, at most."})

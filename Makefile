@@ -30,7 +30,7 @@ demo: $(READY)
 	$(BIN)/retrodict demo --out demo
 
 test: lint
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 lint: $(READY)
 	$(BIN)/ruff check

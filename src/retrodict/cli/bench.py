@@ -99,7 +99,7 @@ def bench(
             progress=progress,
         )
     print_numbers(out)
-    typer.echo(f"Report: {out / 'report.html'}\nNumbers: {out / 'results.json'}")
+    typer.echo(f"Numbers: {out / 'results.json'}\nReport: {out / 'report.html'}")
 
 
 @verb

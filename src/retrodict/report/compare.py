@@ -10,7 +10,7 @@ from retrodict.evaluation.compare import compare_runs
 from retrodict.files import JsonMapping
 from retrodict.report.bench import row_name
 from retrodict.report.kit.format import MISSING, finite, number, p_value, signed, span, system_name
-from retrodict.report.kit.tables import Cell, Table, estimate
+from retrodict.report.kit.tables import Cell, Table, estimate, without_gaps
 from retrodict.report.run import Run
 
 HEAD = ("A", "B", "A \N{MINUS SIGN} B", "95 % interval", "n", "p", "p (Holm)")
@@ -29,7 +29,8 @@ def comparison(results: JsonMapping) -> Comparison:
     rows = [(name, _cells(entry)) for name, entry in results["subsets"].items()]
     macro = {"mean_a": None, "mean_b": None, **results["macro"]}
     rows += [("all", _cells(results["all"])), ("mean of subsets", _cells(macro))]
-    return Comparison(f"{results['measure']} ({better} is better). {'. '.join(sides)}.", Table(list(HEAD), rows, "all"))
+    headline = f"{results['measure']} ({better} is better). {'. '.join(sides)}."
+    return Comparison(headline, without_gaps(Table(list(HEAD), rows, "all")))
 
 
 def _cells(entry: JsonMapping) -> list[Cell]:
@@ -48,7 +49,7 @@ def _cells(entry: JsonMapping) -> list[Cell]:
 def text(results: JsonMapping) -> str:
     """A table for the terminal."""
     one = comparison(results)
-    lines = [("", *HEAD), *((name, *(cell.text for cell in cells)) for name, cells in one.table.rows)]
+    lines = [("", *one.table.head), *((name, *(cell.text for cell in cells)) for name, cells in one.table.rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = (
         "  ".join(
@@ -92,7 +93,7 @@ def _scores(runs: Sequence[Run]) -> Table | None:
                 column.append(entry["score"])
     if seeds:
         rows.append(("mean of runs", [_spread(column) for column in columns]))
-    return Table([*head, "Verified"], rows)
+    return without_gaps(Table([*head, "Verified"], rows))
 
 
 def _spread(scores: Sequence[float]) -> Cell:
@@ -114,7 +115,7 @@ def _distances(runs: Sequence[Run]) -> Table | None:
     ]
     for name, title in (("all", "all"), ("macro", "mean of subsets")):
         rows.append((title, [estimate(run.get(name, key), "l1", span_digits=3) for _, run, key in columns]))
-    return Table([title for title, _, _ in columns], rows, "all")
+    return without_gaps(Table([title for title, _, _ in columns], rows, "all"))
 
 
 def _tested(runs: Sequence[Run]) -> Comparison | None:

@@ -114,7 +114,9 @@ def test_measures_by_hand(table_family: SmallFamily, tmp_path: Path) -> None:
     verified = results["comparisons"]["verified_vs_greedy"]
     assert (verified["difference"], verified["measure"], verified["groups"]) == (0.25, "exact_patches", 2)
     assert results["comparisons"]["fdm_vs_ft"]["difference"] == 0.75
-    assert claim(verified).headline.startswith("Too few groups of items to tell FDM (best of 2 by IDM) and FDM apart")
+    assert claim(verified).headline.startswith(
+        "Too few groups of items (2) to tell FDM (best of 2 by IDM) and FDM apart"
+    )
 
 
 def test_nearest_neighbours_have_the_same_action_where_there_is_one() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 from retrodict.files import JsonMapping, read_lines
+from retrodict.prompts import Direction
 from retrodict.report.bench import row_name
 from retrodict.report.kit.charts import Bar, Curve, bar, measured, over_steps
 from retrodict.report.kit.format import SELECTORS, finite, system_name
@@ -81,6 +83,7 @@ def distances(run: Run) -> list[Bar]:
         for name, row in (found or {}).items()
         if isinstance(row, Mapping) and name not in ("ground_truth", "round_trip_source")
     }
+    alike = len({(row.get("n"), row.get("n_unscored")) for row in rows.values()}) == 1  # then it is said once
     scale = (
         1.0 if is_exact(run) else max((row[key] for row in rows.values() if finite(row.get(key))), default=0.0) * 1.25
     )
@@ -90,7 +93,7 @@ def distances(run: Run) -> list[Bar]:
             row,
             key,
             kinds.get(name, "verified" if "best" in row_name(name) else "other"),
-            _with_n(notes.get(name, ""), row),
+            notes.get(name, "") if alike else _with_n(notes.get(name, ""), row),
             scale,
         )
         for name, row in rows.items()
@@ -183,24 +186,26 @@ def _learned(run: Run) -> dict[str, JsonMapping]:
 
 def learning(run: Run) -> list[Curve]:
     """How each model's loss fell, and what held-out pairs cost it with what it should be told and with another's."""
-    folders = {run.kind: run.folder} if run.kind == "train" else {name: run.folder / name for name in _learned(run)}
     curves = []
-    for name, folder in folders.items():
-        lines = read_lines(folder / LOG)
-        direction = run.get("direction") if run.kind == "train" else (_learned(run)[name].get("direction"))
+    for name, meter in _learned(run).items():
+        lines = read_lines((run.folder if run.kind == "train" else run.folder / name) / LOG)
+        if lines and meter["difference"]["n"]:  # the trained model's own measurement
+            lines[-1] |= {f"eval_{key}": meter[key]["loss"] for key in ("right", "shuffled")}
+        direction = meter["direction"]
         told = "action" if direction == "forward" else "pair"
-        title = f"The {direction} model" if run.kind == "train" else run_name(name)
         series = {
             "training": ("random", _series(lines, "loss")),
             f"right {told}": ("idm_fdm", _series(lines, "eval_right")),
             f"another {told}": ("min_copy", _series(lines, "eval_shuffled")),
         }
-        curves.append(over_steps(title, series))
+        curves.append(over_steps(run_name(name), series))
     return [curve for curve in curves if curve is not None]
 
 
 def run_name(name: str) -> str:
-    """A model of a loop: `ft_run2` is "FT, run 2"."""
+    """A model of a loop, `ft_run2` is "FT, run 2", or of a training run, which has the name of its direction."""
+    if name in get_args(Direction):
+        return f"The {name} model"
     system, again, number = name.partition("_run")
     return f"{system_name(system)}, run {number}" if again else system_name(system)
 
@@ -220,7 +225,7 @@ def meters(run: Run) -> list[tuple[str, Table]]:
         head = [f"Right {told}", f"Another {told}", "Difference"]
         rows = [
             (
-                run_name(name) if run.kind != "train" else f"{direction} model",
+                run_name(name),
                 [estimate(entry["right"], "loss"), estimate(entry["shuffled"], "loss"), _difference(entry)],
             )
             for name, entry in entries.items()

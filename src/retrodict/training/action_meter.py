@@ -30,7 +30,7 @@ from retrodict.training.tokens import tokenize
 from retrodict.training.validation import can_say
 from retrodict.transitions import Transition
 
-PAIRS = 64  # by the hash of their ids: measuring them takes some hundredths of a short training
+PAIRS, FEWER = 64, 32  # by the hash of their ids, of a trained model and while it learns: 2 % of the demo's training
 LEAST = 0.1  # share of the loss with another action that the right one saves a model which uses it, at least
 COPY = 0.25  # a frame is a copy where fewer tokens differ from the source than this share of those that truly change
 COPIES = 0.5  # share of copies from which on a model mostly copies
@@ -39,16 +39,21 @@ COPIES = 0.5  # share of copies from which on a model mostly copies
 class ActionMeter:
     """Held-out pairs of one model, tokenized once and measured as often as one likes.
 
-    Pairs without images, or with an action that the family cannot express, are left out.
+    At most `pairs` are taken; those without images, or with an action that the family cannot express, are left out.
     """
 
     def __init__(
-        self, family: TokenFamily, direction: Direction, transitions: Sequence[Transition], cache: Path | None = None
+        self,
+        family: TokenFamily,
+        direction: Direction,
+        transitions: Sequence[Transition],
+        cache: Path | None = None,
+        pairs: int = PAIRS,
     ) -> None:
         self._family, self._direction = family, direction
         rows = transitions.rows if isinstance(transitions, Stored) else transitions
         order = sorted(range(len(rows)), key=lambda i: hashlib.sha256(rows[i].id.encode()).digest())
-        chosen = [i for i in order if can_say(family, rows[i].action)][:PAIRS]
+        chosen = [i for i in order if can_say(family, rows[i].action)][:pairs]
         taken = transitions.only(chosen)[:] if isinstance(transitions, Stored) else [rows[i] for i in chosen]
         self._pairs = [t for t in taken if t.source is not None and t.target is not None]
         self._groups = [t.cluster for t in self._pairs]

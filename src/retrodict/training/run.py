@@ -14,7 +14,7 @@ from retrodict.dynamics.sequences import build
 from retrodict.loading import is_model, save_model
 from retrodict.models.protocol import TokenFamily
 from retrodict.prompts import Direction
-from retrodict.training.action_meter import ActionMeter
+from retrodict.training.action_meter import FEWER, ActionMeter
 from retrodict.training.config import LOG, LoraConfig, TrainConfig, Weighting
 from retrodict.training.data import Stored
 from retrodict.training.distributed import is_main, to_accelerator
@@ -66,7 +66,7 @@ def train_model(
     adapter = None if lora is None else add_adapter(family, lora, base)
     scratch = out / "training"
     even = round(weighting.start * config.total_steps(len(examples)))
-    meter = ActionMeter(family, direction, held_out, cache) if is_main() and not config.fsdp else None
+    meter = ActionMeter(family, direction, held_out, cache, FEWER) if is_main() and not config.fsdp else None
     measure = meter.losses if meter is not None and meter.can_tell else None
     out.mkdir(parents=True, exist_ok=True)
     train(family, direction, examples, config, scratch, report, even, seed=seed, log=out / LOG, measure=measure)

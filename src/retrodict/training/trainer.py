@@ -88,7 +88,7 @@ Measure = Callable[[], JsonMapping]
 class DynamicsTrainer(Trainer):
     """`Trainer` whose loss is the weighted mean of token losses over the whole accumulated batch of all processes.
 
-    Every `config.eval_steps` steps, what `measure` returns is logged with the loss.
+    Every `config.eval_steps` steps but at the end, what `measure` returns is logged with the loss.
     """
 
     # The denominator covers the accumulated batch, so the Trainer must not divide again (else gradients would shrink
@@ -111,7 +111,8 @@ class DynamicsTrainer(Trainer):
         self._measure = measure
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        due = self.state.global_step % self._config.eval_steps == 0 and "loss" in logs
+        step = self.state.global_step
+        due = step % self._config.eval_steps == 0 and step < self.state.max_steps and "loss" in logs
         if due and self._measure is not None and self.is_world_process_zero():
             with self.accelerator.autocast():
                 logs |= {f"eval_{name}": value for name, value in self._measure().items()}

@@ -102,6 +102,9 @@ def spoken(name: str) -> str:
     system, verified, selector = name.partition(", best by ")
     if verified:
         return f"{system_name(system)} (best by {SELECTORS.get(selector, selector)})"
+    system, comma, rest = name.partition(", ")
+    if comma and system in SYSTEMS:
+        return f"{system_name(system)}, {rest}"
     head, said = name, list[str]()
     while (word := _said(head.rpartition(".")[2])) and "." in head:
         said.insert(0, word)

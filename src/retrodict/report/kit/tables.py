@@ -105,7 +105,7 @@ def claim(comparison: JsonMapping) -> Claim:
     share_of = f" ({'+' if relative > 0 else ''}{percent(relative)})" if finite(relative) else ""
     side = shown(interval or (), p)
     if "runs" not in comparison and comparison.get("groups", FEW) < FEW:
-        return Claim("level", f"Too few groups of items to tell {a} and {b} apart: {comparison['groups']}.", detail)
+        return Claim("level", f"Too few groups of items ({comparison['groups']}) to tell {a} and {b} apart.", detail)
     if side > 0:
         return Claim("ahead", f"{a} beats {b} by {number(abs(difference))}{share_of}.", detail)
     if side < 0:

@@ -4,7 +4,7 @@ shuffled labels.
     python benchmarks/action_meter.py --out meter --seeds 0-9
 
 For each seed, 900 labelled pairs of *tabletop* and the demo's settings; "shuffled" gives every pair the label of
-another one. The meter reads 64 held-out pairs. What is done is not done again. The threshold (`action_meter.LEAST`) was
+another one. The meter reads 48 held-out pairs. What is done is not done again. The threshold (`action_meter.LEAST`) was
 chosen on seeds from 100 on.
 """
 

@@ -14,7 +14,7 @@ from retrodict.evaluation.metrics import L1_PROTOCOL, l1
 from retrodict.evaluation.pool import ItemResult, Scored, chosen
 from retrodict.evaluation.summary import default_selector
 from retrodict.files import JsonMapping
-from retrodict.report.kit.format import finite, system_name
+from retrodict.report.kit.format import finite, percent, system_name
 from retrodict.report.kit.images import Cells, Pair, hashed, pair, shape_of, uri
 from retrodict.report.run import Run
 from retrodict.transitions import Transition, decode_image
@@ -55,6 +55,11 @@ class Column:
     system: str
     pick: Callable[[ItemResult], Scored]
     row: str = ""  # its name where judges and metrics list it
+    named: str = ""  # its name among the rows of a loop without scores, where that is another
+
+    @property
+    def measured_as(self) -> str:
+        return self.named or self.row
 
 
 def world(run: Run) -> list[Pair]:
@@ -126,7 +131,8 @@ def columns(run: Run) -> list[Column]:
         if size > 1 and selector not in ("", "random"):
             note = f"best of {size}"
             row = f"{run.main}.k{size}.{selector}"
-            shown.append(Column("Verified", note, run.main, lambda item: _verified(item, selector), row))
+            named = f"{run.main}, best by {selector}" if run.is_loop else ""
+            shown.append(Column("Verified", note, run.main, lambda item: _verified(item, selector), row, named))
     return shown
 
 
@@ -161,24 +167,29 @@ def worst(run: Run) -> list[Row]:
     if not shown:
         return []
     value = _value(run, shown[-1])
-    top = 1.0 if run.has_scores else math.inf  # what is all right is no worst case
+    exact = run.has_scores or run.get("metrics", "exact_patches")
+    top = 1.0 if exact else math.inf  # what is all right is no worst case
     scored = [t for t in _by_hash(run) if _complete(run, t) and finite(value(t)) and value(t) < top]
     return list(_rows(run, sorted(scored, key=value)[:WORST]))
 
 
 def _value(run: Run, column: Column) -> Callable[[Transition], float]:
-    """How good a prediction is: by the exact state, else by the first judge, else how much nearer than a copy it is."""
+    """How good a prediction is: by the exact state, else by the first judge, else by its exact patches, else how much
+    nearer than a copy it is."""
     if run.has_scores:
         items = run.predictions(column.system)
         return lambda t: column.pick(items[t.id]).score
     if run.judges:
         verdicts = run.judges[0]["verdicts"]
         return lambda t: _float(verdicts.get((column.row, t.id)))
-    records = run.records(column.system)
+    records = _records(run, column)
+
+    if run.get("metrics", "exact_patches"):
+        return lambda t: _float(_exact(records.get(t.id), column))
 
     def saved(t: Transition) -> float:
         return _distance(run, "copy", t, records, t.source) - _distance(
-            run, column.row, t, records, column.pick(run.predictions(column.system)[t.id]).image
+            run, column.measured_as, t, records, column.pick(run.predictions(column.system)[t.id]).image
         )
 
     return saved
@@ -206,7 +217,7 @@ def _complete(run: Run, transition: Transition) -> bool:
 
 def _rows(run: Run, transitions: Iterable[Transition]) -> Iterator[Row]:
     cells = _recognition(run)
-    records = {} if run.has_scores else {c.system: run.records(c.system) for c in columns(run)}
+    records = {} if run.has_scores else {c.system: _records(run, c) for c in columns(run)}
     for t in transitions:
         shown = tuple(_shown(run, column, t, records) for column in columns(run))
         shape = shape_of(t.source)
@@ -223,12 +234,25 @@ def _shown(run: Run, column: Column, transition: Transition, records: Mapping[st
         score = judge["verdicts"].get((column.row, transition.id))
         remarks.append(f"{judge['name']}: {score:g} of 10" if finite(score) else f"{judge['name']}: not scored")
     own = records.get(column.system) or {}
-    distance = _distance(run, column.row, transition, own, frame.image)
-    if finite(distance):
+    distance = _distance(run, column.measured_as, transition, own, frame.image)
+    exact = _exact(own.get(transition.id), column)
+    if finite(exact):
+        remarks.append(f"{percent(exact)} of the change exact")
+    elif finite(distance):
         remarks.append(f"L1 {distance:.3f}, copy {_distance(run, 'copy', transition, own, transition.source):.3f}")
     copied = ((own.get(transition.id) or {}).get("metrics") or {}).get("copy") or {}
     reason = "" if frame.image else frame.reason or "no image"
-    return Shown(uri(frame.image), math.nan, 1 in (copied.get(column.row), frame.copy), reason, tuple(remarks))
+    return Shown(uri(frame.image), math.nan, 1 in (copied.get(column.measured_as), frame.copy), reason, tuple(remarks))
+
+
+def _records(run: Run, column: Column) -> dict[str, JsonMapping]:
+    """What was measured of each item, all rows together, by item id."""
+    return dict(run.records("rows") or run.records(column.system))
+
+
+def _exact(record: JsonMapping | None, column: Column) -> object:
+    """The share of an item's changed patches that are exactly right, where that was measured."""
+    return (((record or {}).get("metrics") or {}).get("exact_patches") or {}).get(column.measured_as)
 
 
 def _by_hash(run: Run) -> list[Transition]:

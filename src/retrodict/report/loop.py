@@ -257,7 +257,7 @@ def warnings(run: Run) -> list[Claim]:
 def not_measured(run: Run) -> list[str]:
     """Parts of the page that the run could have had and has not."""
     parts = {
-        "labels of mined pairs": run.annotated(1) or not run.get("annotation"),
+        "labels of mined pairs": run.annotated(1) or (run.kind == "bootstrap" and not run.get("annotation")),
         "predictions with their images": run.test,
         "the preference probe": run.get("probe"),
         "the time of each stage": run.get("seconds"),

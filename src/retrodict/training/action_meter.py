@@ -30,7 +30,7 @@ from retrodict.training.tokens import tokenize
 from retrodict.training.validation import can_say
 from retrodict.transitions import Transition
 
-PAIRS, FEWER = 64, 32  # by the hash of their ids, of a trained model and while it learns: 2 % of the demo's training
+PAIRS, FEWER = 48, 24  # by the hash of their ids, of a trained model and while it learns: 2 % of the demo's training
 LEAST = 0.1  # share of the loss with another action that the right one saves a model which uses it, at least
 COPY = 0.25  # a frame is a copy where fewer tokens differ from the source than this share of those that truly change
 COPIES = 0.5  # share of copies from which on a model mostly copies

@@ -18,6 +18,7 @@ from retrodict.stats import (
     repeated,
     repeated_difference,
     share,
+    share_interval,
     wilson,
 )
 
@@ -155,6 +156,14 @@ def test_l1_resizes_the_prediction() -> None:
 
     target = Image.new("RGB", (8, 4), (255, 0, 0))
     assert l1(Image.new("RGB", (3, 3), (204, 0, 0)), target) == pytest.approx(51 / 255 / 3)
+
+
+def test_shares_at_the_ends_have_an_interval() -> None:
+    assert share_interval([0.0, 1.0, 1.0, 0.0]) == mean_interval([0.0, 1.0, 1.0, 0.0])
+    none = share_interval([0.0, 0.0, math.nan, 0.0], ["a", "a", "b", "c"])  # two groups of three scored values
+    assert (none.mean, none.low, none.n, none.n_unscored) == (0, 0, 3, 1)
+    assert none.high == pytest.approx(wilson(0, 2).high)
+    assert share_interval([1.0, 1.0]).low == pytest.approx(wilson(2, 2).low)
 
 
 def test_entries_of_results_json():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,17 @@ def mean_interval(values: Sequence[float] | Values, groups: Sequence[str] | None
         return Estimate(math.nan, math.nan, math.nan, 0, unscored)
     low, high = _interval(sums, counts)
     return Estimate(float(sums.sum() / counts.sum()), low, high, n, unscored)
+
+
+def share_interval(values: Sequence[float] | Values, groups: Sequence[str] | None = None) -> Estimate:
+    """`mean_interval` of values that are 0 or 1. Where all are alike, the interval is Wilson's for as many groups."""
+    estimate, array = mean_interval(values, groups), np.asarray(values, dtype=np.float64)
+    if estimate.mean not in (0.0, 1.0):
+        return estimate
+    scored = ~np.isnan(array)
+    count = len(_clusters(array[scored], None if groups is None else np.asarray(groups)[scored])[0])
+    ends = wilson(count * int(estimate.mean), count)
+    return replace(estimate, low=ends.low, high=ends.high)
 
 
 def paired_difference(

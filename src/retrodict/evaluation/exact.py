@@ -17,7 +17,7 @@ from retrodict.evaluation.summary import MIN_COPY, compare, estimate, summarise
 from retrodict.files import JsonObject, made_once
 from retrodict.models.editors import CopyModel
 from retrodict.models.protocol import InverseModel
-from retrodict.stats import mean_interval
+from retrodict.stats import share_interval
 from retrodict.transitions import Transition
 from retrodict.worlds.base import World
 
@@ -70,7 +70,7 @@ def exactness(explained: Sequence[str], test: Sequence[Transition], names: Names
 
     The floor is NaN where no suite has a second scene.
     """
-    named = mean_interval([float(names(text, t)) for text, t in zip(explained, test, strict=True)])
+    named = share_interval([float(names(text, t)) for text, t in zip(explained, test, strict=True)])
     rng = np.random.default_rng(seed)
     floor = []
     for t in test:

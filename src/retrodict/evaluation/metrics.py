@@ -138,24 +138,25 @@ class Metric:
     title: str
     note: str = ""  # completes "TITLE: ..." on the page
     higher_is_better: bool = True
+    is_share: bool = False  # whether each image has 0 or 1
     value: Callable[[Compared], float] | None = None
 
 
 EXACT = ("exact_frames", "exact_patches")  # what `patches.Patches` says of an image
 
 METRICS: dict[str, Metric] = {
-    "exact_frames": Metric("Frames exact", "share of images with every patch exactly the target's"),
+    "exact_frames": Metric("Frames exact", "share of images with every patch exactly the target's", is_share=True),
     "exact_patches": Metric("Changed patches exact", "of the patches that change, the share that is exactly right"),
     "l1": Metric("L1", higher_is_better=False, value=lambda c: l1(c.prediction, c.target, c.protocol)),
     "copy_ratio": Metric(
         "Copy ratio", "distance from the source, in units of the target's", value=lambda c: c.copying.ratio
     ),
-    "copy": Metric("Copies", "share that repeats the source", False, lambda c: c.copying.copy),
+    "copy": Metric("Copies", "share that repeats the source", False, True, lambda c: c.copying.copy),
     "change_iou": Metric(
         "Change IoU", "where the image changed, against where the target did", value=lambda c: c.copying.change_iou
     ),
     "explained": Metric(
-        "Explained right", "the inverse model reads the action off source and image, in the same words"
+        "Explained right", "the inverse model reads the action off source and image, in the same words", is_share=True
     ),
     "clip_i": Metric("CLIP-I"),
     "clip_instruction": Metric("CLIP, instruction"),

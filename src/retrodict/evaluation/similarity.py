@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -30,7 +30,7 @@ from retrodict.evaluation.summary import best_of_k, pool_sizes
 from retrodict.files import JsonObject, write_json, write_lines
 from retrodict.models.protocol import InverseModel
 from retrodict.progress import Progress
-from retrodict.stats import Values, holm, macro_interval, mean_interval, paired_difference
+from retrodict.stats import Estimate, Values, holm, macro_interval, mean_interval, paired_difference, share_interval
 from retrodict.transitions import Transition, decode_image
 
 NO_CLASS = "no class"  # the subset of items that have none
@@ -96,7 +96,11 @@ def measure(
     }
     file = out / "items" / f"{items_file or main.system}.jsonl"
     write_lines(file, list(_records(transitions, results, table, flow, halves)))
-    metrics = {metric: _by_subset(transitions, values, "value") for metric, values in table.items() if metric != "l1"}
+    metrics = {
+        metric: _by_subset(transitions, values, "value", share_interval if METRICS[metric].is_share else mean_interval)
+        for metric, values in table.items()
+        if metric != "l1"
+    }
     curve = _k_curve(main, protocol, patches)
     return {
         "protocol": protocol,
@@ -190,13 +194,18 @@ def _captions(transitions: Sequence[Transition]) -> dict[str, str]:
     return {name: caption for name, caption in known.items() if caption}
 
 
-def _by_subset(transitions: Sequence[Transition], rows: Mapping[str, Values], key: str) -> JsonObject:
+def _by_subset(
+    transitions: Sequence[Transition],
+    rows: Mapping[str, Values],
+    key: str,
+    estimate: Callable[[Values, Sequence[str]], Estimate] = mean_interval,
+) -> JsonObject:
     """`{"subsets": {subset: {row: entry}}, "all": {row: entry}, "macro": {row: entry}}`."""
     categories = np.array([t.category for t in transitions])
     groups = np.array([t.cluster for t in transitions])
 
     def table(chosen: npt.NDArray[np.bool_]) -> JsonObject:
-        return {name: mean_interval(v[chosen], groups[chosen].tolist()).entry(key) for name, v in rows.items()}
+        return {name: estimate(v[chosen], groups[chosen].tolist()).entry(key) for name, v in rows.items()}
 
     subsets = list(dict.fromkeys(categories.tolist()))
     return {

@@ -30,7 +30,7 @@ demo: $(READY)
 	$(BIN)/retrodict demo --out demo
 
 test: lint
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check

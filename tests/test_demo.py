@@ -13,8 +13,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = pytest.mark.xdist_group("demo")  # its fixture is made once, not in every worker
-
 RUN = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell would have it ignored

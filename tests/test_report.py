@@ -28,8 +28,6 @@ from retrodict.report.run import Run
 from retrodict.transitions import Transition, write_rows
 from retrodict.worlds import get_world, tabletop
 
-pytestmark = pytest.mark.xdist_group("report")  # its fixture is made once, not in every worker
-
 SCORER = exact_scorer(get_world("tabletop"))
 
 ATTACK = "<script>alert('x')</script>"

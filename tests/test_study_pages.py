@@ -19,8 +19,6 @@ from retrodict.study.plan import DATABASE, Design
 from retrodict.study.store import Store
 from retrodict.study.words import english
 
-pytestmark = pytest.mark.xdist_group("pages")  # its fixture is made once, not in every worker
-
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
 

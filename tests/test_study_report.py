@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,6 +25,7 @@ from retrodict.study.analysis.power import Assumption, needed, simulate, simulat
 from retrodict.study.analysis.systems import PRIOR, bradley_terry, pairs, scores, strengths, win_matrix, wins
 from retrodict.study.answers import Answer
 from retrodict.study.build import Texts, build
+from retrodict.study.export import records, to_jsonl
 from retrodict.study.plan import DATABASE, Check, CheckKind, Design, read_key, read_plan
 from retrodict.study.report import write_report
 from retrodict.study.store import Store
@@ -213,33 +216,32 @@ def test_agreement_of_raters_who_choose_alike_and_at_random() -> None:
     assert chance["same_best"] == pytest.approx(0.25, abs=0.06)
 
 
+def choose(study: Path, rank: dict[str, float], raters: Sequence[int]) -> None:
+    """Raters who find the system of the highest rank best and of the lowest worst, and chance between equals (1)."""
+    plan, key, rng = read_plan(study), read_key(study), random.Random(0)
+    decoys = {check.decoy for check in plan.checks if check.kind == "noise"}
+    with Store(study / DATABASE) as store:
+        for rater in raters:
+            while (state := store.state(rater)) is not None:
+                item = key.items.get(state.key)
+                worth = [rank.get(item.pictures[name], 1) if item else -(name in decoys) for name in state.pictures]
+                order = sorted(range(len(worth)), key=lambda i: worth[i] + rng.random() / 2)
+                store.save(rater, state.position, Answer(1, order[-1], order[0], done=True, seconds=3))
+
+
 def test_a_report_from_judgements_in_the_database(studied_runs: list[str], tmp_path: Path) -> None:
     """Raters who always prefer one system: after build, clicks and report it has +1, under its own name."""
     study = tmp_path / "s"
     build(studied_runs, study, design=Design(per_subset=4, raters=2), texts=Texts("<script>alert(1)</script> | x"))
     with pytest.raises(ValueError, match="Nobody has finished"):
         write_report([study], study / "report")
-    plan, key, rng = read_plan(study), read_key(study), random.Random(0)
-    with Store(study / DATABASE) as store:
-        for rater in (1, 2):
-            while (state := store.state(rater)) is not None:
-                decoys = {check.decoy for check in plan.checks if check.kind == "noise"}
-                rank = {"numbat": 2, "quokka": 0}
-                item = key.items.get(state.key)
-                order = sorted(
-                    range(4),
-                    key=lambda i: (
-                        (rank.get(item.pictures[state.pictures[i]], 1) if item else -(state.pictures[i] in decoys))
-                        + rng.random() / 2
-                    ),
-                )
-                store.save(rater, state.position, Answer(1, order[-1], order[0], done=True, seconds=3))
+    choose(study, {"numbat": 2, "quokka": 0}, raters=(1, 2))
     page = write_report([study], study / "report").read_text()
     found = json.loads((study / "report" / "results.json").read_text())
     assert {s: one["score"] for s, one in found["all"]["systems"].items()} == {
         "numbat": 1, "quokka": -1, "wombat": 0, "bilby": 0
     }  # fmt: skip
-    assert found["all"]["n_judgements"] == 24 == 2 * len(plan.items)
+    assert found["all"]["n_judgements"] == 24 == 2 * len(read_plan(study).items)
     assert set(found["subsets"]) == {"edit", "motion", "space"}
     assert found["attention"]["failed"]["share"] <= 0.5
     assert found["self_consistency"]["best"]["share"] == 1
@@ -254,11 +256,11 @@ def test_a_report_from_judgements_in_the_database(studied_runs: list[str], tmp_p
     assert "<script>" not in summary
     rows = [json.loads(line) for line in (study / "report" / "judgements.jsonl").read_text().splitlines()]
     assert {row["best"] for row in rows if row["kind"] != "check"} == {"numbat"}
+    key = read_key(study)
     assert {row["item"] for row in rows} <= {*(item.id for item in key.items.values()), *key.checks.values()}
 
 
 def test_what_a_judge_said_of_the_shown_frames_is_found(studied_runs: list[str], tmp_path: Path) -> None:
-    import shutil
 
     for run in studied_runs[:2]:
         shutil.copytree(run, tmp_path / Path(run).name)
@@ -281,3 +283,58 @@ def test_what_a_judge_said_of_the_shown_frames_is_found(studied_runs: list[str],
     judges = json.loads((tmp_path / "r" / "results.json").read_text())["judges"]
     assert set(judges) == {"bench score", "vlm"}
     assert judges["vlm"]["wins"] == [[0.5, 0.0], [1.0, 0.5]]  # quokka, wombat
+
+
+def test_studies_are_put_together_and_exports_come_back(studied_runs: list[str], tmp_path: Path) -> None:
+    studies = [tmp_path / "a", tmp_path / "b"]
+    for seed, (study, worst) in enumerate(zip(studies, ("quokka", "wombat"), strict=True)):
+        build(studied_runs, study, design=Design(per_subset=2, raters=1), seed=seed)
+        choose(study, {"numbat": 2, worst: 0}, raters=[1])
+        with Store(study / DATABASE) as store:
+            (tmp_path / f"{study.name}.jsonl").write_text(to_jsonl(records(store, read_plan(study))))
+    write_report(studies, tmp_path / "both")
+    exports = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    write_report(studies, tmp_path / "again", exports=exports)
+    both, again = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("both", "again"))
+    assert both == again
+    assert both["all"]["n_judgements"] == 12
+    assert set(both["raters"]) == {"a/1", "b/1"}
+    assert both["all"]["systems"]["numbat"]["score"] == 1
+    worst = [both["all"]["systems"][name]["score"] for name in ("quokka", "wombat")]
+    assert sum(worst) == pytest.approx(-1) and max(worst) < 0
+    shutil.copy(exports[0], tmp_path / "copy.jsonl")
+    with pytest.raises(ValueError, match="hold the same judgements"):
+        write_report(studies, tmp_path / "twice", exports=[exports[0], tmp_path / "copy.jsonl"])
+    with pytest.raises(ValueError, match="items that are in none of these studies"):
+        write_report([studies[0]], tmp_path / "other", exports=[exports[1]])
+
+
+def test_the_number_stands_with_and_without_whom_a_rule_leaves_out(studied_runs: list[str], tmp_path: Path) -> None:
+    study = tmp_path / "s"
+    build(studied_runs, study, design=Design(per_subset=2, raters=2), exclude=["raters:2"])
+    choose(study, {"numbat": 2, "quokka": 0}, raters=[1])
+    choose(study, {"numbat": 0, "quokka": 2}, raters=[2])
+    page = write_report([study], tmp_path / "r").read_text()
+    results = json.loads((tmp_path / "r" / "results.json").read_text())
+    exclusion = results["exclusion"]
+    assert (exclusion["fixed"], exclusion["raters"]) == (["raters:2"], {"2": "named by a rule"})
+    scores = [part["systems"]["numbat"]["score"] for part in (results["all"], exclusion["without"]["all"])]
+    assert scores == [1, 0]
+    assert (
+        "With and without exclusion" in page and "With and without exclusion" in (tmp_path / "r/report.md").read_text()
+    )
+    with pytest.raises(ValueError, match="leave none of 2 raters"):
+        write_report([study], tmp_path / "none", exclude=["raters:1,2"])
+
+
+def test_items_on_which_people_and_a_judge_disagree_are_listed(studied_runs: list[str], tmp_path: Path) -> None:
+    """`bench` scored quokka 0 or 1/4, wombat 1/4 or 1/2; people find quokka better everywhere."""
+    study = tmp_path / "s"
+    build(studied_runs[:2], study, design=Design(per_subset=2, raters=1))
+    choose(study, {"quokka": 2, "wombat": 0}, raters=[1])
+    page = write_report([study], tmp_path / "r").read_text()
+    results = json.loads((tmp_path / "r" / "results.json").read_text())
+    rows = results["disagreements"]["bench score"]
+    assert {row["id"] for row in rows} == {item.id for item in read_key(study).items.values()}
+    assert {(row["people"], row["judge"], row["gap"]) for row in rows} == {("quokka", "wombat", 2.0)}
+    assert "its best candidate is not people" in page and rows[0]["id"] in page

@@ -15,8 +15,6 @@ from loop_data import moving_square, write_video
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-pytestmark = pytest.mark.xdist_group("wheel")  # its fixture is made once, not in every worker
-
 ROOT = Path(__file__).parents[1]
 BARE = """
 import importlib.abc, json, sys

@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 from retrodict.files import JsonObject
 from retrodict.models.protocol import ForwardModel, InverseModel, TokenFamily
 from retrodict.models.registry import CARD, card_of, get_family, read_json
+from retrodict.placement import AUTO, asked_for, chosen_device, chosen_dtype
 from retrodict.prompts import Direction
 
 if TYPE_CHECKING:
@@ -49,23 +50,25 @@ def is_model(folder: Path) -> bool:
     return (folder / CARD).is_file()
 
 
-def load_family(name: str | Path, role: Direction | None = None) -> TokenFamily:
+def family_of(name: str | Path, role: Direction | None = None) -> str:
+    """The name of the family of `load_family(name, role)`, without its weights; errors are the same."""
+    return str(_family_card(name, role)[1]["family"])
+
+
+def load_family(name: str | Path, role: Direction | None = None, *, merge: bool = False) -> TokenFamily:
     """A token family of one's own, to train or to change: `load` shares those that it gives out.
 
     Args:
         name: A model folder, or a published checkpoint's, or a hub id. A folder that holds an adapter (in PEFT's
-            format) names its base, a folder or a hub id, in its card; the adapter is merged into it.
+            format) names its base, a folder or a hub id, in its card; the adapter stays beside the base's weights, as
+            it was trained.
         role: Takes the model inside the folder that has this role.
+        merge: Adds an adapter to its base's weights, all in float32, so that the whole can be trained or saved.
 
     Raises:
         ValueError: It holds no model that this version knows, or one that is damaged; the file is named.
     """
-    if any(kind.owns(str(name)) for kind in _BY_NAME):
-        raise ValueError(f'"{name}" has no weights to start from.')
-    folder = resolve(name) if role is None else _role_folder(resolve(name), role)
-    card = card_of(folder)
-    if "family" not in card:
-        raise ValueError(f"{folder} holds no model: no {CARD}, and no config.json of a family that is known here.")
+    folder, card = _family_card(name, role)
     if "base" not in card:
         family: TokenFamily = get_family(card["family"]).load_class().load(folder)
         return family
@@ -74,18 +77,30 @@ def load_family(name: str | Path, role: Direction | None = None) -> TokenFamily:
         raise ValueError(f"{folder} adapts a {card['family']} model, but its base {card['base']} is a {base.name} one.")
     from retrodict.models.checkpoint import load_adapter
 
-    load_adapter(base, folder)
+    load_adapter(base, folder, merge=merge)
     return base
 
 
+def _family_card(name: str | Path, role: Direction | None) -> tuple[Path, JsonObject]:
+    if any(kind.owns(str(name)) for kind in _BY_NAME):
+        raise ValueError(f'"{name}" has no weights to start from.')
+    folder = resolve(name) if role is None else _role_folder(resolve(name), role)
+    card = card_of(folder)
+    if "family" not in card:
+        raise ValueError(f"{folder} holds no model: no {CARD}, and no config.json of a family that is known here.")
+    return folder, card
+
+
 @overload
-def load(name: str | Path, role: Literal["forward"]) -> ForwardModel: ...
+def load(name: str | Path, role: Literal["forward"], *, device: str = AUTO, dtype: str = AUTO) -> ForwardModel: ...
 @overload
-def load(name: str | Path, role: Literal["inverse"]) -> InverseModel: ...
+def load(name: str | Path, role: Literal["inverse"], *, device: str = AUTO, dtype: str = AUTO) -> InverseModel: ...
 @overload
-def load(name: str | Path, role: Direction) -> InverseModel | ForwardModel: ...
-def load(name: str | Path, role: Direction) -> InverseModel | ForwardModel:
-    """A model by its name. One checkpoint that is asked for in both roles is loaded once.
+def load(
+    name: str | Path, role: Direction, *, device: str = AUTO, dtype: str = AUTO
+) -> InverseModel | ForwardModel: ...
+def load(name: str | Path, role: Direction, *, device: str = AUTO, dtype: str = AUTO) -> InverseModel | ForwardModel:
+    """A model by its name, ready for use. One checkpoint that is asked for in both roles is loaded once.
 
     Args:
         name: "small" (comes with the package); "copy"; a folder that training wrote, which is a model itself or holds
@@ -94,9 +109,11 @@ def load(name: str | Path, role: Direction) -> InverseModel | ForwardModel:
             (Qwen-VL, SmolVLM, LLaVA); `diffusers:` and a folder or hub id of an image editor, or a folder with a
             `model_index.json`; `chat:MODEL` or `chat:MODEL@BASE_URL`, a model behind a chat endpoint.
         role: "forward" to predict, "inverse" to explain and verify.
+        device: Where it runs, such as "cuda:1"; by default on a GPU where there is one (`placement`).
+        dtype: The type of its weights, such as "bfloat16"; by default the one that they are stored in.
 
     Raises:
-        ValueError: There is no such model, it is damaged, or it has the other role.
+        ValueError: There is no such model or device, it is damaged, or it has the other role.
     """
     name = location = str(name)
     kind = next((kind for kind in _BY_NAME if kind.owns(name)), None)
@@ -106,7 +123,8 @@ def load(name: str | Path, role: Direction) -> InverseModel | ForwardModel:
     if role not in kind.roles:
         other = {"forward": "explains and verifies", "inverse": "predicts (verifiers for it: random, none)"}[role]
         raise ValueError(f"{name} is {kind.title}: it only {other}.")
-    return kind.load(location, role)
+    with asked_for(device, dtype):
+        return kind.load(location, role)
 
 
 class _Kind(NamedTuple):
@@ -175,10 +193,12 @@ _shared: WeakValueDictionary[tuple[object, ...], TokenFamily] = WeakValueDiction
 
 
 def _shared_family(folder: Path) -> TokenFamily:
-    key = _file_state(folder)
+    device, dtype = chosen_device(), chosen_dtype()
+    key = (device, dtype, *_file_state(folder))
     family = _shared.get(key)
     if family is None:
         family = _shared[key] = load_family(folder)
+        family.module.to(device=device, dtype=dtype)
     return family
 
 

@@ -9,6 +9,8 @@ import os
 from functools import cache
 from typing import TYPE_CHECKING
 
+from retrodict.placement import chosen_device
+
 if TYPE_CHECKING:
     import torch
 
@@ -26,12 +28,13 @@ def matmul_precision() -> tuple[torch.dtype, str]:
     """
     import torch
 
-    if torch.cuda.is_available():
+    device = chosen_device().type
+    if device == "cuda":
         major, minor = torch.cuda.get_device_capability()
         if major >= 8:
             return torch.bfloat16, f"CUDA, compute capability {major}.{minor}"
         return torch.float32, f"CUDA, compute capability {major}.{minor}: bfloat16 needs 8.0"
-    if torch.backends.mps.is_available():
+    if device == "mps":
         return torch.float32, "MPS"
     capability = torch.backends.cpu.get_cpu_capability()
     if not capability.startswith(("AVX512", "AMX")):

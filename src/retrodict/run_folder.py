@@ -21,6 +21,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from retrodict import placement
 from retrodict.files import JsonMapping, JsonObject, write_json
 
 RECORD = "run.json"
@@ -81,7 +82,7 @@ def check(
             _refuse_overlap(out, path)
     record = {
         "command": command,
-        "settings": json.loads(json.dumps(_flat(settings), default=str)),
+        "settings": json.loads(json.dumps(_flat(settings) | placement.settings(), default=str)),
         "inputs": {
             name: {
                 "at": [str(path if name in weights else path.absolute()) for path in paths],

@@ -288,12 +288,12 @@ def train(
 def _meter(context: Context, folder: Path, direction: Direction, test: Stored) -> JsonObject:
     """Whether a trained model uses what it is told, on pairs that nothing is chosen by."""
     from retrodict.loading import load_family
+    from retrodict.placement import place
     from retrodict.training.action_meter import ActionMeter
-    from retrodict.training.distributed import to_accelerator
 
     def measure() -> JsonObject:
         family = load_family(folder)
-        to_accelerator(family.module)
+        place(family.module)
         return ActionMeter(family, direction, test, context.dir("tokens")).measure()
 
     meter: JsonObject = made_once(folder / METER, measure)

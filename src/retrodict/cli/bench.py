@@ -22,6 +22,7 @@ from retrodict.cli.options import (
     Seed,
     Subsets,
     options_of,
+    runs_models,
 )
 from retrodict.cli.printing import print_numbers
 from retrodict.errors import check_output, check_output_file
@@ -32,6 +33,7 @@ from retrodict.worlds import DEFAULT
 
 
 @verb
+@runs_models
 @options_of(Sampling)
 def bench(
     out: OutDir,

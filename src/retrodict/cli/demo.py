@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from retrodict.cli.app import verb
-from retrodict.cli.options import OutDir, Overrides, Quiet, Seed
+from retrodict.cli.options import OutDir, Overrides, Quiet, Seed, trains_models
 from retrodict.cli.printing import print_numbers
 from retrodict.errors import check_output
 from retrodict.models.registry import FAMILIES
@@ -16,6 +16,7 @@ from retrodict.progress.view import open_progress
 
 
 @verb
+@trains_models
 def demo(
     out: OutDir = Path("demo"),
     seed: Seed = 0,

@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 import typer
 
 from retrodict.cli.app import verb
-from retrodict.cli.options import Bench, Data, Items, Limit, Model, OutDir, Quiet, Seed, Subsets, choice
+from retrodict.cli.options import Bench, Data, Items, Limit, Model, OutDir, Quiet, Seed, Subsets, choice, runs_models
 from retrodict.data.questions import READERS
 from retrodict.errors import check_output
 from retrodict.progress.view import open_progress
@@ -17,6 +17,7 @@ from retrodict.worlds import DEFAULT
 
 
 @verb
+@runs_models
 def probe(
     out: OutDir,
     bench: Bench = DEFAULT,
@@ -88,6 +89,7 @@ def compare(
 
 
 @verb
+@runs_models
 def qa(
     model: Annotated[
         str, typer.Option("--model", "-m", help="Vision-language model that answers: a folder or model hub id.")

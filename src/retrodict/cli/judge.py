@@ -9,7 +9,7 @@ import typer
 
 from retrodict.chat import Detail
 from retrodict.cli.app import verb
-from retrodict.cli.options import Quiet, Seed, choice
+from retrodict.cli.options import Quiet, Seed, choice, runs_models
 from retrodict.errors import check_output, check_output_file
 from retrodict.evaluation import Frames
 from retrodict.evaluation.judge.kinds import JUDGES
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 @verb
+@runs_models
 def judge(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that demo, bootstrap or bench wrote.")],
     judge: Annotated[

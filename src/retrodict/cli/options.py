@@ -13,6 +13,7 @@ import typer
 from typer.models import OptionInfo
 
 from retrodict.dynamics.verifiers import NONE, VERIFIERS
+from retrodict.placement import AUTO, DTYPES, asked_for
 from retrodict.worlds import WORLDS
 
 Given = str | list[str] | None
@@ -78,6 +79,13 @@ Items = Annotated[
     int | None,
     typer.Option(min=1, help="How many items, the subsets in turn; by default all, or 300 of a world."),
 ]
+_Device = Annotated[
+    str, typer.Option(help="Where models run: cpu, cuda, cuda:1, mps; by default on a GPU where there is one.")
+]
+_Dtype = Annotated[
+    str,
+    choice((AUTO, *DTYPES), help="The type of models' weights; by default the one that they are stored in."),
+]
 Subsets = Annotated[
     list[str] | None,
     typer.Option(help="A subset to keep; by default all (of AURORA-Bench those with target images). Repeatable."),
@@ -87,6 +95,37 @@ Limit = Annotated[
 ]
 
 T = TypeVar("T")
+_BY_NAME = inspect.Parameter.KEYWORD_ONLY
+
+
+def runs_models(command: Callable[..., T]) -> Callable[..., T]:
+    """Give a command `--device` and `--dtype`, which hold while it runs."""
+    return _runs(command, {"device": _Device, "dtype": _Dtype})
+
+
+def trains_models(command: Callable[..., T]) -> Callable[..., T]:
+    """Give a command `--device`, which holds while it runs; in which type a model is trained, its recipe says."""
+    return _runs(command, {"device": _Device})
+
+
+def _runs(command: Callable[..., T], options: dict[str, Any]) -> Callable[..., T]:
+    @functools.wraps(command)
+    def call(**given: Any) -> T:
+        asked = {name: given.pop(name) for name in options}
+        with asked_for(asked["device"], asked.get("dtype", AUTO)):
+            return command(**given)
+
+    given = inspect.signature(command, eval_str=True).parameters.values()
+    added = [inspect.Parameter(name, _BY_NAME, default=AUTO, annotation=option) for name, option in options.items()]
+    return _signed(call, [*(one.replace(kind=_BY_NAME) for one in given), *added])
+
+
+def _signed(call: Callable[..., T], parameters: list[inspect.Parameter]) -> Callable[..., T]:
+    """`call` with these parameters, as Typer reads them."""
+    signed: Any = call
+    signed.__signature__ = inspect.Signature(parameters)
+    signed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return call
 
 
 def options_of(settings: type[Any]) -> Callable[[Callable[..., T]], Callable[..., T]]:
@@ -109,18 +148,13 @@ def options_of(settings: type[Any]) -> Callable[[Callable[..., T]], Callable[...
         parameters = []
         for parameter in signature:
             if parameter.name != taken:
-                parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+                parameters.append(parameter.replace(kind=_BY_NAME))
                 continue
             for field in fields:
                 kind: Any = str if hints[field.name] == int | str else hints[field.name]
                 default = str(field.default) if kind is str else field.default
                 option: Any = Annotated[kind, typer.Option(help=field.metadata["help"])]
-                parameters.append(
-                    inspect.Parameter(field.name, parameter.KEYWORD_ONLY, default=default, annotation=option)
-                )
-        signed: Any = call
-        signed.__signature__ = inspect.Signature(parameters)
-        signed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return call
+                parameters.append(inspect.Parameter(field.name, _BY_NAME, default=default, annotation=option))
+        return _signed(call, parameters)
 
     return decorate

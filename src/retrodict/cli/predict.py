@@ -10,13 +10,14 @@ from typing import Annotated
 import typer
 
 from retrodict.cli.app import verb
-from retrodict.cli.options import Check, Inverse, Many, Model, Quiet, Seed, Source, options_of
+from retrodict.cli.options import Check, Inverse, Many, Model, Quiet, Seed, Source, options_of, runs_models
 from retrodict.errors import check_output, check_output_file
 from retrodict.progress.view import open_progress
 from retrodict.sampling import Sampling
 
 
 @verb
+@runs_models
 @options_of(Sampling)
 def predict(
     source: Source,
@@ -61,6 +62,7 @@ def predict(
 
 
 @verb
+@runs_models
 def explain(
     source: Source,
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="Image of the scene after the action.")],
@@ -77,6 +79,7 @@ def explain(
 
 
 @verb
+@runs_models
 @options_of(Sampling)
 def rollout(
     source: Source,
@@ -135,6 +138,7 @@ def rollout(
 
 
 @verb
+@runs_models
 def rerank(
     source: Annotated[
         Path | None, typer.Argument(metavar="SOURCE", help="Image of the scene before the action.")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from retrodict.cli.app import verb
-from retrodict.cli.options import Model, OutDir, Overrides, Quiet
+from retrodict.cli.options import Model, OutDir, Overrides, Quiet, runs_models, trains_models
 from retrodict.cli.printing import print_counts, print_numbers
 from retrodict.errors import check_output
 from retrodict.progress.view import open_progress
@@ -22,6 +22,7 @@ DryRun = Annotated[
 
 
 @verb
+@trains_models
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to train on what, and how.")],
     out: MaybeOutDir = None,
@@ -66,6 +67,7 @@ def train(
 
 
 @verb
+@runs_models
 def annotate(
     pairs: Annotated[Path, typer.Argument(metavar="PAIRS", help="Folder that `retrodict mine` wrote.")],
     out: OutDir,
@@ -109,6 +111,7 @@ def select(
 
 
 @verb
+@trains_models
 def bootstrap(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="Labelled pairs, videos, and every setting.")],
     out: MaybeOutDir = None,

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from retrodict.models.protocol import Candidate, Frame, image_of
+from retrodict.placement import chosen_device
 from retrodict.sampling import Sampling, SamplingError
 
 
@@ -48,17 +49,13 @@ class DiffusersEditor:
         text_guidance: float = 7.5,
         image_guidance: float = 1.5,
         side: int = 512,
-        device: str = "",
     ) -> None:
         """Load a folder or hub id. Raises `ValueError` when it is no such pipeline, `ImportError` without the extra."""
         try:
             from diffusers import StableDiffusionInstructPix2PixPipeline
         except ImportError as error:
             raise ImportError(f"Image editors need {error.name}: pip install 'retrodict[diffusers]'") from None
-        import torch
-
         self._steps, self._text, self._image, self._side = steps, text_guidance, image_guidance, side
-        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             # A safety checker blackens images: their score would say nothing about the editor.
             kind: Any = StableDiffusionInstructPix2PixPipeline
@@ -68,7 +65,7 @@ class DiffusersEditor:
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(f"{model} is no InstructPix2Pix pipeline: {str(error).splitlines()[0]}") from error
         pipeline.set_progress_bar_config(disable=True)
-        self._pipeline = pipeline.to(self._device)
+        self._pipeline = pipeline.to(chosen_device())
 
     def sample(
         self,

@@ -19,6 +19,7 @@ from retrodict.files import JsonMapping, JsonObject
 from retrodict.models.checkpoint import no_bars
 from retrodict.models.hub import model_folder
 from retrodict.models.protocol import Explanation, Frame, LogProb, Pair, image_of
+from retrodict.placement import chosen_device, chosen_dtype
 from retrodict.prompts import PROMPTS, Prompt, Slot
 
 if TYPE_CHECKING:
@@ -79,8 +80,7 @@ class VisionLanguageModel:
         except (OSError, ValueError, ImportError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"{folder} cannot be loaded as a vision-language model: {reason}") from error
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(processor, model.eval().to(device))
+        return cls(processor, model.eval().to(device=chosen_device(), dtype=chosen_dtype()))
 
     def ask(self, chats: Sequence[Sequence[Message]]) -> BatchFeature:
         """Inputs of chats that wait for an answer, padded on the left."""

@@ -9,7 +9,8 @@ from datetime import timedelta
 from typing import TypeVar
 
 import torch
-from torch import nn
+
+from retrodict.placement import chosen_device
 
 T = TypeVar("T")
 
@@ -27,16 +28,10 @@ def is_main() -> bool:
     return process_number() == 0
 
 
-def to_accelerator(module: nn.Module) -> None:
-    """Move a module to this process's GPU, where there is one."""
-    if torch.cuda.is_available():
-        module.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
-
-
 def join() -> None:
     """Connect the ranks, where there are several, and let them wait for each other as long as it takes."""
     if process_count() > 1 and not torch.distributed.is_initialized():
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        backend = "cpu:gloo,cuda:nccl" if chosen_device().type == "cuda" else "gloo"
         torch.distributed.init_process_group(backend, timeout=timedelta(days=30))  # rank 0 may mine for days
 
 

@@ -98,10 +98,11 @@ class MuonAdamW(torch.optim.Optimizer):
             if parameter.requires_grad:
                 (matrices if parameter.ndim == 2 and id(parameter) not in embeddings else rest).append(parameter)
         fused = all(parameter.device.type in FUSED for parameter in rest)
-        self._parts: list[torch.optim.Optimizer] = [
-            Muon(matrices, lr=lr, weight_decay=weight_decay),
-            torch.optim.AdamW(rest, lr=lr, weight_decay=0.0, betas=(0.9, 0.95), fused=fused or None),
-        ]
+        self._parts: list[torch.optim.Optimizer] = []
+        if matrices:
+            self._parts.append(Muon(matrices, lr=lr, weight_decay=weight_decay))
+        if rest:  # an adapter has none
+            self._parts.append(torch.optim.AdamW(rest, lr=lr, weight_decay=0.0, betas=(0.9, 0.95), fused=fused or None))
         super().__init__([{"params": matrices + rest}], {"lr": lr})
         # A schedule sets the learning rate in the groups that it finds here.
         self.param_groups = [group for part in self._parts for group in part.param_groups]

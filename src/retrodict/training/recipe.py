@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any
 
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.files import made_once, write_json
-from retrodict.loading import is_model, load_family
+from retrodict.loading import family_of, is_model, load_family
 from retrodict.models.protocol import TokenFamily
 from retrodict.models.registry import card_of
 from retrodict.models.small.config import ModelConfig
 from retrodict.models.small.family import SmallFamily
 from retrodict.models.small.image_tokenizer import ImageTokenizer
 from retrodict.models.small.words import Words
+from retrodict.placement import place
 from retrodict.progress import Progress
 from retrodict.prompts import Direction
 from retrodict.recipes import save_effective
@@ -23,7 +25,7 @@ from retrodict.run_folder import Input, claim
 from retrodict.training.action_meter import ActionMeter, describe
 from retrodict.training.config import METER, LoraConfig, TrainRecipe
 from retrodict.training.data import Stored, fit_and_val
-from retrodict.training.distributed import is_main, to_accelerator
+from retrodict.training.distributed import is_main
 from retrodict.training.image_tokenizer import learn_tokenizer
 from retrodict.training.run import train_model
 from retrodict.training.validation import validate
@@ -50,10 +52,10 @@ def train_recipe(recipe: TrainRecipe, out: Path, progress: Progress) -> None:
             save_effective(recipe, out)
     if is_model(out) and (out / "results.json").is_file():
         return
-    family = _family(recipe, fit, out / "training", progress)
+    new_family = _family(recipe, fit, out / "training", progress)
     progress.stage("train", f"learn the {recipe.direction} direction from {len(fit):,} transitions")
     train_model(
-        family,
+        new_family,
         recipe.direction,
         fit,
         recipe.training,
@@ -70,8 +72,9 @@ def train_recipe(recipe: TrainRecipe, out: Path, progress: Progress) -> None:
     if not is_main():
         return
     progress.stage("validate", f"measure it on {len(val):,} held-out transitions")
+    gc.collect()  # the trainer's circles hold the model that was trained, and two whole ones may not fit
     trained = UnifiedModel(load_family(out))
-    to_accelerator(trained.family.module)
+    place(trained.family.module)
     measured = validate(trained, recipe.direction, val)
     meter = made_once(out / METER, ActionMeter(trained.family, recipe.direction, val).measure)
     results = {
@@ -102,10 +105,12 @@ def started_from(
     """What gives a model to start from. Raises `ValueError` for one of another family, and an adapter for adapters."""
     if lora is not None and "base" in card_of(Path(init)):
         raise ValueError(f"{init} is an adapter: a new one starts from a whole model, so give its base.")
-    start = load_family(init, direction)
-    if start.name != family:
-        raise ValueError(f"{init} is a model of the family {start.name}, not {family}.")
-    return lambda: start
+    known = family_of(init, direction)
+    if known != family:
+        raise ValueError(f"{init} is a model of the family {known}, not {family}.")
+    return lambda: load_family(
+        init, direction
+    )  # then: a second whole model would not fit beside the one that validates
 
 
 def absolute(init: str | None) -> str:

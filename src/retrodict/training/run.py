@@ -13,11 +13,12 @@ from retrodict.dynamics.batches import Example, example
 from retrodict.dynamics.sequences import build
 from retrodict.loading import is_model, save_model
 from retrodict.models.protocol import TokenFamily
+from retrodict.placement import place
 from retrodict.prompts import Direction
 from retrodict.training.action_meter import FEWER, ActionMeter
 from retrodict.training.config import LOG, LoraConfig, TrainConfig, Weighting
 from retrodict.training.data import Stored
-from retrodict.training.distributed import is_main, to_accelerator
+from retrodict.training.distributed import is_main
 from retrodict.training.lora import add_adapter, freeze_embeddings
 from retrodict.training.tokens import Tokens, tokenize
 from retrodict.training.trainer import train
@@ -56,7 +57,7 @@ def train_model(
         return
     torch.manual_seed(seed)
     family = new_family()
-    to_accelerator(family.module)  # images are tokenized there, too
+    place(family.module)  # images are tokenized there, too
     tokens = tokenize(family, transitions, cache)
     rows = transitions.rows if isinstance(transitions, Stored) else transitions
     examples = make_examples(family, direction, [row.action for row in rows], tokens, weighting)

@@ -30,6 +30,7 @@ from retrodict.dynamics.batches import IGNORED, Example, collate
 from retrodict.files import JsonMapping, JsonObject, read_lines, write_lines
 from retrodict.models.checkpoint import no_bars
 from retrodict.models.protocol import TokenFamily
+from retrodict.placement import chosen_device
 from retrodict.precision import matmul_precision
 from retrodict.prompts import Direction
 from retrodict.training import checkpoints
@@ -305,7 +306,7 @@ def training_arguments(
         bf16=matmul_precision()[0] is torch.bfloat16 if config.bf16 is None else config.bf16,
         seed=seed,
         data_seed=seed,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=chosen_device().type == "cpu",
         remove_unused_columns=False,
         report_to=list(config.report_to) or "none",
         project="retrodict",

@@ -23,6 +23,7 @@ from transformers.models.janus.image_processing_pil_janus import JanusImageProce
 
 from retrodict.dynamics.sequences import build
 from retrodict.dynamics.unified import UnifiedModel
+from retrodict.models.hf import Pixels
 from retrodict.models.janus import JanusFamily
 from retrodict.models.tiny import tiny_janus
 
@@ -84,12 +85,34 @@ def test_images_are_those_of_the_library(family: JanusFamily, tmp_path: Path) ->
         assert np.array_equal(np.asarray(image), np.asarray(wanted))
 
 
-@pytest.mark.parametrize("size", [(8, 8), (16, 16), (13, 6), (5, 9), (31, 17)])
+@pytest.mark.parametrize("size", [(8, 8), (16, 16), (16, 8), (4, 8)])
 def test_pixels_are_prepared_as_the_library_does(family: JanusFamily, size: tuple[int, int]) -> None:
     values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     image = Image.fromarray(values)
     theirs = JanusImageProcessorPil(**PIXELS)(image, return_tensors="pt")["pixel_values"]
     assert torch.allclose(family.images.pixels([image]), theirs.float(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "inner"),
+    [
+        ((456, 256), (384, 215)),  # EPIC's: 215.58
+        ((427, 240), (384, 215)),  # Something-Something's: 215.83
+        ((854, 480), (384, 215)),
+        ((500, 333), (384, 255)),  # 255.74
+        ((240, 427), (215, 384)),
+        ((640, 480), (384, 288)),
+        ((3000, 40), (384, 14)),  # no side shorter than 14
+    ],
+)
+def test_sides_are_cut_off_as_the_authors_do(size: tuple[int, int], inner: tuple[int, int]) -> None:
+    """`int(side / longest * 384)`; transformers rounds, which gives another row or column and so other pixels."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    expected = Image.new("RGB", (384, 384), (127, 127, 127))
+    left, top = (384 - inner[0]) // 2, (384 - inner[1]) // 2
+    expected.paste(image.resize(inner, Image.Resampling.BICUBIC), (left, top))
+    pixels = Pixels.of({**PIXELS, "min_size": 14}, 384, "pad")
+    assert torch.equal(pixels([image]), Pixels.of(PIXELS, 384, "pad")([expected]))
 
 
 def test_an_inverse_score_is_that_of_the_librarys_own_pixels(family: JanusFamily, tmp_path: Path) -> None:

@@ -193,11 +193,13 @@ class Pixels:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fit: Literal["crop", "pad"]  # what makes an image square: its middle, or bars in the mean colour
+    shortest: int = 1  # pixels that a side keeps beside bars
 
     @classmethod
     def of(cls, config: JsonMapping, size: int, fit: Literal["crop", "pad"]) -> Pixels:
         """From `preprocessor_config.json`."""
-        return cls(size, tuple(config["image_mean"]), tuple(config["image_std"]), fit)
+        shortest = int(config.get("min_size", 1))
+        return cls(size, tuple(config["image_mean"]), tuple(config["image_std"]), fit, shortest)
 
     def __call__(self, images: Sequence[Image.Image]) -> Tensor:
         """[N, 3, size, size], float32."""
@@ -216,8 +218,10 @@ class Pixels:
             side = min(image.size)
             left, top = (image.width - side) // 2, (image.height - side) // 2
             return _resize(image.crop((left, top, left + side, top + side)), (self.size, self.size))
-        scale = self.size / max(image.size)
-        image = _resize(image, (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+        # Cut off as Janus's authors do, where transformers rounds: of another size, all pixels are others.
+        longest = max(image.size)
+        width, height = (max(self.shortest, int(length / longest * self.size)) for length in image.size)
+        image = _resize(image, (width, height))
         if image.size == (self.size, self.size):
             return image
         square = Image.new("RGB", (self.size, self.size), tuple(int(value * 255) for value in self.mean))

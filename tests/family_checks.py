@@ -16,13 +16,16 @@ from retrodict.dynamics.generate import sample_images
 from retrodict.dynamics.likelihood import score
 from retrodict.dynamics.sequences import build
 from retrodict.dynamics.stepwise import decode_stepwise
+from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verify import InverseLikelihood, predict
+from retrodict.files import read_lines
 from retrodict.images import encode_png
 from retrodict.loading import load, load_family, save_model
 from retrodict.models.protocol import IntArray, TokenFamily, TokenSequence
 from retrodict.prompts import Direction
 from retrodict.sampling import Sampling
-from retrodict.training.config import LoraConfig, TrainConfig
+from retrodict.training.action_meter import ActionMeter, describe
+from retrodict.training.config import LOG, LoraConfig, TrainConfig
 from retrodict.training.lora import add_adapter
 from retrodict.training.run import train_model
 from retrodict.transitions import Transition
@@ -103,15 +106,22 @@ def check_loop(new_family: Callable[[], TokenFamily], size: int, folder: Path) -
         for i, (s, t) in enumerate(zip(images[:4], images[4:], strict=True))
     ]
     config = TrainConfig(
-        steps=4, per_device_batch_size=2, learning_rate=1e-3, warmup_steps=1, bf16=False, save_steps=100
+        steps=4, per_device_batch_size=2, learning_rate=1e-3, warmup_steps=1, bf16=False, save_steps=100, eval_steps=2
     )
     directions: tuple[Direction, ...] = ("inverse", "forward")
     losses: list[float] = []
     for direction in directions:
         report: Callable[[int, int, float], None] = lambda step, total, loss: losses.append(loss)  # noqa: E731
-        train_model(new_family, direction, rows, config, folder / direction, report=report)
+        train_model(new_family, direction, rows, config, folder / direction, report=report, held_out=rows)
+        assert [line["step"] for line in read_lines(folder / direction / LOG)] == [2, 4]
+        assert {"eval_right", "eval_shuffled"} <= read_lines(folder / direction / LOG)[0].keys()
     assert all(math.isfinite(loss) for loss in losses)
     inverse, forward = load(folder, "inverse"), load(folder, "forward")
+    told: list[tuple[Direction, UnifiedModel]] = [("inverse", inverse), ("forward", forward)]
+    for direction, model in told:
+        meter = ActionMeter(model.family, direction, rows).measure()
+        assert all(math.isfinite(meter[part]["loss"]) for part in ("right", "shuffled", "none") if part in meter)
+        assert "too few" in describe(meter)
     before = new_family().module.state_dict()
     assert any(not torch.equal(value, before[name]) for name, value in inverse.family.module.state_dict().items())
     labelled = annotate(inverse, rows, "tiny")

@@ -129,14 +129,15 @@ def nearest_targets(items: Sequence[Transition], training: Sequence[Transition])
     same words, where there are any. At most `MOST` are looked at, by the hash of their ids."""
     rows = training.rows if isinstance(training, Stored) else training
     order = sorted(range(len(rows)), key=lambda i: hashlib.sha256(rows[i].id.encode()).digest())[:MOST]
-    thumbs_RF = np.stack([_thumb(training[i]) for i in order])
+    taken = training.only(order) if isinstance(training, Stored) else [training[i] for i in order]
+    thumbs_RF = np.stack([_thumb(one) for one in taken])
     words = [_words(rows[i]) for i in order]
     nearest = []
     for item in items:
         same = [r for r, said in enumerate(words) if said == _words(item)] or list(range(len(order)))
         distance_R = np.abs(thumbs_RF[same] - _thumb(item)).mean(1)
-        nearest.append(training[order[same[int(distance_R.argmin())]]])
-    return nearest
+        nearest.append(same[int(distance_R.argmin())])
+    return taken.only(nearest)[:] if isinstance(taken, Stored) else [taken[r] for r in nearest]
 
 
 def _thumb(transition: Transition) -> npt.NDArray[np.float32]:

@@ -258,8 +258,7 @@ def test_embedding_metrics_and_an_editor_on_tiny_random_models(native: Path, tmp
 
     with pytest.raises(ValueError, match="only predicts"):
         load(editor, "inverse")
-    model = load(f"diffusers:{editor}", "forward")
-    model._steps = 2
+    model = load(f"diffusers:{editor}@steps=2", "forward")
     source = read_aurora(native)[3].source_image
     (pool,) = model.sample([source], ["move it"], 2, seed=0)
     (again,) = model.sample([source], ["move it"], 1, seed=0)
@@ -271,8 +270,39 @@ def test_embedding_metrics_and_an_editor_on_tiny_random_models(native: Path, tmp
     assert unguided[0].image.tobytes() != again[0].image.tobytes()
     with pytest.raises(ValueError, match="samples no tokens"):
         model.sample([source], ["move it"], 1, seed=0, sampling=Sampling(top_p=0.9))
-    with pytest.raises(ValueError, match="no InstructPix2Pix pipeline"):
+    with pytest.raises(ValueError, match="is no pipeline of diffusers"):
         load(f"diffusers:{tmp_path}", "forward")
+
+
+@pytest.mark.filterwarnings("ignore")  # the library's own, about its configurations
+def test_any_pipeline_that_takes_an_image_and_a_prompt_is_a_forward_model(tmp_path: Path) -> None:
+    """A class that has neither an image's guidance nor our defaults, with a model that verifies."""
+    import diffusers
+
+    from retrodict.api import predict
+    from retrodict.loading import load
+
+    save_tiny_editor(tmp_path / "other", diffusers.StableDiffusionImg2ImgPipeline, channels=4)
+    source = Image.new("RGB", (64, 64), "red")
+    model = load(f"diffusers:{tmp_path / 'other'}@steps=3,guidance=2,side=32", "forward")
+    (pool,) = model.sample([source], ["move it"], 2, seed=0)
+    assert {candidate.image.size for candidate in pool} == {(32, 32)}
+    assert pool[0].image.tobytes() != pool[1].image.tobytes()
+    whole = load(f"diffusers:{tmp_path / 'other'}@steps=3", "forward").sample([source], ["move it"], 1, seed=0)
+    assert whole[0][0].image.size == (64, 64)
+    chosen = predict(source, "push the red ball to the left", n=2, model=model, verifier="idm", inverse="small")
+    assert chosen.scores[chosen.chosen] == max(chosen.scores)
+
+    save_tiny_editor(tmp_path / "writes", diffusers.StableDiffusionPipeline, channels=4)
+    with pytest.raises(ValueError, match="takes no image and prompt"):
+        load(f"diffusers:{tmp_path / 'writes'}", "forward")
+    for wrong in ("strength=1", "steps=many", "offload=disk"):
+        with pytest.raises(ValueError, match="is no option of an image editor"):
+            load(f"diffusers:{tmp_path / 'other'}@{wrong}", "forward")
+    index = tmp_path / "other" / "model_index.json"
+    index.write_text(index.read_text().replace("StableDiffusionImg2ImgPipeline", "TomorrowsPipeline"))
+    with pytest.raises(ValueError, match="is a TomorrowsPipeline, which this version of diffusers does not have"):
+        load(f"diffusers:{tmp_path / 'other'}", "forward")
 
 
 def clip_tokenizer() -> Any:
@@ -321,7 +351,8 @@ def save_tiny_dino(folder: Path) -> None:
     ViTModel(ViTConfig(**VISION)).save_pretrained(folder)
 
 
-def save_tiny_editor(folder: Path) -> None:
+def save_tiny_editor(folder: Path, kind: Any = None, channels: int = 8) -> None:
+    """A pipeline with random weights; by default InstructPix2Pix, whose network reads the source beside the noise."""
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -330,7 +361,7 @@ def save_tiny_editor(folder: Path) -> None:
     blocks = {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1}
     unet = UNet2DConditionModel(
         sample_size=8,
-        in_channels=8,
+        in_channels=channels,
         out_channels=4,
         block_out_channels=(8, 8),
         norm_num_groups=4,
@@ -343,7 +374,7 @@ def save_tiny_editor(folder: Path) -> None:
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, **blocks
     )
-    StableDiffusionInstructPix2PixPipeline(
+    (kind or StableDiffusionInstructPix2PixPipeline)(
         vae=vae,
         text_encoder=CLIPTextModel(CLIPTextConfig(**TEXT)),
         tokenizer=clip_tokenizer(),

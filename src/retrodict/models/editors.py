@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image
 
 from retrodict.models.protocol import Candidate, Frame, image_of
-from retrodict.placement import chosen_device
+from retrodict.placement import chosen_device, chosen_dtype
+from retrodict.precision import matmul_precision
 from retrodict.sampling import Sampling, SamplingError
 
 
@@ -32,40 +33,60 @@ class CopyModel:
 
 PIPELINE = "model_index.json"  # what makes a folder a diffusers pipeline
 _UNIT = 8  # pixels that one latent covers
+_CLASSICAL = "StableDiffusionInstructPix2PixPipeline"
+
+
+OPTIONS = ("steps", "guidance", "side", "offload")
 
 
 class DiffusersEditor:
-    """An InstructPix2Pix pipeline (arXiv 2211.09800) of the `diffusers` library: the classical instruction editor.
+    """A pipeline of the `diffusers` library that edits an image by an instruction: InstructPix2Pix (arXiv 2211.09800),
+    Qwen-Image-Edit, FLUX.1 Kontext, FLUX.2, LongCat and whatever else takes an image and a prompt.
 
-    The defaults are those of its paper. Images are scaled to at most `side` pixels and to whole latents; predictions
-    come in that size.
+    Its own defaults hold, those of its paper for InstructPix2Pix. Predictions come in the size that it gives them.
     """
 
-    def __init__(
-        self,
-        model: str | Path,
-        *,
-        steps: int = 100,
-        text_guidance: float = 7.5,
-        image_guidance: float = 1.5,
-        side: int = 512,
-    ) -> None:
-        """Load a folder or hub id. Raises `ValueError` when it is no such pipeline, `ImportError` without the extra."""
+    def __init__(self, name: str) -> None:
+        """Load a pipeline.
+
+        Args:
+            name: A folder or hub id, perhaps with options after an @: `OWNER/NAME@steps=20,guidance=4,side=768,
+                offload=model`. `steps` of denoising, the scale of the text's `guidance`, the longest `side` of the
+                image that it is given, in pixels; `offload` keeps its models (`model`) or layers (`layers`) in host
+                memory until they are needed.
+
+        Raises:
+            ValueError: It is no pipeline, takes no image and prompt, or has no such option.
+            ImportError: The extra is not installed.
+        """
+        model, options = _split(name)
         try:
-            from diffusers import StableDiffusionInstructPix2PixPipeline
+            from diffusers import DiffusionPipeline
         except ImportError as error:
             raise ImportError(f"Image editors need {error.name}: pip install 'retrodict[diffusers]'") from None
-        self._steps, self._text, self._image, self._side = steps, text_guidance, image_guidance, side
+        kind = _pipeline_class(model)
+        accepted = inspect.signature(kind.__call__).parameters
+        built = inspect.signature(kind.__init__).parameters
+        if not {"image", "prompt"} <= accepted.keys():
+            raise ValueError(f"{model} is a {kind.__name__}, which takes no image and prompt, so it edits none.")
+        classical = kind.__name__ == _CLASSICAL
+        # A safety checker blackens images: their score would say nothing about the editor.
+        unchecked = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in built else {}
         try:
-            # A safety checker blackens images: their score would say nothing about the editor.
-            kind: Any = StableDiffusionInstructPix2PixPipeline
-            pipeline = kind.from_pretrained(
-                str(model), safety_checker=None, requires_safety_checker=False, use_safetensors=True
+            pipeline: Any = DiffusionPipeline.from_pretrained(
+                str(model), use_safetensors=True, dtype=_dtype(), **unchecked
             )
         except (OSError, ValueError, TypeError) as error:
-            raise ValueError(f"{model} is no InstructPix2Pix pipeline: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"{model} cannot be loaded as {kind.__name__}: {str(error).splitlines()[0]}") from error
         pipeline.set_progress_bar_config(disable=True)
-        self._pipeline = pipeline.to(chosen_device())
+        self._pipeline = _placed(pipeline, options.get("offload", ""))
+        self._side = int(options.get("side", 512 if classical else 0))
+        self._text = _guidance_name(accepted)
+        self._given: dict[str, float] = {"guidance_scale": 7.5, "image_guidance_scale": 1.5} if classical else {}
+        if "steps" in options or classical:
+            self._given["num_inference_steps"] = int(options.get("steps", 100))
+        if "guidance" in options:
+            self._guide(float(options["guidance"]), self._given)
 
     def sample(
         self,
@@ -82,29 +103,89 @@ class DiffusersEditor:
         """
         if sampling.top_p < 1 or sampling.top_k or sampling.temperature not in (0, 1):
             raise SamplingError("An image editor samples no tokens: leave out temperature, top_p and top_k.")
-        text = self._text if sampling.guidance is None else sampling.guidance
+        given = dict(self._given)
+        if sampling.guidance is not None:
+            self._guide(sampling.guidance, given)
         distinct = 1 if sampling.temperature == 0 else n
         rows = [
-            [Candidate(self._edit(image_of(source), action, text, [seed, prompt, i])) for i in range(distinct)]
+            [Candidate(self._edit(image_of(source), action, given, [seed, prompt, i])) for i in range(distinct)]
             for prompt, (source, action) in enumerate(zip(sources, actions, strict=True))
         ]
         return [row * n for row in rows] if distinct < n else rows
 
-    def _edit(self, source: Image.Image, action: str, text: float, entropy: Sequence[int]) -> Image.Image:
+    def _guide(self, scale: float, given: dict[str, float]) -> None:
+        if not self._text:
+            raise SamplingError(f"{type(self._pipeline).__name__} takes no guidance: leave it out.")
+        given[self._text] = scale
+
+    def _edit(
+        self, source: Image.Image, action: str, given: Mapping[str, float], entropy: Sequence[int]
+    ) -> Image.Image:
         import numpy as np
         import torch
 
         noise = torch.Generator("cpu").manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
-        output = self._pipeline(
-            action,
-            image=_whole_latents(source.convert("RGB"), self._side),
-            num_inference_steps=self._steps,
-            guidance_scale=text,
-            image_guidance_scale=self._image,
-            generator=noise,
-        )
-        image: Image.Image = output.images[0]
-        return image
+        image = source.convert("RGB")
+        if self._side:
+            image = _whole_latents(image, self._side)
+        edited: Image.Image = self._pipeline(prompt=action, image=image, generator=noise, **given).images[0]
+        return edited
+
+
+def _split(name: str) -> tuple[str, dict[str, str]]:
+    """A model's name and its options. Raises `ValueError` for an option that there is not, or that is no number."""
+    model, at, text = name.rpartition("@")
+    if not at or "=" not in text:
+        return name, {}
+    options = dict(part.split("=", 1) if "=" in part else (part, "") for part in text.split(","))
+    for key, value in options.items():
+        good = value in ("model", "layers") if key == "offload" else value.replace(".", "", 1).isdigit()
+        if key not in OPTIONS or not good:
+            raise ValueError(
+                f"{key}={value} is no option of an image editor: use steps=20, guidance=4, side=768, "
+                "offload=model or offload=layers."
+            )
+    return model, options
+
+
+def _pipeline_class(model: str) -> type[Any]:
+    """The class that `model_index.json` names; only diffusers' own, as code of strangers is never run."""
+    import diffusers
+    from diffusers import DiffusionPipeline
+
+    try:
+        name = str(DiffusionPipeline.load_config(model).get("_class_name"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{model} is no pipeline of diffusers: {str(error).splitlines()[0]}") from None
+    kind = getattr(diffusers, name, None)
+    if not isinstance(kind, type) or not issubclass(kind, DiffusionPipeline):
+        raise ValueError(f"{model} is a {name}, which this version of diffusers does not have: update it.")
+    return kind
+
+
+def _dtype() -> Any:
+    """As asked for; else bfloat16 on a GPU that multiplies it, and float32 elsewhere."""
+    import torch
+
+    on_gpu = chosen_device().type == "cuda"
+    return chosen_dtype() or (matmul_precision()[0] if on_gpu else torch.float32)
+
+
+def _placed(pipeline: Any, offload: str) -> Any:
+    device = chosen_device()
+    if not offload:
+        return pipeline.to(device)
+    if device.type == "cpu":
+        raise ValueError("offload keeps models off the GPU, and there is none: leave it out.")
+    move = pipeline.enable_model_cpu_offload if offload == "model" else pipeline.enable_sequential_cpu_offload
+    move(device=device)
+    return pipeline
+
+
+def _guidance_name(accepted: Mapping[str, inspect.Parameter]) -> str:
+    """What a pipeline calls the scale of its text; of two, the one that it uses by default. Empty where it has none."""
+    names = [name for name in ("guidance_scale", "true_cfg_scale") if name in accepted]
+    return next((name for name in names if accepted[name].default is not None), "")
 
 
 def _whole_latents(image: Image.Image, side: int) -> Image.Image:

@@ -72,10 +72,9 @@ class DiffusersEditor:
         classical = kind.__name__ == _CLASSICAL
         # A safety checker blackens images: their score would say nothing about the editor.
         unchecked = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in built else {}
+        loader: Any = DiffusionPipeline
         try:
-            pipeline: Any = DiffusionPipeline.from_pretrained(
-                str(model), use_safetensors=True, dtype=_dtype(), **unchecked
-            )
+            pipeline = loader.from_pretrained(str(model), use_safetensors=True, dtype=_dtype(), **unchecked)
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(f"{model} cannot be loaded as {kind.__name__}: {str(error).splitlines()[0]}") from error
         pipeline.set_progress_bar_config(disable=True)
@@ -137,7 +136,7 @@ def _split(name: str) -> tuple[str, dict[str, str]]:
     model, at, text = name.rpartition("@")
     if not at or "=" not in text:
         return name, {}
-    options = dict(part.split("=", 1) if "=" in part else (part, "") for part in text.split(","))
+    options = {key: value for key, _, value in (part.partition("=") for part in text.split(","))}
     for key, value in options.items():
         good = value in ("model", "layers") if key == "offload" else value.replace(".", "", 1).isdigit()
         if key not in OPTIONS or not good:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import random
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from retrodict.models.small.config import ImageTokenizerConfig
 from retrodict.models.small.image_tokenizer import ImageTokenizer, NetTokenizer, PatchTokenizer, RoundTrip, nearest
@@ -127,6 +129,25 @@ def test_images_without_cells_get_small_patches_of_their_aspect_ratio(
     blots = [Image.fromarray(rng.integers(0, 256, (7, 11, 3), dtype=np.uint8)) for _ in range(6)]
     images = [blot.resize(size, Image.Resampling.BICUBIC) for blot in blots]
     assert propose(images, TokenizerConfig(**given)) == (image_size, patch)  # type: ignore[arg-type]
+
+
+def test_large_flat_cells_are_found() -> None:
+    """Arrows of four directions and six colours, on two grounds: a cell is a token, and no quarter of one."""
+    rng = random.Random(0)
+    arrows = []
+    for ground, colour in product((0, 76), ("red", "lime", "blue", "purple", "yellow", "grey")):
+        cell = Image.new("RGB", (32, 32), (100, 100, 100))
+        draw = ImageDraw.Draw(cell)
+        draw.rectangle((1, 1, 31, 31), (ground,) * 3)
+        draw.polygon([(4, 6), (28, 16), (4, 26)], colour)
+        arrows += [cell.rotate(90 * turn) for turn in range(4)]
+    images = []
+    for _ in range(100):
+        image = Image.new("RGB", (192, 192))
+        for at in range(36):
+            image.paste(rng.choice(arrows), (at % 6 * 32, at // 6 * 32))
+        images.append(image)
+    assert propose(images, TokenizerConfig()) == ((192, 192), 32)
 
 
 def test_compressed_cells_are_found() -> None:

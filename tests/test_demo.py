@@ -40,7 +40,7 @@ def start(script: Path, out: Path) -> subprocess.Popen[str]:
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 1200
     while not path.is_file():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline, f"{path.name} did not appear"
@@ -77,7 +77,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = {path.name: path.read_text() for path in (out / "stages").glob("*.json")}
 
     last = start(script, out)
-    stderr = last.communicate(timeout=400)[1]
+    stderr = last.communicate(timeout=1800)[1]
     assert last.returncode == 0, stderr
     # What was done before was not done again.
     assert before.items() <= {path.name: path.read_text() for path in (out / "stages").glob("*.json")}.items()

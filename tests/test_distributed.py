@@ -43,7 +43,7 @@ def launch(out: Path, how: str, processes: int = 2) -> dict[str, torch.Tensor]:
         for rank in range(processes)
     ]
     try:
-        said = [process.communicate(timeout=300)[0] for process in started]
+        said = [process.communicate(timeout=1800)[0] for process in started]
     finally:
         for process in started:
             process.kill()

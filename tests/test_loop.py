@@ -103,7 +103,7 @@ def start(recipe: Path, out: Path, ranks: int, sets: list[str]) -> list[subproce
 
 def finish(started: list[subprocess.Popen[str]]) -> list[str]:
     try:
-        return [process.communicate(timeout=300)[0] for process in started]
+        return [process.communicate(timeout=1800)[0] for process in started]
     finally:
         for process in started:
             process.kill()
@@ -137,12 +137,12 @@ def test_two_ranks_give_what_one_gives_and_a_kill_costs_nothing(tmp_path: Path) 
     write_video(tmp_path / "videos" / "other.mp4", moving_square(30, seed=3))
     sets = [*SMALL, "bench.items=40", "select.top_k=3", "inverse.steps=4", "forward.steps=4"]
     (alone,) = start(recipe, tmp_path / "alone", 1, sets)
-    said = alone.communicate(timeout=400)[0]
+    said = alone.communicate(timeout=1800)[0]
     assert alone.returncode == 0, said
 
     out = tmp_path / "together"
     killed = start(recipe, out, 2, sets)
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 1200
     while not (out / "stages" / "idm.json").is_file():
         assert all(process.poll() is None for process in killed), finish(killed)
         assert time.monotonic() < deadline
@@ -293,7 +293,7 @@ def test_a_family_of_one_module_and_one_record_runs_the_loop_its_dry_run_and_the
 
     def run(*command: str) -> str:
         line = [sys.executable, str(tmp_path / "main.py"), *command]
-        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=400)
+        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=1800)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -336,7 +336,7 @@ def test_a_world_of_one_file_runs_the_demo(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=400,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out" / "results.json").read_text())

@@ -25,9 +25,11 @@ from retrodict.worlds import tabletop
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+OWN_DATA = (ROOT / "docs" / "own-data.md").read_text(encoding="utf-8")
 FENCED = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 COMMANDS = [line for _, text in FENCED for line in text.splitlines() if line.startswith("retrodict ")]
 COMMANDS += re.findall(r"`(retrodict [a-z]+ [^`]+)`", README)
+OTHERS = [line for line in OWN_DATA.splitlines() if line.startswith("retrodict ")]
 ANSWERED_AT_ONCE = ("predict", "explain", "rollout")
 
 
@@ -55,7 +57,7 @@ def test_the_shipped_model_reads_what_it_wrote(tmp_path: Path, monkeypatch: pyte
         assert tabletop.parse_action(said) == tabletop.parse_action(action)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *OTHERS])
 def test_commands_are_understood(command: str) -> None:
     _, verb, *arguments = shlex.split(command, comments=True)
     group = typer.main.get_command(app)

@@ -38,7 +38,7 @@ HELD = 10  # frames of a video for which each state is shown; the recipe mines f
 STATES = 9  # of a video
 _RECIPE = (  # some minutes on two cores
     "model: {layers: 2}",
-    "inverse: &training {steps: 2000, per_device_batch_size: 16, learning_rate: 0.004}",
+    "inverse: &training {steps: 1200, per_device_batch_size: 16, learning_rate: 0.004}",
     "forward: *training",
 )
 _REGISTERED_BY = {

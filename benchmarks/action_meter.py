@@ -72,12 +72,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", default="0-9", help="the first and the last one")
+    parser.add_argument("--steps", type=int, help="of training; by default the demo's")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     first, last = map(int, arguments.seeds.split("-"))
     right = dict.fromkeys(("true", "shuffled"), 0)
     for seed in range(first, last + 1):
-        recipe = load_recipe(RECIPES / "demo.yaml", BootstrapRecipe, [f"seed={seed}"])
+        changes = [f"seed={seed}", "world.test=100"]  # of which the meter takes 48
+        changes += [f"forward.steps={arguments.steps}"] if arguments.steps else []
+        recipe = load_recipe(RECIPES / "demo.yaml", BootstrapRecipe, changes)
         for labels in right:
             folder = arguments.out / f"{labels}-{seed}"
             meter = made_once(folder / METER, lambda: measured(folder, recipe, labels, seed))  # noqa: B023

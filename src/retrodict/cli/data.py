@@ -201,9 +201,8 @@ def collect(
             actions = ", ".join(f"{count:,} {action}" for action, count in counts["actions"].items())
             total = sum(counts["actions"].values())
             typer.echo(f"{out / name}: {total:,} pairs of {counts['episodes']} episodes ({actions})")
-            typer.echo(
-                f"  left out: {', '.join(f'{count:,} {why}' for why, count in counts['left_out'].items() if count)}"
-            )
+            if reasons := ", ".join(f"{count:,} {why}" for why, count in counts["left_out"].items() if count):
+                typer.echo(f"  left out: {reasons}")
     if written.get("videos"):
         typer.echo(f"{out / 'videos'}: {written['videos']} videos")
     typer.echo(f"Next: retrodict bootstrap {out / 'recipe.yaml'} --out runs/{out.name}")

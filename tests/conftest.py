@@ -37,9 +37,10 @@ def tiny_family() -> SmallFamily:
     from retrodict.models.small.words import Words
     from retrodict.worlds import tabletop
 
-    torch.manual_seed(3)  # of those tried, the one whose greedy sentences differ
+    torch.manual_seed(0)
     images = NetTokenizer(ImageTokenizerConfig(image_size=(24, 24), patch=8, codes=12, code_dim=4, width=16)).eval()
     words = Words.from_texts(tabletop.vocabulary())
+    torch.manual_seed(16)  # of those tried, one whose greedy sentences and samples differ
     family = SmallFamily.new(images, words, hidden=32, layers=2, heads=2)
     # Weights of the usual size give nearly even probabilities, under which a wrong choice would go unnoticed.
     with torch.no_grad():

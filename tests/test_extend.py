@@ -62,10 +62,17 @@ def test_a_verifier_by_name(registered: dict[str, Any], tiny_model: Path, tmp_pa
     from retrodict.worlds import get_world
 
     (row,) = get_world("tabletop").sample(1, 0, namespace="bench")
-    assert retrodict.predict(row.source_image, row.action, n=2, model=tiny_model, verifier="brightest").chosen == 0
+    made = retrodict.predict(row.source_image, row.action, n=4, model=tiny_model, verifier="brightest")
+    brightness = [float(np.asarray(candidate.image).mean()) for candidate in made.candidates]
+    assert made.chosen == int(np.argmax(brightness))
     found = retrodict.bench("tabletop", out=tmp_path, model=str(tiny_model), verifier="brightest", n=2, items=2)
     assert found["systems"][tiny_model.name]["k2"]["selector"] == "brightest"
     assert "brightest" in json.loads((tmp_path / "results.json").read_text())["systems"][tiny_model.name]["k2"]
+    assert f"by {registered_title()}" in (tmp_path / "report.html").read_text(), "the curve has its name"
+
+
+def registered_title() -> str:
+    return verifiers.VERIFIERS["brightest"].title
 
 
 def test_commands_offer_every_record() -> None:

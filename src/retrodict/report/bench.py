@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from retrodict.evaluation.metrics import METRICS
 from retrodict.files import JsonMapping, JsonObject
 from retrodict.report.kit.charts import Bar, Curve, on_one_scale
-from retrodict.report.kit.format import MISSING, SELECTORS, duration, finite, flat, number, percent, spoken, system_name
+from retrodict.report.kit.format import (
+    MISSING,
+    duration,
+    finite,
+    flat,
+    number,
+    percent,
+    selector_name,
+    spoken,
+    system_name,
+)
 from retrodict.report.kit.tables import Cell, Table, estimate, without_gaps
 from retrodict.report.run import Run
 
@@ -211,7 +221,7 @@ def score_table(run: Run) -> Table | None:
 def default_selector(run: Run) -> str:
     """What chose in the table's best-of-k columns."""
     key = run.get("systems", run.main or "", f"k{run.ks[-1]}", "selector") if run.ks else None
-    return SELECTORS.get(key, str(key)) if key else MISSING
+    return selector_name(str(key)) if key else MISSING
 
 
 def suite_table(run: Run) -> Table | None:

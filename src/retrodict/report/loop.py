@@ -10,7 +10,7 @@ from retrodict.files import JsonMapping, read_lines
 from retrodict.prompts import Direction
 from retrodict.report.bench import row_name
 from retrodict.report.kit.charts import Bar, Curve, bar, measured, over_steps
-from retrodict.report.kit.format import SELECTORS, finite, system_name
+from retrodict.report.kit.format import finite, selector_name, system_name
 from retrodict.report.kit.tables import Cell, Claim, Table, claim, estimate, share
 from retrodict.report.run import Run
 from retrodict.stats import share as share_of
@@ -37,7 +37,7 @@ def ladder(run: Run) -> list[Bar]:
             chosen = (entry.get(most) or {}).get("selector", "")
             if chosen not in ("", "random"):
                 best = run.get("runs", name, most, chosen) or entry[most]
-                note = _with_runs(f"best of {run.ks[-1]} by {SELECTORS.get(chosen, chosen)}", best)
+                note = _with_runs(f"best of {run.ks[-1]} by {selector_name(chosen)}", best)
                 bars.append(bar(f"{system_name(name)}, verified", best, "score", "verified", note))
     return measured(bars)
 

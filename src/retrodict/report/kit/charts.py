@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from retrodict.dynamics.verifiers import VERIFIERS
 from retrodict.files import JsonMapping
-from retrodict.report.kit.format import SELECTORS, finite
+from retrodict.report.kit.format import finite, selector_name
 
 _BINS, _BAR_WIDTH, _HEIGHT = 24, 14, 120
 
@@ -155,7 +155,11 @@ class Curve:
 
 WIDTH, HEIGHT = 460.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 38.0, 372.0, 12.0, 262.0
-CURVES = ("oracle", *(name for name in VERIFIERS if name != "random"), "min_copy", "random")
+
+
+def _curves() -> tuple[str, ...]:
+    """The selectors that have a curve, the best first. Asked for when a chart is made, as users add verifiers."""
+    return ("oracle", *(name for name in VERIFIERS if name != "random"), "min_copy", "random")
 
 
 def on_one_scale(entries: Mapping[str, JsonMapping], ks: Sequence[int], step: float) -> list[Curve]:
@@ -176,7 +180,7 @@ def on_one_scale(entries: Mapping[str, JsonMapping], ks: Sequence[int], step: fl
 
 
 def _extent(entry: JsonMapping, ks: Sequence[int]) -> list[float]:
-    rows = [entry.get("greedy") or {}] + [(entry.get(f"k{k}") or {}).get(s) or {} for k in ks for s in CURVES]
+    rows = [entry.get("greedy") or {}] + [(entry.get(f"k{k}") or {}).get(s) or {} for k in ks for s in _curves()]
     return [v for row in rows for v in (row.get("score"), *(row.get("ci95") or ())) if finite(v)]
 
 
@@ -190,7 +194,7 @@ def _curve(title: str, entry: JsonMapping, ks: Sequence[int], low: float, high: 
         return round(BOTTOM - (BOTTOM - TOP) * (score - low) / (high - low), 1)
 
     by_selector = {}
-    for selector in CURVES:
+    for selector in _curves():
         rows = {k: (entry.get(f"k{k}") or {}).get(selector) or {} for k in ks}
         rows = {k: row for k, row in rows.items() if finite(row.get("score"))}
         if rows:
@@ -203,11 +207,14 @@ def _curve(title: str, entry: JsonMapping, ks: Sequence[int], low: float, high: 
     labels = spread(wanted, 17)
     lines = [
         Line(
-            SELECTORS[s],
+            selector_name(s),
             s,
             _path((x(k), y(row["score"])) for k, row in rows.items()),
             _band([(x(k), y(row["ci95"][0]), y(row["ci95"][1])) for k, row in rows.items()]) if s == shaded else "",
-            [(x(k), y(row["score"]), f"best of {k} by {SELECTORS[s]}: {row['score']:.3f}") for k, row in rows.items()],
+            [
+                (x(k), y(row["score"]), f"best of {k} by {selector_name(s)}: {row['score']:.3f}")
+                for k, row in rows.items()
+            ],
             labels[s],
         )
         for s, rows in by_selector.items()
@@ -232,7 +239,7 @@ def over_steps(title: str, series: Mapping[str, tuple[str, Sequence[tuple[int, f
 
     Args:
         title: what learned.
-        series: `{name: (colour, [(step, value above 0), ...])}`; colours are those of `CURVES`.
+        series: `{name: (colour, [(step, value above 0), ...])}`; colours are those of a curve.
     """
     drawn = {n: (kind, [(s, v) for s, v in row if finite(v) and v > 0]) for n, (kind, row) in series.items()}
     drawn = {name: (kind, row) for name, (kind, row) in drawn.items() if row}

@@ -22,12 +22,17 @@ SYSTEMS = {
     "idm": "IDM",
     "idm_plain": "IDM without change mask",
 }
-SELECTORS = {
-    **{name: kind.title for name, kind in VERIFIERS.items()},
-    "oracle": "oracle",
-    "greedy": "greedy",
-    "min_copy": "least copy",
-}
+_SELECTORS = {"oracle": "oracle", "greedy": "greedy", "min_copy": "least copy"}  # beside verifiers
+
+
+def is_selector(name: str) -> bool:
+    """Whether something that picks one of several candidates has this name."""
+    return name in VERIFIERS or name in _SELECTORS
+
+
+def selector_name(name: str) -> str:
+    """What picks one of several candidates, as readers know it."""
+    return VERIFIERS[name].title if name in VERIFIERS else _SELECTORS.get(name, name)
 
 
 def finite(value: object) -> TypeGuard[float]:
@@ -101,7 +106,7 @@ def spoken(name: str) -> str:
     """A system as readers know it: `fdm.k8.idm_fdm` is "FDM (best of 8 by IDM + FDM)"; free text stays as it is."""
     system, verified, selector = name.partition(", best by ")
     if verified:
-        return f"{system_name(system)} (best by {SELECTORS.get(selector, selector)})"
+        return f"{system_name(system)} (best by {selector_name(selector)})"
     system, comma, rest = name.partition(", ")
     if comma and system in SYSTEMS:
         return f"{system_name(system)}, {rest}"
@@ -117,7 +122,7 @@ def _said(part: str) -> str | None:
         return "one sample" if part == "k1" else f"best of {part[1:]}"
     if part == "greedy":
         return part
-    return f"by {SELECTORS[part]}" if part in SELECTORS else None
+    return f"by {selector_name(part)}" if is_selector(part) else None
 
 
 def plain(text: str) -> str:

@@ -16,6 +16,7 @@ import os
 import random
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -83,7 +84,7 @@ def main() -> None:
         recipe = load_recipe(RECIPES / "demo.yaml", BootstrapRecipe, changes)
         for labels in right:
             folder = arguments.out / f"{labels}-{seed}"
-            meter = made_once(folder / METER, lambda: measured(folder, recipe, labels, seed))  # noqa: B023
+            meter = made_once(folder / METER, partial(measured, folder, recipe, labels, seed))
             meter["warning"] = warning(meter)  # by the threshold of today
             right[labels] += ("does not use" in meter["warning"]) == (labels == "shuffled")
             took = meter["seconds"]

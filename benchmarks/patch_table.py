@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 import time
 
-import gymnasium
-import minigrid  # noqa: F401 - registers its environments
 import numpy as np
 from PIL import Image
 
+from retrodict.data.collect import make
 from retrodict.images import encode_png, read_image
 from retrodict.training.config import TokenizerConfig
 from retrodict.training.image_tokenizer import describe, make_tokenizer, measure
@@ -28,7 +27,7 @@ STEPS = 60  # of an episode, at most
 def play(name: str, count: int, first_episode: int) -> list[Transition]:
     """Transitions in which something changes on the screen, from episodes of random actions."""
     options = {"highlight": False} if name.startswith("BabyAI") else {}
-    env = gymnasium.make(name, render_mode="rgb_array", **options)
+    env = make(name, options)
     rng, rows, episode = np.random.default_rng(first_episode), list[Transition](), first_episode
     while len(rows) < count:
         episode += 1

@@ -4,7 +4,7 @@ pip install crafter
 retrodict collect crafter_env:Crafter-v0 --out crafter
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import crafter
 import gymnasium
@@ -15,7 +15,7 @@ from gymnasium.spaces import Box, Discrete
 class Crafter(gymnasium.Env[np.ndarray, int]):
     """A reset by seed, a step, a frame, and names of the actions."""
 
-    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (as Gymnasium declares it)
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
     observation_space = Box(0, 255, (64, 64, 3), np.uint8)
 
     def __init__(self, render_mode: str = "rgb_array") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def test_every_way_in_reads_the_same_image(kind: str, tmp_path: Path) -> None:
         (tmp_path / "list.jsonl").write_text(
             json.dumps({"input": image.name, "output": image.name, "instruction": "x"})
         )
-        (row,) = transitions(image_pairs(tmp_path / "list.jsonl"), {})  # type: ignore[arg-type]
+        (row,) = transitions(image_pairs(tmp_path / "list.jsonl"), Counter())
         assert np.array_equal(row.source_image, expected), "import"
     else:
         image, expected = IN_MEMORY[kind]

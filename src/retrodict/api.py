@@ -47,20 +47,6 @@ if TYPE_CHECKING:
     from retrodict.bootstrap.recipe import BootstrapRecipe
     from retrodict.training.config import TrainRecipe
 
-__all__ = [
-    "annotate",
-    "explain",
-    "predict",
-    "predict_batch",
-    "rerank",
-    "rerank_tasks",
-    "rollout",
-    "run_bootstrap",
-    "score",
-    "select",
-    "train",
-]
-
 AnyImage = TypeVar("AnyImage", bound=ImageLike)
 
 

@@ -60,6 +60,8 @@ def test_what_was_never_trained_is_predicted_and_told(tiny_model: Path, caplog: 
     api.explain(wide, wide, model=tiny_model)
     api.score(wide, wide, ACTION, model=tiny_model)
     assert len(caplog.messages) == 1
+    api.rerank(wide, "push the teapot", [wide], model=tiny_model)
+    assert "it was never trained on 'teapot'" in caplog.messages[1]
 
 
 def test_a_batch_gives_what_one_after_another_gives(tiny_model: Path) -> None:

@@ -28,8 +28,8 @@ class Line(gymnasium.Env):
     metadata = {"render_modes": ["rgb_array"]}
     actions = enum.IntEnum("Actions", [("go_left", 0), ("go_right", 1), ("wait", 2)])
 
-    def __init__(self, render_mode=None, cells=30, continuous=False):
-        self.render_mode, self.cells = render_mode, cells
+    def __init__(self, render_mode=None, cells=30, continuous=False, blind=False):
+        self.render_mode, self.cells, self.blind = render_mode, cells, blind
         self.action_space = gymnasium.spaces.Box(-1, 1, (1,)) if continuous else gymnasium.spaces.Discrete(3)
         self.observation_space = gymnasium.spaces.Discrete(cells)
 
@@ -44,6 +44,8 @@ class Line(gymnasium.Env):
         return self.at, 0.0, False, False, {"at": self.at}
 
     def render(self):
+        if self.blind:
+            raise gymnasium.error.DependencyNotInstalled("a screen is not installed.")
         frame = np.full((64, 8 * self.cells, 3), 200, np.uint8)
         frame[24:40, 8 * self.at : 8 * self.at + 8] = (200, 30, 30)
         return frame
@@ -176,6 +178,7 @@ def test_actions_are_named_or_described(place: Path) -> None:
         ({"--policy": "none.py"}, "There is no policy 'none.py'"),
         ({"--policy": "x = 1"}, "defines neither `policy` nor `describe`"),
         ({"--episodes": "0"}, "episodes is 0"),
+        ({"--env-arg": "blind=true"}, "cannot render: a screen is not installed."),
         ({"--env-arg": "cells=1"}, "Not one pair of 6 episodes is of use for out/labelled: "),
     ],
 )

@@ -23,7 +23,7 @@ from retrodict.dynamics.adaptive import predict_adaptively
 from retrodict.dynamics.rollout import rollout as _rollout
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verifiers import NONE, VERIFIERS, Parts, make_verifier
-from retrodict.dynamics.verify import CopyGate, Pool, Prediction, Verifier
+from retrodict.dynamics.verify import CopyGate, Pool, Prediction, ReadsInverse, Verifier
 from retrodict.dynamics.verify import predict as _predict
 from retrodict.dynamics.verify import predict_batch as _predict_batch
 from retrodict.files import JsonObject
@@ -258,6 +258,8 @@ def rerank(
         raise ValueError("Not one of the candidates is an image that can be read.")
     check = _verifier(verifier, model, inverse, seed=0, foreign=True)
     assert check is not None, "every verifier but none is one"
+    if isinstance(check, ReadsInverse):
+        _tell_unfamiliar(check.model, [before, *read.values()], [action])
     (known,) = check.scores([Pool(before, action, [Candidate(image) for image in read.values()])])
     scores = dict.fromkeys(range(len(candidates)), math.nan) | dict(zip(read, known, strict=True))
     order = sorted(scores, key=lambda i: (math.isnan(scores[i]), -scores[i], i))

@@ -226,7 +226,12 @@ class _Player:
         return next((word for word, named in self.actions.items() if np.array_equal(named, action)), None)
 
     def _frame(self) -> Frame:
-        frame: Any = self.env.render()
+        from gymnasium.error import Error
+
+        try:
+            frame: Any = self.env.render()
+        except Error as error:  # such as a package that only rendering needs
+            raise ValueError(f"{self.env.spec and self.env.spec.id} cannot render: {str(error).rstrip('.')}.") from None
         if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3:
             raise ValueError(f"{self.env.spec and self.env.spec.id} renders no rgb_array, but {type(frame).__name__}.")
         return frame.copy()

@@ -11,6 +11,7 @@ below). The global split is reported too.
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -171,7 +172,8 @@ class _ReadOff:
         if self._texts.get(transition.id, {}).keys() != shown.keys():
             try:
                 read = self._reader.explain([(images.source, image) for image in shown.values()])
-            except ValueError:  # what one model cannot read is no reason to lose the other metrics
+            except ValueError as error:  # is no reason to lose the other metrics
+                logging.getLogger("retrodict").warning("retrodict: %s is not explained: %s", transition.id, error)
                 return {}
             self._texts[transition.id] = {name: one.action for name, one in zip(shown, read, strict=True)}
         true = transition.action.casefold().split()

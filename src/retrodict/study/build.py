@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -31,7 +32,6 @@ from retrodict.study.plan import (
     KeyedItem,
     Plan,
     Shown,
-    digest,
     read_key,
     read_plan,
     to_json,
@@ -120,13 +120,9 @@ def build(
     chosen = _choose(items, design.per_subset, seed)
     if design.show > len(systems):
         raise ValueError(f"--show {design.show} of {len(systems)} systems: show at most all.")
-    if progress is not None:
-        progress.stage("images", f"{len(chosen)} items, {len(systems)} candidates each")
-    maker = _Maker(_salt(out), systems, seed)
-    for done, item in enumerate(chosen, 1):
+    maker = _Maker(_salt(out), systems)
+    for item in chosen:
         maker.add_item(item)
-        if progress is not None:
-            progress.advance(done, len(chosen))
     taken = {item.id for item in chosen}
     spare = [item for item in items if item.id not in taken] or chosen
     count = max(2, round(_CHECKS_PER_ITEM * (design.items_per_rater or len(chosen))))
@@ -135,7 +131,7 @@ def build(
     shown = design.show or len(systems)
     words = {**english(), **texts.words}
     made = own_examples(texts.examples, maker.salt, shown) if texts.examples else examples(maker.salt, shown, words)
-    maker.images |= made[1]
+    maker.images |= {name: partial(bytes, data) for name, data in made[1].items()}
     plan = Plan(
         title=texts.title or words["title"],
         consent=texts.consent or (words["consent_what"], words["consent_data"]),
@@ -144,13 +140,15 @@ def build(
         examples=tuple(made[0]),
         design=design,
         seed=seed,
-        digests={name: digest(data) for name, data in sorted(maker.images.items())},
+        digests={},
         crowd=crowd,
         exclude=tuple(exclude),
         words=dict(texts.words),
     )
     _check_texts(plan)
-    _write(out, record, plan, maker, left_out)
+    if progress is not None:
+        progress.stage("images", f"{len(chosen)} items, {len(systems)} candidates each")
+    plan = _write(out, record, plan, maker, left_out, progress)
     if progress is not None:
         progress.done(f"{len(chosen)} items")
     return plan
@@ -265,15 +263,18 @@ def _check_items(items: Sequence[Transition], count: int, seed: int) -> list[Tra
 
 
 class _Maker:
-    """Collects items, checks and images under keyed names."""
+    """Collects items, checks and images under keyed names.
 
-    def __init__(self, salt: str, systems: Sequence[System], seed: int) -> None:
-        self.salt, self.systems, self.seed = salt, systems, seed
+    Every image is read once, so that a broken one is named before anything is written; it is encoded when its file is.
+    """
+
+    def __init__(self, salt: str, systems: Sequence[System]) -> None:
+        self.salt, self.systems = salt, systems
         self.items: list[Shown] = []
         self.checks: list[Check] = []
         self.keyed: dict[str, KeyedItem] = {}
         self.keyed_checks: dict[str, str] = {}
-        self.images: dict[str, bytes] = {}
+        self.images: dict[str, Callable[[], bytes]] = {}
         self.reshaped: Counter[str] = Counter()
 
     def add_item(self, item: Transition) -> None:
@@ -295,9 +296,10 @@ class _Maker:
         kind: CheckKind = "truth" if number % 2 and item.target is not None else "noise"
         decoy = item.target_image if kind == "truth" else noise(item.source_image, item.id)
         shown, names = self._shown(item, "check", {replaced.name: encode(decoy, shown_size(item.source_image))})
-        same = [self.images[name] for system, name in names.items() if system != replaced.name]
-        if kind == "truth" and self.images[names[replaced.name]] in same:  # then picking it as worst is no mistake
-            self.images[names[replaced.name]] = encode(noise(item.source_image, item.id), shown.size)
+        same = [self.images[name]() for system, name in names.items() if system != replaced.name]
+        if kind == "truth" and self.images[names[replaced.name]]() in same:  # then picking it as worst is no mistake
+            data = encode(noise(item.source_image, item.id), shown.size)
+            self.images[names[replaced.name]] = partial(bytes, data)
             kind = "noise"
         self.checks.append(Check(**vars(shown), decoy=names[replaced.name], kind=kind))
         self.keyed_checks[shown.key] = item.id
@@ -305,16 +307,15 @@ class _Maker:
     def _shown(self, item: Transition, kind: str, instead: Mapping[str, bytes]) -> tuple[Shown, dict[str, str]]:
         size = shown_size(item.source_image)
         source = keyed_name(self.salt, kind, item.id, "source")
-        self.images[source] = encode(item.source_image, size)
+        self.images[source] = lambda: encode(item.source_image, size)
         names = {}
         for system in self.systems:
             names[system.name] = keyed_name(self.salt, kind, item.id, "system", system.name)
-            data = instead.get(system.name)
-            if data is None:
-                image = _open(system, item.id)
-                self.reshaped[system.name] += kind == "item" and is_reshaped(image, size)
-                data = encode(image, size)
-            self.images[names[system.name]] = data
+            if system.name in instead:
+                self.images[names[system.name]] = partial(bytes, instead[system.name])
+                continue
+            self.reshaped[system.name] += kind == "item" and is_reshaped(_open(system, item.id), size)
+            self.images[names[system.name]] = partial(_encoded, system, item.id, size)
         key = keyed_name(self.salt, kind, item.id)
         return Shown(key, item.category, item.action, source, tuple(sorted(names.values())), size), names
 
@@ -326,8 +327,19 @@ def _open(system: System, item: str) -> Image.Image:
         raise ValueError(f"{system.name} has an unreadable image of {item}: {error}") from None
 
 
-def _write(out: Path, record: JsonMapping, plan: Plan, maker: _Maker, left_out: Mapping[str, int]) -> None:
-    """The key comes first, as it decides all names, and the plan last: a folder with it is complete.
+def _encoded(system: System, item: str, size: tuple[int, int]) -> bytes:
+    return encode(_open(system, item), size)
+
+
+def _write(
+    out: Path,
+    record: JsonMapping,
+    plan: Plan,
+    maker: _Maker,
+    left_out: Mapping[str, int],
+    progress: Progress | None,
+) -> Plan:
+    """The key comes first, as it decides all names, and the plan, now with its digests, last: then all is there.
 
     The record names the systems, so it is as secret as the key.
     """
@@ -342,9 +354,10 @@ def _write(out: Path, record: JsonMapping, plan: Plan, maker: _Maker, left_out: 
         reshaped={name: count for name, count in maker.reshaped.items() if count},
     )
     write_json(out / KEY, to_json(key))
-    write_images(out / PICTURES, maker.images)
+    plan = replace(plan, digests=write_images(out / PICTURES, maker.images, progress))
     with Store(out / DATABASE, new=True) as store:
         store.create(plan)
     for secret in (RECORD, KEY, DATABASE):
         (out / secret).chmod(0o600)
     write_json(out / PLAN, to_json(plan))
+    return plan

@@ -121,8 +121,8 @@ def test_no_file_that_the_server_reads_tells_a_system(study: Path) -> None:
 
 
 def _size(file: Path) -> tuple[int, int]:
-    with Image.open(file) as picture:
-        return picture.size
+    with Image.open(file) as image:
+        return image.size
 
 
 def _chunks(png: bytes) -> set[bytes]:
@@ -265,7 +265,10 @@ def test_the_command_builds_and_says_what_is_wrong_in_a_line(studied_runs: list[
     assert result.exit_code == 0, result.output
     assert "3 items, 4 candidates each, 3 raters." in result.output
     assert read_plan(tmp_path / "s").consent == ("Our institute asks you.", "Write to us.")
-    for wrong in (["serve", str(tmp_path)], ["report", str(tmp_path)], ["report", out]):
+    latin = tmp_path / "latin.txt"
+    latin.write_bytes("Für Sie".encode("latin-1"))
+    consent = ["build", *studied_runs, "-o", str(tmp_path / "t"), "--consent", str(latin)]
+    for wrong in (["serve", str(tmp_path)], ["report", str(tmp_path)], ["report", out], consent):
         result = CliRunner().invoke(app, ["study", *wrong])
         assert result.exit_code == 2
         assert len(result.output.splitlines()) == 1

@@ -40,7 +40,7 @@ def panel(scores_IRS: Values, groups: list[str] | None = None) -> Panel:
 
 
 def simulated(rng: np.random.Generator, worth: list[float], items: int, raters: int, spread: float = 0.5) -> Panel:
-    """Best and worst of what each rater thinks of each picture: the system's worth, the picture's luck, and a whim."""
+    """Best and worst of what each rater thinks of each image: the system's worth, the image's luck, and a whim."""
     shape = (items, raters, len(worth))
     thought_IRS = np.array(worth) + spread * rng.normal(size=(items, 1, len(worth))) + rng.normal(size=shape)
     scores_IRS = np.zeros(shape)
@@ -224,7 +224,7 @@ def choose(study: Path, rank: dict[str, float], raters: Sequence[int]) -> None:
         for rater in raters:
             while (state := store.state(rater)) is not None:
                 item = key.items.get(state.key)
-                worth = [rank.get(item.pictures[name], 1) if item else -(name in decoys) for name in state.pictures]
+                worth = [rank.get(item.pictures[name], 1) if item else -(name in decoys) for name in state.images]
                 order = sorted(range(len(worth)), key=lambda i: worth[i] + rng.random() / 2)
                 store.save(rater, state.position, Answer(1, order[-1], order[0], done=True, seconds=3))
 
@@ -246,7 +246,7 @@ def test_a_report_from_judgements_in_the_database(studied_runs: list[str], tmp_p
     assert found["attention"]["failed"]["share"] <= 0.5
     assert found["self_consistency"]["best"]["share"] == 1
     judge = found["judges"]["bench score"]
-    assert (judge["n_items"], judge["n_unscored"]) == (0, 12)  # the folder of pictures has no scores
+    assert (judge["n_items"], judge["n_unscored"]) == (0, 12)  # the folder of images has no scores
     assert "bench score: no item on which it scored every system" in page
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert "http" not in page.replace("http-equiv", "")
@@ -338,3 +338,4 @@ def test_items_on_which_people_and_a_judge_disagree_are_listed(studied_runs: lis
     assert {row["id"] for row in rows} == {item.id for item in read_key(study).items.values()}
     assert {(row["people"], row["judge"], row["gap"]) for row in rows} == {("quokka", "wombat", 2.0)}
     assert "its best candidate is not people" in page and rows[0]["id"] in page
+    assert page.count('alt="People: quokka"') == page.count('alt="Source"') == len(rows)

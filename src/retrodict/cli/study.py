@@ -167,9 +167,11 @@ def build(
 
 
 def _paragraphs(path: Path) -> tuple[str, ...]:
-    paragraphs = tuple(
-        " ".join(part.split()) for part in path.read_text(encoding="utf-8").split("\n\n") if part.strip()
-    )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no text in UTF-8: save it as that.") from None
+    paragraphs = tuple(" ".join(part.split()) for part in text.split("\n\n") if part.strip())
     if not paragraphs:
         raise ValueError(f"{path} is empty: a consent page needs words.")
     return paragraphs

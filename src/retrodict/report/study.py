@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from retrodict.files import JsonMapping, JsonObject
 from retrodict.report.kit.charts import Mark
@@ -18,12 +18,17 @@ from retrodict.report.kit.format import (
     spoken_p,
     system_name,
 )
+from retrodict.report.kit.images import shape_of, uri
 from retrodict.report.kit.tables import Cell, Table, estimate, markdown_table
 from retrodict.stats import shown
 
+_SHOWN = 12  # items of a judge's disagreements whose images are shown
 
-def page(results: JsonMapping) -> JsonObject:
-    """What the template `study.html` shows."""
+ImageOf = Callable[[str, str], bytes]  # of item id and system; "" is the source
+
+
+def page(results: JsonMapping, image: ImageOf) -> JsonObject:
+    """What the template `study.html` shows; `image` reads those of items that people and a judge see differently."""
     judges = results["judges"]
     return {
         "results": results,
@@ -49,7 +54,11 @@ def page(results: JsonMapping) -> JsonObject:
         "questions": {
             text: (_scores(one["all"]), _pairs(one["pairs"])) for text, one in results["questions"].items() if one
         },
-        "disagreements": {name: _disagreements(rows) for name, rows in results["disagreements"].items() if rows},
+        "disagreements": {
+            name: (_disagreements(rows), [_images(row, image) for row in rows[:_SHOWN]])
+            for name, rows in results["disagreements"].items()
+            if rows
+        },
     }
 
 
@@ -162,6 +171,21 @@ def _disagreements(rows: Sequence[JsonMapping], most: int = 20) -> Table:
         for row in rows[:most]
     ]
     return Table(["People's best", "Judge's best", "People put theirs ahead by"], table)
+
+
+def _images(row: JsonMapping, image: ImageOf) -> JsonObject:
+    source = image(row["id"], "")
+    shown = {
+        "Source": source,
+        f"People: {system_name(row['people'])}": image(row["id"], row["people"]),
+        f"Judge: {system_name(row['judge'])}": image(row["id"], row["judge"]),
+    }
+    return {
+        "id": row["id"],
+        "action": row["action"],
+        "shape": shape_of(source),
+        "images": [(text, uri(data, side=240, large=12_000)) for text, data in shown.items()],
+    }
 
 
 def _interval_words(entry: JsonMapping) -> str:

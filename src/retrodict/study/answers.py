@@ -84,7 +84,7 @@ class State:
     current: int
     total: int
     key: str
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     question: int
     answer: Answer
 

@@ -100,10 +100,10 @@ def _damaged(called: Path, error: object) -> ValueError:
 def _faults(db: sqlite3.Connection, table: str = "") -> str:
     """What SQLite finds wrong with all, or with one table; empty where nothing is."""
     try:
-        (found,) = db.execute(f"PRAGMA quick_check({table})" if table else "PRAGMA quick_check").fetchone()
+        (verdict,) = db.execute(f"PRAGMA quick_check({table})" if table else "PRAGMA quick_check").fetchone()
     except sqlite3.DatabaseError as error:
         return str(error)
-    return "" if found == "ok" else str(found)
+    return "" if verdict == "ok" else str(verdict)
 
 
 def _rescue(db: sqlite3.Connection, path: Path) -> None:

@@ -43,4 +43,4 @@ def write_report(
     write_text(out / "judgements.jsonl", to_jsonl(named))
     write_json(out / "results.json", results)
     write_text(out / SUMMARY, study.markdown(results))
-    return write_page(out / PAGE, "study.html", title=pool.plan.title, **study.page(results))
+    return write_page(out / PAGE, "study.html", title=pool.plan.title, **study.page(results, pool.image))

@@ -31,9 +31,9 @@ class Load:
     items: Counter[str] = field(default_factory=Counter)
     choices: Counter[tuple[str, frozenset[str]]] = field(default_factory=Counter)
 
-    def add(self, key: str, pictures: Iterable[str]) -> None:
+    def add(self, key: str, images: Iterable[str]) -> None:
         self.items[key] += 1
-        self.choices[key, frozenset(pictures)] += 1
+        self.choices[key, frozenset(images)] += 1
 
 
 def assigned(plan: Plan, load: Load, rng: random.Random) -> list[Shown]:

@@ -223,7 +223,7 @@ class Store:
             state = _state(db, rater, position)
             if state is None:
                 raise ValueError("No such trial.")
-            answer.check(len(state.pictures), points)
+            answer.check(len(state.images), points)
             before = state.answer
             done = answer.done or (before.done and answer.choice == before.choice)
             if answer.revision == before.revision and (answer.choice, done) == (before.choice, before.done):
@@ -231,7 +231,7 @@ class Store:
             if answer.revision != before.revision + 1 or position > state.current:
                 raise StaleAnswerError(state)
             (trial,) = db.execute("SELECT id FROM trial WHERE rater = ? AND position = ?", (rater, position)).fetchone()
-            best, worst = (None if i is None else state.pictures[i] for i in (answer.best, answer.worst))
+            best, worst = (None if i is None else state.images[i] for i in (answer.best, answer.worst))
             now = time.time()
             values = (trial, answer.revision, now, best, worst, int(answer.cant_tell), int(done), answer.seconds)
             db.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
@@ -309,13 +309,13 @@ def _state(db: sqlite3.Connection, rater: int, position: int | None) -> State | 
     ).fetchone()
     if row is None:
         return None
-    pictures = tuple(json.loads(row["pictures"]))
-    answer = Answer() if row["revision"] is None else _answer(row, pictures)
-    return State(position, current, total, row["key"], pictures, row["question"], answer)
+    images = tuple(json.loads(row["pictures"]))
+    answer = Answer() if row["revision"] is None else _answer(row, images)
+    return State(position, current, total, row["key"], images, row["question"], answer)
 
 
-def _answer(row: sqlite3.Row, pictures: tuple[str, ...]) -> Answer:
-    best, worst = (None if row[name] is None else pictures.index(row[name]) for name in ("best", "worst"))
+def _answer(row: sqlite3.Row, images: tuple[str, ...]) -> Answer:
+    best, worst = (None if row[name] is None else images.index(row[name]) for name in ("best", "worst"))
     ratings = tuple(json.loads(row["ratings"] or "[]"))
     return Answer(
         row["revision"], best, worst, bool(row["cant_tell"]), bool(row["done"]), row["seconds"], ratings, row["comment"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from retrodict.files import JsonObject
 from retrodict.study.database import copied
 from retrodict.study.export import Record, read_export, records
-from retrodict.study.plan import DATABASE, Check, Key, KeyedItem, Plan, read_key, read_plan
+from retrodict.study.plan import DATABASE, PICTURES, Check, Key, KeyedItem, Plan, read_key, read_plan
 from retrodict.study.store import Store
 
 
@@ -17,6 +17,7 @@ from retrodict.study.store import Store
 class Pool:
     """What the analysis sees. `items` and `checks` are by their keys, which differ from study to study."""
 
+    folders: Sequence[Path]
     rows: Sequence[Record]
     plans: Sequence[Plan]
     keys: Sequence[Key]
@@ -38,6 +39,19 @@ class Pool:
             for system, count in getattr(key, name).items():
                 total[system] = total.get(system, 0) + count
         return total
+
+    def actions(self) -> dict[str, str]:
+        return {self.items[shown.key].id: shown.action for plan in self.plans for shown in plan.items}
+
+    def image(self, item: str, system: str) -> bytes:
+        """PNG bytes of what was shown of an item; of its source with system "". Nothing where the file is gone."""
+        for folder, plan in zip(self.folders, self.plans, strict=True):
+            for shown in plan.items:
+                if self.items[shown.key].id == item:
+                    names = {of: name for name, of in self.items[shown.key].pictures.items()} | {"": shown.source}
+                    path = folder / PICTURES / f"{names[system]}.png"
+                    return path.read_bytes() if path.is_file() else b""
+        raise KeyError(item)
 
     def named(self, row: Record) -> JsonObject:
         """A judgement with systems in place of images; in a check, the decoy by its kind."""
@@ -65,6 +79,7 @@ def gather(folders: Sequence[Path], exports: Sequence[Path] = ()) -> Pool:
     for folder, plan, key in zip(folders[1:], plans[1:], keys[1:], strict=True):
         _check_alike(folder, plan, key, plans[0], keys[0])
     pool = Pool(
+        folders,
         [],
         plans,
         keys,
@@ -88,7 +103,7 @@ def gather(folders: Sequence[Path], exports: Sequence[Path] = ()) -> Pool:
             if seen.setdefault(click, label) != label:
                 raise ValueError(f"{seen[click]} and {label} hold the same judgements: give one of them.")
             rows.append(row if len(sources) == 1 else row | {"rater": f"{label}/{row['rater']}"})
-    return Pool(rows, plans, keys, pool.items, pool.checks)
+    return Pool(folders, rows, plans, keys, pool.items, pool.checks)
 
 
 def _records(folder: Path, plan: Plan) -> list[Record]:

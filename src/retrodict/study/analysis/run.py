@@ -45,7 +45,7 @@ def analyse(pool: Pool, rules: Sequence[str] = ()) -> JsonObject:
     parts = {subset: panel.subset(subset) for subset in sorted(set(panel.subsets))}
     by_subset = {subset: pairs(part) for subset, part in parts.items()}
     _holm_over_subsets(by_subset)
-    judges = _judges(panel, pool)
+    judges, actions = _judges(panel, pool), pool.actions()
     return {
         "kind": "study",
         "title": plan.title,
@@ -80,7 +80,10 @@ def analyse(pool: Pool, rules: Sequence[str] = ()) -> JsonObject:
         "raters": _raters(rows),
         "comments": [pool.named(row) for row in rows if row["comment"]],
         "judges": {name: against_people(panel, table) for name, table in judges.items()},
-        "disagreements": {name: disagreements(panel, table) for name, table in judges.items()},
+        "disagreements": {
+            name: [row | {"action": actions[row["id"]]} for row in disagreements(panel, table)]
+            for name, table in judges.items()
+        },
         "methods": {"wilcoxon_zero_method": ZERO_METHOD, "bradley_terry_prior": PRIOR},
     }
 

@@ -150,7 +150,7 @@ def _raters(db: sqlite3.Connection, plan: Plan) -> list[RaterStatus]:
 def _checks(db: sqlite3.Connection, plan: Plan, rater: int | None = None) -> dict[int, tuple[int, int]]:
     """Failed and answered attention checks by rater."""
     checks = {one.key: one for one in plan.checks}
-    found: dict[int, tuple[int, int]] = {}
+    failures: dict[int, tuple[int, int]] = {}
     rows = db.execute(
         "SELECT rater, key, pictures, best, worst, ratings FROM judgement JOIN trial ON trial.id = judgement.trial "
         "LEFT JOIN detail ON detail.trial = judgement.trial AND detail.revision = judgement.revision "
@@ -160,9 +160,9 @@ def _checks(db: sqlite3.Connection, plan: Plan, rater: int | None = None) -> dic
     for row in rows:
         ratings = json.loads(row["ratings"]) if row["ratings"] else None
         judged = {"order": json.loads(row["pictures"]), "worst": row["worst"], "ratings": ratings}
-        failed, n = found.get(row["rater"], (0, 0))
-        found[row["rater"]] = failed + failed_check(judged, checks[row["key"]]), n + 1
-    return found
+        failed, n = failures.get(row["rater"], (0, 0))
+        failures[row["rater"]] = failed + failed_check(judged, checks[row["key"]]), n + 1
+    return failures
 
 
 def failed_checks(store: Store, plan: Plan, rater: int) -> tuple[int, int]:

@@ -8,13 +8,14 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format bench paper clean
 help:
 	@echo 'make demo    run the whole loop on the simulated world; the report appears in demo/report.html'
 	@echo 'make test    lint, type check and all tests'
 	@echo 'make lint    lint and type check only'
 	@echo 'make format  rewrite the code in the house style'
 	@echo 'make bench   measure the shipped model; results appear in runs/bench'
+	@echo 'make paper   walk recipes/paper/README.md: DRY=1 says what is missing; FAMILY=liquid; GPUS=4'
 	@echo 'make clean   remove the environment and the caches'
 
 # Done once, and again when what it depends on changes.
@@ -44,6 +45,9 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/retrodict bench --bench tabletop --model small -n 8 --out runs/bench
+
+paper: $(READY)
+	$(BIN)/python recipes/paper/walk.py $(if $(DRY),--dry-run) --family $(or $(FAMILY),chameleon) --gpus $(or $(GPUS),1)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

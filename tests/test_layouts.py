@@ -234,6 +234,12 @@ def test_aurora_json_with_its_own_columns_and_groups(annotations, tmp_path):
         made = list(transitions(image_pairs(tmp_path / file, PRESETS[name]), Counter()))
         assert [row.action for row in made] == [row["instruction"].strip() for row in rows]
         groups[name] = [row.group for row in made]
+    where = tmp_path / "repository" / "data" / "ag" / "train.json"  # as it is published: paths start two folders above
+    shutil.copytree(tmp_path / "data" / "ag" / "images", where.parent / "images")
+    shutil.copy(annotations / "aurora_ag_train_sample.json", where)
+    assert (
+        len(list(transitions(image_pairs(where, PRESETS["action-genome"]), dropped := Counter()))) > 1 and not dropped
+    )
     assert "1K0SU" in groups["action-genome"] and groups["aurora-magicbrush"].count("435242") >= 2
 
 
@@ -379,6 +385,14 @@ def test_import_on_the_command_line(tmp_path):
     result = run("pairs", tmp_path / "mine.jsonl", "--out", tmp_path / "out", *names)
     assert f"{tmp_path / 'out'}: 2 kept; dropped: 1 no action\n" in result.output
     assert [row.source for row in read_written(tmp_path / "out")] == [image(1), image(2)]
+    for seed, chosen in (0, [1]), (3, [2]):  # row 0 has no action; which ones the seed takes depends on ids alone
+        sample = ["--sample", "2", "--seed", seed]
+        assert run("pairs", tmp_path / "mine.jsonl", "--out", tmp_path / f"s{seed}", *names, *sample).exit_code == 0
+        assert [row.source for row in read_written(tmp_path / f"s{seed}")] == [image(n) for n in chosen]
+    assert (
+        run("pairs", tmp_path / "mine.jsonl", "--out", tmp_path / "other", *names, "--sample=1", "--limit=1").exit_code
+        == 2
+    )
     for arguments in (names[:1], ["--column=colour=red"], ["--annotations=x.csv"], ["--column=source="]):
         assert run("pairs", tmp_path / "mine.jsonl", "--out", tmp_path / "other", *arguments).exit_code == 2
     assert run("ssv2", tmp_path, "--images", tmp_path, "--out", tmp_path / "other").exit_code == 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -170,7 +171,7 @@ def test_a_dry_run_says_what_it_takes_and_what_is_missing(tmp_path: Path, monkey
     assert fdm[6].startswith("  GPU hours    about 404 on H100s")
     missing = [line for line in said if line.startswith("  missing")]
     assert len(missing) == 1 + 5 + 3
-    assert "retrodict download chameleon --out ./models/chameleon" in missing[0]
+    assert f"retrodict download chameleon --out {RECIPES / 'models' / 'chameleon'}" in missing[0]
     assert list(tmp_path.iterdir()) == []
     for family in ("emu3", "janus"):
         code, said, _ = call("bootstrap", str(RECIPES / "liquid.yaml"), "--dry-run", "--set", f"family={family}")
@@ -189,10 +190,11 @@ def test_offline_a_line_says_what_is_missing_and_where_it_is(tmp_path: Path, mon
     assert len(errors) == 2
     assert all(line.startswith("retrodict: missing: Junfeng5/Liquid_") for line in errors)
     assert "get it from https://huggingface.co/spaces/Junfeng5/Liquid_demo and put chameleon/vqgan.ckpt" in errors[1]
-    code, _, errors = call("download", str(RECIPES / "liquid.yaml"))
+    shutil.copy(RECIPES / "liquid.yaml", "liquid.yaml")
+    code, _, errors = call("download", "liquid.yaml")
     assert (code, len(errors)) == (2, 2 + 5 + 3)
     assert "get it from https://huggingface.co/Junfeng5/Liquid_V1_7B and put" in errors[0]
-    assert "into models/liquid" in errors[0]
+    assert f"into {tmp_path / 'models' / 'liquid'}" in errors[0]
     assert "EPIC_100_train.csv" in errors[-4]
     assert "UCF-101" in errors[-1]
     code, _, errors = call("download", "nothing")

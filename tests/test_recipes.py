@@ -34,6 +34,17 @@ def test_values_overrides_and_paths(recipe: Path) -> None:
     assert loaded.mine.min_gap == "0.8s"
     assert [source.path for source in loaded.data.labelled] == [recipe.parent / "pairs"]
     assert [videos.path for videos in loaded.data.videos] == [recipe.parent / "videos"]
+    (recipe.parent / "models" / "liquid").mkdir(parents=True)
+    for given, meant in [
+        ("./models/base", str(recipe.parent / "models" / "base")),
+        ("models/liquid", str(recipe.parent / "models" / "liquid")),
+        ("BAAI/Emu3-Gen-hf", "BAAI/Emu3-Gen-hf"),
+        ("small", "small"),
+        ("/weights/base", "/weights/base"),
+    ]:
+        assert load_recipe(recipe, BootstrapRecipe, [f"init={given}"]).init == meant, "counts from the recipe"
+    chat = ["labeller=chat:gpt-5@http://localhost:8000/v1", "select.without_likelihood=true"]
+    assert load_recipe(recipe, BootstrapRecipe, chat).labeller == chat[0].partition("=")[2]
     with pytest.raises(ValidationError):
         loaded.seed = 4  # type: ignore[misc]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from retrodict.bootstrap.select import select, select_dir
+from retrodict.bootstrap.select import COLLECTION, select, select_dir
 from retrodict.transitions import Transition, read_transitions, write_rows
 
 ROWS = [
@@ -58,3 +59,10 @@ def test_directories(tmp_path: Path) -> None:
         select_dir(tmp_path / "none", top_k=2, out=tmp_path / "out2")
     with pytest.raises(ValueError, match="at least 1"):
         select(ROWS, 0)
+
+
+def test_so_many_of_each_collection(tmp_path: Path) -> None:
+    rows = [replace(row, provenance={COLLECTION: "ucf" if row.category == "b" else "k700"}) for row in ROWS]
+    write_rows(tmp_path / "in" / "rows.parquet", rows)
+    select_dir(tmp_path / "in", top_k=2, out=tmp_path / "out", per_collection=True)
+    assert [row.id for row in read_transitions(tmp_path / "out")] == ["a2", "c1", "b1", "b2"]

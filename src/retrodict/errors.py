@@ -21,6 +21,10 @@ _USERS_TO_FIX = (FileNotFoundError, FileExistsError, PermissionError, IsADirecto
 _USERS_TO_FIX_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
+class UnansweredError(ValueError):
+    """A model elsewhere does not answer now, or not us: the same command goes on where this one stopped."""
+
+
 def guarded(function: Callable[P, T]) -> Callable[P, T]:
     """`function`, whose exceptions end the program with one line each; with RETRODICT_DEBUG=1 they stay exceptions."""
 

@@ -107,7 +107,8 @@ def load(name: str | Path, role: Direction, *, device: str = AUTO, dtype: str = 
             one in `inverse/` and one in `forward/` (or `idm/` and `fdm/`, as the loop writes them); a published
             checkpoint's folder or hub id; a folder or hub id of a vision-language model that only reads images
             (Qwen-VL, SmolVLM, LLaVA); `diffusers:` and a folder or hub id of an image editor, or a folder with a
-            `model_index.json`; `chat:MODEL` or `chat:MODEL@BASE_URL`, a model behind a chat endpoint.
+            `model_index.json`; `chat:MODEL` or `chat:MODEL@BASE_URL`, a model behind a chat endpoint;
+            `edits:MODEL@BASE_URL`, an image editor behind one.
         role: "forward" to predict, "inverse" to explain and verify.
         device: Where it runs, such as "cuda:1"; by default on a GPU where there is one (`placement`).
         dtype: The type of its weights, such as "bfloat16"; by default the one that they are stored in.
@@ -148,6 +149,12 @@ def _endpoint(name: str, role: Direction) -> InverseModel:
     return ChatExplainer(name)
 
 
+def _edits(name: str, role: Direction) -> ForwardModel:
+    from retrodict.chat.edits import EditEndpoint
+
+    return EditEndpoint(name)
+
+
 def _is_editor(name: str) -> bool:
     from retrodict.models.editors import PIPELINE
 
@@ -183,6 +190,7 @@ def _unified(name: str, role: Direction) -> UnifiedModel:
 _BY_NAME = (
     _Kind("a copy of the source", ("forward",), _copy, lambda name: name == "copy"),
     _Kind("a model behind a chat endpoint", ("inverse",), _endpoint, lambda name: name.startswith("chat:")),
+    _Kind("an editor behind an endpoint", ("forward",), _edits, lambda name: name.startswith("edits:")),
     _Kind("an image editor", ("forward",), _editor, _is_editor),
 )
 _VLM = _Kind("a vision-language model that writes no images", ("inverse",), _vlm)

@@ -51,7 +51,7 @@ def plan(recipe: BootstrapRecipe) -> list[str]:
 def models_of(recipe: BootstrapRecipe) -> dict[str, TrainRecipe]:
     """The models that the loop trains, each as a recipe of its own."""
     if recipe.annotates:
-        extra = Source(path=Path("selected"), expected=recipe.select.top_k)
+        extra = Source(path=Path("selected"), expected=recipe.selected)
         ft = recipe.training("forward").model_copy(update={"weighting": Weighting()})
         forward = {"ft": ft, "fdm": recipe.training("forward", (extra,))}
     else:

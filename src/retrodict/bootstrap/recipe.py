@@ -14,6 +14,7 @@ from retrodict.sampling import Sampling
 from retrodict.training.config import (
     FamilyName,
     LoraConfig,
+    ModelName,
     Source,
     Sources,
     Tokenizer,
@@ -96,6 +97,8 @@ class Select(Section):
 
     top_k: Count = 7000
     """How many to keep, round-robin over the classes, taking each one's most likely remaining label."""
+    per_collection: bool = False
+    """Whether to keep so many of each of `data.videos`, as the paper does, and not of all together."""
     without_likelihood: bool = False
     """Whether to take labels without a likelihood, too, after all others and in the order of their ids: what a labeller
     behind a chat endpoint gives."""
@@ -123,13 +126,13 @@ class BootstrapRecipe(Section):
     data: Data = Data()
     family: FamilyName = "small"
     """Model family."""
-    init: str | None = None
+    init: ModelName = None
     """Model to start from: `small`, a path or a hub id, with its image tokenizer, words and size; or `tiny`, one of the
     family with random weights, which shows that all parts fit together. By default models learn from nothing, which not
     all families can."""
     lora: LoraConfig | None = None
     """Train adapters of `init` and leave its weights as they are; `{}` is the paper's."""
-    labeller: str | None = None
+    labeller: ModelName = None
     """What labels the mined pairs and verifies predictions: a saved inverse model, a vision-language model (a path or a
     hub id), or `chat:MODEL@URL`. By default an inverse model that is trained on the labelled pairs."""
     mine: MineConfig = MineConfig()
@@ -159,6 +162,11 @@ class BootstrapRecipe(Section):
     def annotates(self) -> bool:
         """Whether there are videos whose pairs the labeller annotates."""
         return bool(self.data.videos) or self.world is not None
+
+    @property
+    def selected(self) -> int:
+        """How many annotated transitions are selected, at most."""
+        return self.select.top_k * (max(1, len(self.data.videos)) if self.select.per_collection else 1)
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:

@@ -27,6 +27,7 @@ from retrodict.transitions import (
 )
 
 ROWS = "transitions-00000.parquet"
+COLLECTION = "collection"  # in a row's provenance: the collection of videos that it comes from
 _PART = 256  # rows that are in memory at a time, with their images; more where that would make too many parts
 _MOST_PARTS = 500
 _SCRATCH = ".parts"
@@ -62,7 +63,9 @@ def _ranking(
     return [scored[n] for n in order[:top_k]]
 
 
-def select_dir(transitions: Path, *, top_k: int, out: Path, without_likelihood: bool = False) -> None:
+def select_dir(
+    transitions: Path, *, top_k: int, out: Path, without_likelihood: bool = False, per_collection: bool = False
+) -> None:
     """Select among a directory of annotated transitions; the same call again does it anew if they have changed.
 
     Two passes: what decides is read of all rows, the images of the chosen ones alone.
@@ -72,6 +75,7 @@ def select_dir(transitions: Path, *, top_k: int, out: Path, without_likelihood: 
         top_k: how many to keep.
         out: a new directory, or that of an earlier call with the same directory and `top_k`.
         without_likelihood: whether rows without a likelihood are taken, too, after all others.
+        per_collection: keep so many of each collection of videos, one after the other.
 
     Raises:
         ValueError: no row has a likelihood or an action, or `out` is another run's or the transitions' own directory.
@@ -81,13 +85,23 @@ def select_dir(transitions: Path, *, top_k: int, out: Path, without_likelihood: 
         "transitions": relative_path(transitions, out),
         "top_k": top_k,
         "without_likelihood": without_likelihood,
+        **({"per_collection": True} if per_collection else {}),
     }
     record = check(out, "select", settings, apart=[transitions])
     made_of = fingerprint(transitions).encode()
     if (out / MANIFEST).is_file() and read_notes(out / ROWS).get(_MADE_OF) == made_of:
         return
-    ids, classes, logprobs, starts = _what_decides(transitions, files)
-    chosen = _ranking(ids, classes, logprobs, top_k, without_likelihood)
+    ids, classes, logprobs, collections, starts = _what_decides(transitions, files, per_collection)
+    rows_of: dict[str, list[int]] = {}
+    for i, collection in enumerate(collections):
+        rows_of.setdefault(collection, []).append(i)
+    chosen = [
+        rows[n]
+        for _, rows in sorted(rows_of.items())
+        for n in _ranking(
+            [ids[i] for i in rows], [classes[i] for i in rows], [logprobs[i] for i in rows], top_k, without_likelihood
+        )
+    ]
     if not chosen:
         raise ValueError(f"No transition in {transitions} has a likelihood: run `retrodict annotate` first.")
     write_json(out / RECORD, record)
@@ -98,21 +112,25 @@ def select_dir(transitions: Path, *, top_k: int, out: Path, without_likelihood: 
     write_manifest(out, kind="transitions", config={"top_k": top_k}, kept=len(chosen), dropped=+dropped)
 
 
-def _what_decides(transitions: Path, files: Sequence[Path]) -> tuple[list[str], list[str], Sequence[float], list[int]]:
-    """Ids, classes and log-probabilities of all rows, and the number of the first row of each file."""
+def _what_decides(
+    transitions: Path, files: Sequence[Path], per_collection: bool
+) -> tuple[list[str], list[str], Sequence[float], list[str], list[int]]:
+    """Ids, classes, log-probabilities and collections of all rows, and the number of the first row of each file."""
     ids: list[str] = []
     classes: list[str] = []
     logprobs = array("d")
+    collections: list[str] = []
     starts: list[int] = []
     for file in files:
         starts.append(len(ids))
-        for row in file_rows(file, ["class", "logprob", "action"]):
+        for row in file_rows(file, ["class", "logprob", "action", *(["provenance"] if per_collection else [])]):
             if not isinstance(row, Transition):
                 raise ValueError(f"{transitions} holds frame pairs without actions: run `retrodict annotate` on it.")
             ids.append(row.id)
             classes.append(sys.intern(row.category))
             logprobs.append(row.logprob)
-    return ids, classes, logprobs, starts
+            collections.append(sys.intern(str(row.provenance.get(COLLECTION, ""))))
+    return ids, classes, logprobs, collections, starts
 
 
 def _in_order(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodict.bootstrap.recipe import TINY, BootstrapRecipe
+from retrodict.bootstrap.select import COLLECTION, select_dir
 from retrodict.files import JsonObject, made_once, write_json
 from retrodict.images import encode_png
 from retrodict.progress import Progress
@@ -121,6 +122,12 @@ def clips(recipe: BootstrapRecipe) -> list[Path] | list[ClipRef]:
     from retrodict.video.clips import folder_clips
 
     videos = recipe.data.videos
+    if recipe.select.per_collection:
+        return [
+            replace(ref, meta={**ref.meta, COLLECTION: video.path.name})
+            for video in videos
+            for ref in read_clips(video.layout, video.path, video.annotations)
+        ]
     plain = [video.path for video in videos if video.layout == "folder"]
     refs = folder_clips(plain) if plain else []
     if len(plain) == len(videos):
@@ -376,13 +383,12 @@ def annotate(context: Context, progress: Progress) -> str:
 
 
 def select(context: Context, progress: Progress) -> str:
-    from retrodict.bootstrap.select import select_dir
-
     section = context.recipe.select
     select_dir(
         context.dir("annotated"),
         top_k=section.top_k,
         out=context.dir("selected"),
+        per_collection=section.per_collection,
         without_likelihood=section.without_likelihood,
     )
     return f"{sum(1 for _ in iter_rows(context.dir('selected'), ['id'])):,} transitions"

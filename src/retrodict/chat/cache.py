@@ -7,6 +7,7 @@ not kept, so that the next run asks again.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,11 @@ class AnswerCache:
 
     def __len__(self) -> int:
         return int(self._connection.execute("SELECT count(*) FROM answers").fetchone()[0])
+
+
+def user_cache(name: str) -> Path:
+    """A file in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrodict" / name
 
 
 @contextmanager

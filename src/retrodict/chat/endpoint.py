@@ -1,4 +1,4 @@
-"""An OpenAI-compatible chat endpoint: one request in, one raw answer out, retried where that makes sense.
+"""OpenAI-compatible endpoints: one request in, one raw answer out, retried where that makes sense.
 
 Asked again, after a growing random wait or the one that the server names: rate limits, server errors, time-outs,
 broken connections, bodies that are cut off. Not retried: a filter's or a model's no (an answer like any other),
@@ -14,12 +14,13 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from retrodict.chat.parsing import is_filtered, read_body
 from retrodict.chat.request import Request, Settings, check_base_url
+from retrodict.errors import UnansweredError
 from retrodict.files import JsonMapping, JsonObject
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _OURS = (401, 403, 404)
 _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
 
 
-class RefusedError(ValueError):
+class RefusedError(UnansweredError):
     """The endpoint refuses every request alike: a wrong key, an unknown model, an empty account."""
 
 
@@ -58,27 +59,28 @@ class Outcome:
     lost_paid: int = 0  # attempts whose answer was lost and may have been charged
 
 
-class Endpoint:
+R = TypeVar("R")
+
+
+class Caller(Generic[R]):
     """Use inside one event loop, and `close` it there. `counts` says what was sent and why it was sent again."""
 
-    def __init__(self, settings: Settings, *, timeout: float = 120.0, attempts: int = 8, slowest: float = 60.0) -> None:
+    def __init__(self, served: str, *, timeout: float, attempts: int, slowest: float = 60.0) -> None:
         try:
             from openai import AsyncOpenAI
         except ImportError:
             raise ImportError("A model behind an endpoint needs: pip install 'retrodict[judge]'") from None
         self._key = next((value for name in KEYS if (value := os.environ.get(name))), "")
-        base = check_base_url(settings.served)
+        base = check_base_url(served)
         self._client = AsyncOpenAI(api_key=self._key or "none", base_url=base, max_retries=0, timeout=timeout)
         self._timeout, self._attempts, self._slowest = timeout, attempts, slowest
-        self._schema = settings.schema == "auto"
-        self._tokens_as = "max_tokens"
         self._not_before = 0.0  # all requests wait when the server asked one to
         self.counts: Counter[str] = Counter()
 
     async def close(self) -> None:
         await self._client.close()
 
-    async def ask(self, request: Request, may_pay_again: Callable[[], bool]) -> Outcome:
+    async def ask(self, request: R, may_pay_again: Callable[[], bool]) -> Outcome:
         """Raises `RefusedError`; every other failure is an `Outcome` without a body.
 
         `may_pay_again` is asked before a request is repeated whose answer was lost and may have been charged.
@@ -98,6 +100,8 @@ class Endpoint:
             async for attempt in retrying:
                 with attempt:
                     try:
+                        if (pause := self._not_before - time.monotonic()) > 0:
+                            await asyncio.sleep(pause + random.uniform(0, min(1.0, 0.25 * pause + 0.05)))
                         body, how = await self._once(request)
                     except LostError as lost:
                         lost_paid += lost.paid
@@ -107,40 +111,27 @@ class Endpoint:
             return Outcome(None, {}, self._clean(lost.detail), lost_paid)
         return Outcome(body, {**how, "attempts": attempt.retry_state.attempt_number}, lost_paid=lost_paid)
 
+    async def _once(self, request: R) -> tuple[JsonMapping, JsonObject]:
+        """One answer, and how it was had. Raises `LostError`, `RefusedError`."""
+        raise NotImplementedError
+
     def _wait(self, state: RetryCallState) -> float:
         from tenacity import wait_random_exponential
 
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, LostError) and error.wait is not None:
             self._not_before = max(self._not_before, time.monotonic() + error.wait)
-            return 0.0  # `_once` waits, and so do all others
+            return 0.0  # `ask` waits, and so do all others
         return wait_random_exponential(multiplier=min(1.0, self._slowest), max=self._slowest)(state)
 
-    async def _once(self, request: Request) -> tuple[JsonMapping, JsonObject]:
-        """One answer, with what this server turned out not to know left out."""
-        if (pause := self._not_before - time.monotonic()) > 0:
-            await asyncio.sleep(pause + random.uniform(0, min(1.0, 0.25 * pause + 0.05)))
-        way = (self._schema, self._tokens_as)
-        status, body = await self._send(request.body(*way))
-        while status in (400, 422) and not is_filtered(body.get("error")) and (simpler := _simpler(body, *way)):
-            way = simpler
-            status, body = await self._send(request.body(*way))
-        if status == 200:  # only what helped is kept: a 400 may be about one request alone
-            self._schema, self._tokens_as = self._schema and way[0], way[1]
-        if status != 200 and not is_filtered(body.get("error")):
-            raise LostError(f"HTTP {status}: {read_body(body).detail}", f"http {status}", again=False)
-        if read_body(body).reason == "transport":
-            raise LostError(read_body(body).detail, "no answer in the body", paid=True)
-        return body, {"by": "endpoint", "schema": way[0], "status": status}
-
-    async def _send(self, body: JsonObject) -> tuple[int, JsonObject]:
+    async def _call(self, create: Callable[..., Awaitable[Any]], body: JsonMapping) -> tuple[int, JsonObject]:
         """Status and JSON of one call: 200, or an error about this one request. Raises `LostError`, `RefusedError`."""
         import openai
 
         self.counts["sent"] += 1
         try:
             async with asyncio.timeout(self._timeout):
-                response = await self._client.chat.completions.with_raw_response.create(**body)
+                response = await create(**body)
                 text = self._clean(response.http_response.text)
         except openai.APIStatusError as error:
             return self._status(error)
@@ -176,6 +167,33 @@ class Endpoint:
     def _clean(self, text: str) -> str:
         """Servers repeat what they are sent; what is kept or shown must not hold the key."""
         return text.replace(self._key, "***") if self._key else text
+
+
+class Endpoint(Caller[Request]):
+    """A chat endpoint."""
+
+    def __init__(self, settings: Settings, *, timeout: float = 120.0, attempts: int = 8, slowest: float = 60.0) -> None:
+        super().__init__(settings.served, timeout=timeout, attempts=attempts, slowest=slowest)
+        self._schema = settings.schema == "auto"
+        self._tokens_as = "max_tokens"
+
+    async def _once(self, request: Request) -> tuple[JsonMapping, JsonObject]:
+        """One answer, with what this server turned out not to know left out."""
+        way = (self._schema, self._tokens_as)
+        status, body = await self._send(request.body(*way))
+        while status in (400, 422) and not is_filtered(body.get("error")) and (simpler := _simpler(body, *way)):
+            way = simpler
+            status, body = await self._send(request.body(*way))
+        if status == 200:  # only what helped is kept: a 400 may be about one request alone
+            self._schema, self._tokens_as = self._schema and way[0], way[1]
+        if status != 200 and not is_filtered(body.get("error")):
+            raise LostError(f"HTTP {status}: {read_body(body).detail}", f"http {status}", again=False)
+        if read_body(body).reason == "transport":
+            raise LostError(read_body(body).detail, "no answer in the body", paid=True)
+        return body, {"by": "endpoint", "schema": way[0], "status": status}
+
+    async def _send(self, body: JsonObject) -> tuple[int, JsonObject]:
+        return await self._call(self._client.chat.completions.with_raw_response.create, body)
 
 
 def _simpler(error: JsonMapping, schema: bool, tokens_as: str) -> tuple[bool, str] | None:

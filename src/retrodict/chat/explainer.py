@@ -7,11 +7,10 @@ answers is kept: paid once, and never guessed.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from retrodict.chat.cache import open_cache
+from retrodict.chat.cache import open_cache, user_cache
 from retrodict.chat.client import Chat
 from retrodict.chat.endpoint import Endpoint
 from retrodict.chat.parsing import Failure, read_action
@@ -33,7 +32,7 @@ class ChatExplainer:
         model, _, url = name.removeprefix(PREFIX).partition("@")
         self._settings = Settings(model, check_base_url(url or OPENAI))
         self._prompt = load_chat_prompt(PROMPT)
-        self._cache = cache or _user_cache()
+        self._cache = cache or user_cache("answers.sqlite")
         self._timeout, self._attempts = timeout, attempts
 
     def explain(self, pairs: Sequence[Pair]) -> list[Explanation]:
@@ -64,7 +63,3 @@ class ChatExplainer:
 
     def _source(self) -> Endpoint:
         return Endpoint(self._settings, timeout=self._timeout, attempts=self._attempts)
-
-
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrodict" / "answers.sqlite"

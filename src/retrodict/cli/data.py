@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from retrodict.cli.app import app, verb
-from retrodict.cli.options import OutDir, Quiet, choice, one_of, options_of
+from retrodict.cli.options import OutDir, Quiet, Seed, choice, one_of, options_of
 from retrodict.cli.printing import dropped, print_counts
 from retrodict.data.config import CollectConfig
 from retrodict.data.layouts import FOLDER, LAYOUTS, PRESETS, labelled_layouts
@@ -115,6 +115,10 @@ def import_labelled(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many: a try.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Only so many, of which --seed decides; the others are not read.")
+    ] = None,
+    seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Turn data whose actions are known into transitions that training reads.
@@ -127,6 +131,7 @@ def import_labelled(
 
     from retrodict.data import image_pairs, labelled_clips, write_transitions
     from retrodict.data.convert import IMAGES, LEFT_OUT
+    from retrodict.data.items import sampled
     from retrodict.run_folder import relative_path
 
     items: Iterable[Item]
@@ -142,6 +147,11 @@ def import_labelled(
         columns = _columns(PRESETS[kind], column or ())
         items = image_pairs(data, columns, root=images)
         given |= {"columns": asdict(columns), "images": images and relative_path(images, out)}
+    if sample is not None:
+        if limit is not None:
+            raise ValueError("--sample and --limit both say how many: give one.")
+        items = sampled(items, sample, seed)
+        given |= {"sample": sample, "seed": seed}
     total = min(len(items), limit or len(items)) if isinstance(items, list) else 0
     with open_progress(quiet, "retrodict import") as progress:
         progress.stage("import", "read pairs of images and what happened between them")

@@ -31,7 +31,11 @@ def judge(
         str, typer.Option("--model", "-m", help="Name under which the endpoint serves the judge; or a local folder.")
     ] = "",
     base_url: Annotated[
-        str, typer.Option(help="Address of the endpoint. Its key is read from RETRODICT_JUDGE_KEY or OPENAI_API_KEY.")
+        str,
+        typer.Option(
+            envvar="OPENAI_BASE_URL",
+            help="Address of the endpoint. Its key is read from RETRODICT_JUDGE_KEY or OPENAI_API_KEY.",
+        ),
     ] = "https://api.openai.com/v1",
     prompt: Annotated[
         str, typer.Option(help="What is asked: paper_fig10_v1, viescore_style_v1, pairwise_v1, or a .yaml file.")

@@ -33,14 +33,15 @@ def image_pairs(file: Path, columns: Columns = PRESETS["aurora"], *, root: Path 
         file: `.json` (a list), `.jsonl`, `.csv` (with a header) or `.parquet`; or a folder of Parquet files, or of
             images with one of the others.
         columns: which column holds what; see `layouts.PRESETS`.
-        root: folder that image paths start from; by default that of `file`.
+        root: folder that image paths start from; by default that of `file`, or the nearest of its three parents that
+            the first row's source is found from: published lists count from the top of their repository.
 
     Raises:
         ValueError: the file cannot be read, or lacks a column in every row.
     """
-    root = root or (file if file.is_dir() else file.parent)
     if file.is_dir() and not any(file.glob("*.parquet")):
         file = _list_in(file)
+    root = root or _root_of(file, columns)
     for number, row in enumerate(_checked(_rows(file), columns, file)):
         named = columns.id and row.get(columns.id) is not None
         identity = f"{file.stem}/{row[columns.id] if named else number}"
@@ -110,6 +111,19 @@ def _image(value: object, root: Path) -> bytes:
     except ValueError as error:
         raise UnusableError("broken_image") from error
     return data
+
+
+def _root_of(file: Path, columns: Columns) -> Path:
+    own = file if file.is_dir() else file.parent
+    first = next(iter(_rows(file)), None)
+    path = _path(first.get(columns.source)) if isinstance(first, dict) else ""
+    if not path or path.startswith(("/", "\\")) or ".." in path:  # no path of a published list
+        return own
+    for folder in (own, *own.absolute().parents[:3]):
+        with suppress(ValueError):  # a path that leads elsewhere is never read
+            if inside(folder, path).is_file():
+                return folder
+    return own
 
 
 def _list_in(folder: Path) -> Path:

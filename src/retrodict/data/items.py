@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -40,6 +41,13 @@ def transitions(items: Iterable[Item], dropped: Counter[str]) -> Iterator[Transi
             yield item.read()
         except UnusableError as error:
             dropped[error.reason] += 1
+
+
+def sampled(items: Iterable[Item], count: int, seed: int) -> list[Item]:
+    """So many items, in their order. Which ones depends on the seed and the ids: a longer list keeps most."""
+    every = list(items)
+    order = sorted(range(len(every)), key=lambda i: hashlib.sha256(f"{seed} {every[i].id}".encode()).digest())
+    return [every[i] for i in sorted(order[:count])]
 
 
 def state(path: Path) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from retrodict.chat.edits import EditEndpoint
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verifiers import NONE, VERIFIERS, Parts, check_verifier
 from retrodict.dynamics.verify import InverseLikelihood, ScoredBy, Verifier
@@ -209,6 +210,7 @@ def run_bench(
         "system": system,
         **measured,
         "seconds": seconds,
+        **({"usage": forward.usage} if isinstance(forward, EditEndpoint) else {}),
         **provenance(time.monotonic() - began, config=config, seed=seed),
     }
     write_json(out / "results.json", summary)
@@ -251,7 +253,7 @@ def _system(
     from retrodict.loading import load
 
     forward = load(model, role="forward")
-    name = Path(model).name or model
+    name = str(getattr(forward, "name", "")) or Path(model).name or model
     if verifier in (NONE, "random"):  # the expectation of a random choice needs no scores
         return name, forward, None, []
     kind = VERIFIERS[verifier]

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from retrodict.dynamics.verify import Pool, Verifier, scores_of_all
+from retrodict.errors import UnansweredError
 from retrodict.evaluation.pool import BATCH, ItemResult, Scored, Scorer, item_result, score_frame
 from retrodict.evaluation.predictions import read_predictions, write_predictions
 from retrodict.models.protocol import Candidate, ForwardModel
@@ -77,7 +78,7 @@ class _Evaluation:
     def of(self, batch: Sequence[Transition]) -> list[ItemResult]:
         try:
             return self._predict(batch)
-        except SamplingError:
+        except (SamplingError, UnansweredError):
             raise
         except ValueError as error:
             if len(batch) == 1:

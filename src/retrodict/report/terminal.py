@@ -31,7 +31,7 @@ def numbers(folder: Path) -> list[str]:
     elif not run.has_scores:
         title = "distance (L1) to the true frame, smaller is nearer: it does not say whether the action was done"
     lines = [f"{title}; in brackets 95 % intervals, n = {bars[0].n}", *_table(bars)]
-    lines += [*_inverse(run), *_meters(run)]
+    lines += [*_inverse(run), *_meters(run), *_paid(run)]
     compared = {key: entry for key, entry in (run.get("comparisons") or {}).items() if key != "random_vs_k1"}
     for claim in claims(compared.values()):  # all but the check that choosing at random gains nothing
         text = f"{claim.headline} ({claim.detail})"
@@ -60,6 +60,15 @@ def _meters(run: Run) -> list[str]:
             text = f"{loop.run_name(name)}: {describe(entry)}"
             lines += textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="    ")
     return lines
+
+
+def _paid(run: Run) -> list[str]:
+    """What images of an endpoint cost."""
+    usage = run.get("usage")
+    if not usage:
+        return []
+    cost = "" if usage["cost_now"] is None else f", which cost {usage['cost_now']:.2f}"
+    return [f"  {usage['images']:,} images of the endpoint, {usage['asked_now']:,} asked for by this command{cost}"]
 
 
 def _table(bars: Sequence[Bar]) -> list[str]:

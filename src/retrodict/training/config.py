@@ -14,6 +14,17 @@ from retrodict.recipes import Count, NonNegative, Positive, RecipePath, Section
 
 LOG, METER = "log.jsonl", "action_meter.json"  # beside a trained model: how it learned, whether it uses what it is told
 
+
+def _model_from_recipe(name: str | None, info: ValidationInfo) -> str | None:
+    """A model's name, where it is a path as a whole one: relative ones count from the recipe, as all paths do."""
+    base = (info.context or {}).get("base")
+    if not name or base is None or ":" in name:  # chat:MODEL and diffusers:NAME name no folder of ours
+        return name
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or ("/" in name and (base / name).is_dir())
+    return str((base / Path(name).expanduser()).resolve()) if is_path else name
+
+
+ModelName = Annotated[str | None, AfterValidator(_model_from_recipe)]
 FamilyName = Annotated[str, AfterValidator(lambda name: get_family(name).name)]
 
 
@@ -205,7 +216,7 @@ class TrainRecipe(Section):
     """Seed of everything random."""
     family: FamilyName = "small"
     """Model family."""
-    init: str | None = None
+    init: ModelName = None
     """Model to start from: `small`, a path or a hub id. It brings its image tokenizer, its words and its size, so that
     `tokenizer` and `model` do not count. By default training starts from nothing, which only `small` can."""
     lora: LoraConfig | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -165,18 +166,45 @@ def test_layout_of_anoles_fork_converts_to_the_same(converted: Path, tmp_path: P
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_other_layouts_are_refused(converted: Path, tmp_path: Path) -> None:
-    for file in converted.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    state = load_file(converted / "model.safetensors")
-    lumina = {k: v[:1].clone() if "_norm." in k and "self_attn" in k else v for k, v in state.items()}
-    save_file(lumina, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match=r"shape \(1, 12\) .* Lumina"):
-        ChameleonFamily.load(tmp_path)
-    missing = {k: v for k, v in state.items() if "down_proj" not in k}
-    save_file(missing, tmp_path / "model.safetensors", {"format": "pt"})
+def test_norms_of_a_shard_become_its_heads_and_the_layout_is_said(converted: Path, tmp_path: Path) -> None:
+    """Lumina-mGPT keeps one norm for all heads of a shard, and the authors' tokenizers beside its weights."""
+    state, heads = load_file(converted / "model.safetensors"), CHECKPOINTS.HEADS
+    even = {
+        name: value[:1].expand_as(value).contiguous() if "_norm." in name and "self_attn" in name else value
+        for name, value in state.items()
+    }
+    whole, mgpt, out = tmp_path / "whole", tmp_path / "mgpt", tmp_path / "out"
+    for folder, tensors in (
+        (whole, even),
+        (mgpt, {n: v[:1].clone() if "_norm." in n and "self_attn" in n else v for n, v in even.items()}),
+    ):
+        shutil.copytree(converted, folder)
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    (mgpt / "original_tokenizers").mkdir()
+    (mgpt / "tokenizer.json").rename(mgpt / "original_tokenizers" / "text_tokenizer.json")
+    with pytest.raises(ValueError, match=r"shape \(1, 12\) .* Lumina-mGPT does\)\. Convert it"):
+        ChameleonFamily.load(mgpt)
+    convert(mgpt, out)
+    one, other = ChameleonFamily.load(whole), ChameleonFamily.load(out)
+    ids = CHECKPOINTS.prompts(len(one.words))["short"]
+    assert heads > 1 and np.array_equal(_logits(one, ids), _logits(other, ids))
+    missing = {name: value for name, value in state.items() if "down_proj" not in name}
+    save_file(missing, whole / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match="down_proj"):
-        ChameleonFamily.load(tmp_path)
+        ChameleonFamily.load(whole)
+
+
+def test_an_image_tokenizer_that_was_rounded_is_told(
+    converted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ChameleonFamily.load(converted)
+    assert not caplog.text
+    shutil.copytree(converted, tmp_path / "half")
+    state = load_file(converted / "model.safetensors")
+    rounded = {name: value.bfloat16() if "vqmodel." in name else value for name, value in state.items()}
+    save_file(rounded, tmp_path / "half" / "model.safetensors", {"format": "pt"})
+    ChameleonFamily.load(tmp_path / "half")
+    assert "is stored in bfloat16: its image tokens differ" in caplog.text
 
 
 def test_the_library_loads_what_we_write(converted: Path) -> None:

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from retrodict.bootstrap.plan import models_of
 from retrodict.bootstrap.recipe import BootstrapRecipe
-from retrodict.models.registry import size_of
+from retrodict.models.registry import MODEL_FILES, Part, size_of
 from retrodict.recipes import load_recipe
 from retrodict.training.config import TrainRecipe
 from retrodict.training.estimate import estimate
@@ -233,6 +233,7 @@ class Hub(BaseHTTPRequestHandler):
         "config.json": b"{}",
         "model.safetensors": os.urandom(300_000),
         "pytorch_model.bin": b"never wanted",
+        "consolidated.00.pth": b"not wanted beside safetensors",
     }
     commit = "1" * 40
     asked: ClassVar[list[str]] = []
@@ -317,6 +318,53 @@ def test_a_hub_gives_what_is_wanted_once(hub: str, tmp_path: Path) -> None:
     assert none.returncode == 2
     assert none.stderr.count("\n") == 1
     assert "missing: no/such: could not be fetched (404" in none.stderr
+
+
+PUBLISHED = {  # what repositories hold that a model needs; and what it does not
+    "GAIR/Anole-7b-v0.1": (
+        "models/7b/consolidated.pth models/7b/params.json models/7b/consolidate_params.json "
+        "tokenizer/text_tokenizer.json tokenizer/vqgan.ckpt tokenizer/vqgan.yaml",
+        "models/7b/checklist.chk",
+    ),
+    "a vision-language model": (
+        "config.json model-00001-of-00002.safetensors model.safetensors.index.json chat_template.jinja tokenizer.json "
+        "tokenizer_config.json merges.txt vocab.json tokenizer.model",
+        "pytorch_model.bin",
+    ),
+    "an editor": (
+        "model_index.json unet/config.json unet/diffusion_pytorch_model.safetensors tokenizer/merges.txt",
+        "unet/diffusion_pytorch_model.bin",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_one_list_of_files_has_what_each_kind_of_repository_needs(name: str) -> None:
+    from fnmatch import fnmatch
+
+    needed, others = (files.split() for files in PUBLISHED[name])
+    taken = [file for file in (*needed, *others) if any(fnmatch(file, pattern) for pattern in MODEL_FILES)]
+    assert taken == needed
+
+
+def test_what_loading_needs_and_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from retrodict.models import hub
+
+    def lacks() -> str:
+        return hub._lacks(Part("some/model"), tmp_path)
+
+    (tmp_path / "config.json").write_text("{}")
+    assert "no weights" in lacks()
+    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(b"x")
+    weights = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
+    assert lacks() == "model.safetensors.index.json names model-00002-of-00002.safetensors, which is not there"
+    (tmp_path / "model-00002-of-00002.safetensors").write_bytes(b"x")
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    assert "without a tokenizer" in lacks()
+    (tmp_path / "tokenizer.model").write_bytes(b"x")
+    assert lacks() == ""
+    assert Part.named("spaces/Junfeng5/Liquid_demo").page == "https://huggingface.co/spaces/Junfeng5/Liquid_demo"
 
 
 def test_a_hub_that_never_answers_is_given_up(tmp_path: Path) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
+from fnmatch import fnmatch
 from pathlib import Path
 
 from retrodict.files import write_json
-from retrodict.models.registry import CARD, Part, get_family, load_named
+from retrodict.models.registry import CARD, ORIGINAL, Part, get_family, load_named, read_json
 from retrodict.run_folder import RECORD, Input, check, claim
 from retrodict.versions import versions
 
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 TIMEOUT = 10  # seconds until a hub that does not answer is given up
 
 
@@ -49,7 +52,8 @@ def download(parts: tuple[Part, ...], out: Path | None) -> list[str]:
         try:
             fetch(part, out)
         except ValueError as error:
-            where = f" and put {', '.join(part.required)} into {out}" if out is not None else ""
+            files = ", ".join(part.required) or "its files"
+            where = f" and put {files} into {out}" if out is not None else ""
             missing.append(f"{part.repository}: could not be fetched ({error}); get it from {part.page}{where}")
     return missing
 
@@ -58,7 +62,7 @@ def fetch(part: Part, out: Path | None = None) -> Path:
     """Files of a repository: in `out`, or in the hub's cache, which also serves where the hub cannot be reached.
 
     Raises:
-        ValueError: They cannot be had; it says why.
+        ValueError: They cannot be had, or not all that loading needs; it says why.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
@@ -69,28 +73,41 @@ def fetch(part: Part, out: Path | None = None) -> Path:
     network = (t for t in HfHubHTTPError.__mro__ if "HTTPError" in t.__name__ and issubclass(t, Exception))
     expected: tuple[type[Exception], ...] = (OSError, OfflineModeIsEnabled, HFValidationError, *network)
     problem = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
+    published: list[str] = []
     try:  # the client would ask a hub that does not answer for many minutes, and take any folder for the answer
         if not problem:
-            HfApi().repo_info(part.repository, repo_type=part.kind, revision="main", timeout=TIMEOUT)
+            info = HfApi().repo_info(part.repository, repo_type=part.kind, revision="main", timeout=TIMEOUT)
+            published = [file.rfilename for file in getattr(info, "siblings", None) or ()]
     except expected as error:
         problem = _first_words(error)
     if problem and out is not None:
         raise ValueError(problem)
+    ignored = [ORIGINAL] if any(name.endswith(".safetensors") for name in published) else []
     try:
-        folder = snapshot_download(
-            part.repository,
-            repo_type=part.kind,
-            allow_patterns=list(part.patterns),
-            local_dir=out,
-            etag_timeout=TIMEOUT,
-            local_files_only=bool(problem),
+        folder = Path(
+            snapshot_download(
+                part.repository,
+                repo_type=part.kind,
+                allow_patterns=list(part.patterns),
+                ignore_patterns=ignored,
+                local_dir=out,
+                etag_timeout=TIMEOUT,
+                local_files_only=bool(problem),
+            )
         )
     except expected as error:
         raise ValueError(problem or _first_words(error)) from None
-    for pattern in part.required:
-        if not any(Path(folder).rglob(pattern)):
-            raise ValueError(f"it holds no {pattern}")
-    return Path(folder)
+    wanted = [name for name in published if _matches(name, part.patterns) and not _matches(name, ignored)]
+    for name in wanted:
+        if not (folder / name).is_file():
+            raise ValueError(f"{name} did not arrive: the same command gets it")
+    if lacks := _lacks(part, folder):
+        raise ValueError(lacks)
+    return folder
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def _first_words(error: Exception) -> str:
@@ -98,9 +115,30 @@ def _first_words(error: Exception) -> str:
 
 
 def _is_complete(part: Part, out: Path) -> bool:
-    """Whether a folder holds a file of each required pattern and nothing that was not finished."""
+    """Whether a folder holds all that is needed and nothing that was not finished."""
     unfinished = any((out / ".cache" / "huggingface").rglob("*.incomplete"))
-    return not unfinished and all(any(out.glob(pattern)) for pattern in part.required)
+    return not unfinished and not _lacks(part, out)
+
+
+def _lacks(part: Part, folder: Path) -> str:
+    """What a folder lacks that loading needs, in words; empty where it lacks nothing."""
+    for pattern in part.required:
+        if not any(folder.glob(pattern)):
+            return f"it holds no {pattern}"
+    if part.required:
+        return ""
+    if not any(any(folder.rglob(pattern)) for pattern in ("*.safetensors", ORIGINAL, "*vqgan.ckpt")):
+        return "it holds no weights in safetensors, which alone are read"
+    if not any(any(folder.rglob(name)) for name in ("config.json", "model_index.json", "params.json", "vqgan.yaml")):
+        return "it holds no config.json"
+    for index in folder.rglob("*.safetensors.index.json"):
+        for name in sorted(set((read_json(index).get("weight_map") or {}).values())):
+            if not (index.parent / name).is_file():
+                return f"{index.relative_to(folder)} names {name}, which is not there"
+    for config in folder.rglob("tokenizer_config.json"):
+        if not any((config.parent / name).is_file() for name in _TOKENIZERS):
+            return f"{config.relative_to(folder)} stands without a tokenizer: none of {', '.join(_TOKENIZERS)} is there"
+    return ""
 
 
 def convert(family: str, source: Path, out: Path, image_tokenizer: Path | None = None) -> None:

@@ -19,9 +19,11 @@ from retrodict.files import JsonObject
 if TYPE_CHECKING:
     from retrodict.models.protocol import TokenFamily
 
+SPACES = "spaces/"
+ORIGINAL = "*consolidated*.pth"  # Chameleon's authors' own format: fetched only where there are no safetensors
 CARD = "retrodict.json"  # what makes a folder a model of ours: {"family", "direction", ...}
 # What is fetched of a repository: configuration, weights, tokenizers, chat templates, the model card.
-MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.yaml", "*vqgan.ckpt", "*.md")
+MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.yaml", "*vqgan.ckpt", "*.md", ORIGINAL)
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,17 @@ class Part:
     @property
     def required(self) -> tuple[str, ...]:
         """Patterns without which a folder is not complete."""
-        return ("config.json", "*.safetensors") if self.patterns == MODEL_FILES else self.patterns
+        return () if self.patterns == MODEL_FILES else self.patterns
+
+    @classmethod
+    def named(cls, name: str) -> Part:
+        """Of a hub id, or `spaces/` and that of a space."""
+        space = name.startswith(SPACES)
+        return cls(name.removeprefix(SPACES), kind="space" if space else "model")
 
     @property
     def page(self) -> str:
-        return f"https://huggingface.co/{'spaces/' if self.kind == 'space' else ''}{self.repository}"
+        return f"https://huggingface.co/{SPACES if self.kind == 'space' else ''}{self.repository}"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,13 @@ from retrodict.models.checkpoint import has_tensors, read_tensors
 from retrodict.models.registry import read_json
 from retrodict.models.vqgan import VQGAN, VQGANConfig
 
-FOLDERS = (".", "tokenizer", "chameleon", "vqgan")  # where publishers put `vqgan.ckpt` and `vqgan.yaml`
+FOLDERS = (
+    ".",
+    "tokenizer",
+    "chameleon",
+    "vqgan",
+    "original_tokenizers",
+)  # where publishers put `vqgan.ckpt` and `vqgan.yaml`
 OWN = "image_tokenizer"  # where we put a tokenizer next to weights that cannot hold it
 PREFIX = "model.vqmodel."  # of the tokenizer's tensors in a Chameleon checkpoint of transformers
 _PARTS = ("encoder.", "decoder.", "quantize.embedding.", "quant_conv.", "post_quant_conv.")
@@ -140,7 +147,15 @@ def _build(config: VQGANConfig, state: Mapping[str, Tensor], where: Path) -> VQG
         raise ValueError(f"{where}: images of {config.size} pixels do not divide into tokens of {config.stride}.")
     with torch.device("meta"):
         vqgan = VQGAN(config)
-    mine = {name: value.float() for name, value in state.items() if name.startswith(_PARTS)}
+    mine = {name: value for name, value in state.items() if name.startswith(_PARTS)}
+    if rounded := {str(value.dtype).removeprefix("torch.") for value in mine.values()} - {"float32"}:
+        logging.getLogger("retrodict").warning(
+            "retrodict: the image tokenizer in %s is stored in %s: its image tokens differ from those of the authors' "
+            "vqgan.ckpt in float32, which GAIR/Anole-7b-v0.1 has; retrodict convert --image-tokenizer takes it",
+            where,
+            ", ".join(sorted(rounded)),
+        )
+    mine = {name: value.float() for name, value in mine.items()}
     wanted = vqgan.state_dict()
     missing = sorted(wanted.keys() - mine.keys())
     if missing and all(name.startswith("decoder.") for name in missing) and len(missing) > len(wanted) // 4:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from retrodict.models.hub import download, is_hub_id
-from retrodict.models.registry import FAMILIES, Part, card_of, get_family
+from retrodict.models.registry import FAMILIES, SPACES, Part, card_of, get_family
 from retrodict.training.config import TrainRecipe
 
 
@@ -17,11 +17,12 @@ def fetch(name: str, out: Path | None) -> tuple[list[str], list[str]]:
     """
     if name in FAMILIES and FAMILIES[name].checkpoints:
         return _published(name, out or Path("models") / name)
-    if is_hub_id(name):
-        return _weights((Part(name),), out)
+    if is_hub_id(name.removeprefix(SPACES)):
+        return _weights((Part.named(name),), out)
     known = [family.name for family in FAMILIES.values() if family.checkpoints]
     raise ValueError(
-        f"There is nothing called {name}: give a recipe.yaml, {', '.join(known)}, or a hub id (owner/name)."
+        f"There is nothing called {name}: give a recipe.yaml, {', '.join(known)}, or a hub id (owner/name; of a "
+        "space spaces/owner/name)."
     )
 
 

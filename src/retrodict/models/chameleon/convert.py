@@ -22,7 +22,7 @@ from retrodict.files import JsonObject
 from retrodict.models.chameleon.family import ChameleonFamily
 from retrodict.models.chameleon.layout import NORM, configuration, write_checkpoint
 from retrodict.models.checkpoint import read_tensors, shape_of
-from retrodict.models.hf import TextTokenizer
+from retrodict.models.hf import FILE, TextTokenizer
 from retrodict.models.vqgan_files import PREFIX, find_vqgan
 
 _PLACEHOLDER = ("<reserved08707>", "<image>")  # as transformers names it
@@ -55,19 +55,23 @@ def find_original(folder: Path) -> Original | None:
 def convert(source: Path, out: Path, vqgan: Path | None = None) -> None:
     """Write `out` in the layout of transformers, weights in the type that they have.
 
-    `source` is an original download, in the layout of Anole's fork of transformers, or already in the layout of
-    transformers, which may lack the image tokenizer's decoder. `vqgan` names another folder for the image tokenizer.
-    Raises `ValueError` for what is missing, damaged or unknown.
+    `source` is an original download, in the layout of Anole's fork of transformers or of Lumina-mGPT's, or already in
+    the layout of transformers, which may lack the image tokenizer's decoder. `vqgan` names another folder for the image
+    tokenizer. Raises `ValueError` for what is missing, damaged or unknown.
     """
     original = find_original(source)
     if original is not None:
         _convert_original(original, out, vqgan)
-    elif (source / "config.json").is_file() and len(shape_of(source, NORM) or ()) == 1:
-        _convert_fork(source, out, vqgan)
-    elif (source / "config.json").is_file():
-        ChameleonFamily.load(source, vqgan).save(out)
-    else:
+        return
+    if not (source / "config.json").is_file():
         raise ValueError(f"{source} holds no checkpoint of Chameleon: neither params.json nor config.json is there.")
+    norm = shape_of(source, NORM) or ()
+    if len(norm) == 1:
+        _convert_fork(source, out, vqgan)
+    elif norm and norm[0] != ChameleonConfig.from_pretrained(source).num_attention_heads:
+        _convert_mgpt(source, out, vqgan)
+    else:
+        ChameleonFamily.load(source, vqgan).save(out)
 
 
 def _convert_fork(source: Path, out: Path, vqgan: Path | None) -> None:
@@ -87,9 +91,34 @@ def _convert_fork(source: Path, out: Path, vqgan: Path | None) -> None:
     write_checkpoint(out, config, state, images, TextTokenizer.load(source))
 
 
+def _convert_mgpt(source: Path, out: Path, vqgan: Path | None) -> None:
+    """Lumina-mGPT's layout is that of transformers but for the norms of queries and keys: one a shard of the original,
+    which its heads share. The tokenizers are the authors' own files, in a folder beside the weights."""
+    images = find_vqgan(vqgan or source)
+    config = ChameleonConfig.from_pretrained(source)
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads or config.num_attention_heads
+    state = {name: value for name, value in read_tensors(source).items() if not name.startswith(PREFIX)}
+    for name, value in state.items():
+        if ".self_attn.q_norm." in name or ".self_attn.k_norm." in name:
+            count = heads if ".q_norm." in name else kv_heads
+            if count % len(value):
+                raise ValueError(f"{source} has {len(value)} norms for {count} heads in {name}: no known layout.")
+            state[name] = value.repeat_interleave(count // len(value), 0)
+    own = source / FILE
+    file = own if own.is_file() else source / "original_tokenizers" / "text_tokenizer.json"
+    if not file.is_file():
+        raise ValueError(f"{source} holds no {FILE}, nor original_tokenizers/text_tokenizer.json.")
+    write_checkpoint(out, config, state, images, _words(file))
+
+
+def _words(file: Path) -> TextTokenizer:
+    """The authors' text tokenizer."""
+    return TextTokenizer(file.read_text(encoding="utf-8").replace(*_PLACEHOLDER))
+
+
 def _convert_original(original: Original, out: Path, vqgan: Path | None) -> None:
     images = find_vqgan(vqgan or original.tokenizer.parent)
-    words = TextTokenizer(original.tokenizer.read_text(encoding="utf-8").replace(*_PLACEHOLDER))
+    words = _words(original.tokenizer)
     params = _params(original.weights)
     shards = [_read(file) for file in _shard_files(original.weights)]
     heads, layers = params["n_heads"], params["n_layers"]

@@ -104,8 +104,8 @@ def _check_layout(folder: Path) -> None:
             f"retrodict convert chameleon {folder} --out DIR"
         )
     raise ValueError(
-        f"{folder} has query norms of shape {shape} where transformers wants {(heads, width)} (as Lumina-mGPT does): "
-        "start from the authors' original checkpoint with retrodict convert."
+        f"{folder} has query norms of shape {shape} where transformers wants {(heads, width)} (as Lumina-mGPT does). "
+        f"Convert it: retrodict convert chameleon {folder} --out DIR"
     )
 
 

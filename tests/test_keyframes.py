@@ -20,7 +20,7 @@ def timeline(motion, sharpness, seconds=None, end=None):
     end = seconds[-1] if end is None else end
     shot = np.zeros(len(motion), np.int64)
     motion = np.asarray(motion, float)
-    return Timeline(seconds * 10, seconds, motion, motion, np.asarray(sharpness, float), shot, end)
+    return Timeline(seconds * 10, seconds, motion, motion > 0, motion, np.asarray(sharpness, float), shot, end)
 
 
 def value(chosen, motion, shot):

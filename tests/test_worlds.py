@@ -28,7 +28,7 @@ def dots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(WORLDS, "dots", "toy_world")
 
 
-@pytest.fixture(params=["tabletop", "dots"])
+@pytest.fixture(params=["tabletop", "babyai", "dots"])
 def world(request: pytest.FixtureRequest, dots: None) -> World:
     return get_world(request.param)
 
@@ -124,5 +124,5 @@ def test_a_new_world_is_benched_probed_and_judged(tmp_path: Path, monkeypatch: p
 def test_rows_of_two_worlds_have_no_world() -> None:
     rows: list[FramePair] = [get_world(name).sample(1, 0, namespace="x")[0] for name in ("tabletop", "dots")]
     assert world_of(rows) is None and world_of([]) is None
-    with pytest.raises(ValueError, match="use one of tabletop, dots"):
+    with pytest.raises(ValueError, match="use one of tabletop, babyai, dots"):
         get_world("chess")

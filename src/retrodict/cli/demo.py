@@ -13,6 +13,7 @@ from retrodict.cli.printing import print_numbers
 from retrodict.errors import check_output
 from retrodict.models.registry import FAMILIES
 from retrodict.progress.view import open_progress
+from retrodict.worlds import DEFAULT, WORLDS
 
 
 @verb
@@ -27,6 +28,7 @@ def demo(
             "all ablations."
         ),
     ] = "quick",
+    world: Annotated[str, typer.Option(metavar="WORLD", help=f"The simulated world: {', '.join(WORLDS)}.")] = DEFAULT,
     family: Annotated[
         str | None,
         typer.Option(
@@ -52,7 +54,7 @@ def demo(
     from retrodict.recipes import load_recipe
 
     name = "demo-tiny" if family else "demo" if scale == "quick" else "demo-full"
-    changes = [f"seed={seed}", *([f"family={family}"] if family else []), *(overrides or ())]
+    changes = [f"seed={seed}", f"world.name={world}", *([f"family={family}"] if family else []), *(overrides or ())]
     recipe = load_recipe(RECIPES / f"{name}.yaml", BootstrapRecipe, changes)
     if not quiet:
         typer.echo(f"{out / 'report.html'} shows the run while it goes on.", err=True)

@@ -92,7 +92,7 @@ def _pick(known: ClipResult, meter: Meter, buffer: FrameBuffer, config: MineConf
         return _without_pairs(known, "too_short", f"{known.frames} frames, {known.duration:.2f} s")
     timeline = lay_out(track, config)
     shot = timeline.shot
-    if len(track) < 2 or not (timeline.motion >= config.min_motion).any():
+    if len(track) < 2 or not timeline.lively.any():
         return _without_pairs(known, "static", f"{known.duplicates} of {known.frames} frames repeat the one before")
     chosen = select(timeline, config)
     near = [(a, a + 1) for a, (i, j) in enumerate(pairwise(chosen)) if shot[i] == shot[j]]

@@ -15,7 +15,7 @@ Selection = Literal["exact", "paper"]
 ExecutorName = Literal["serial", "processes", "ray"]  # where clips are mined, which changes no pair
 
 # Part of every config hash: raise it when the same settings would give other pairs.
-ALGORITHM = 2
+ALGORITHM = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,10 @@ class MineConfig:
     )
     min_motion: float = field(
         default=0.002,
-        metadata={"help": "Mean motion in frame widths per second below which a clip is static and gives no pairs."},
+        metadata={
+            "help": "Mean motion in frame widths per second below which a clip is static and gives no pairs, unless "
+            "more than 0.2 % of the pixels change clearly at once."
+        },
     )
     frames: bool = field(
         default=True, metadata={"help": "Store the images; without them only their positions in the video are kept."}

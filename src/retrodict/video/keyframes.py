@@ -15,6 +15,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _STILL = 0.1  # of the clip's brisk motion (95th percentile): frames that move less are never keyframes
+_SHARE = 0.002  # of the pixels: where more change clearly, something happened, however small it is and briefly it moves
 _CLEARLY = 1.03  # a frame must be this much sharper to win: at a tie the keyframe stays
 _REST = 0.2  # of the run's largest change: less is rest
 _REST_FRAMES = 3
@@ -29,6 +30,7 @@ class Timeline:
     position: Floats  # in the unit of the gap
     seconds: Floats
     motion: Floats  # frame widths per second; 0 across a cut
+    lively: NDArray[np.bool_]  # enough motion, or enough pixels that clearly changed
     change: Floats  # mean absolute difference to the frame before, grey levels
     sharpness: Floats
     shot: Ints
@@ -49,6 +51,7 @@ def lay_out(track: Track, config: MineConfig) -> Timeline:
         position=times if in_seconds else np.asarray(track.index, np.float64),
         seconds=times,
         motion=motion,
+        lively=(motion >= config.min_motion) | ((np.asarray(track.changed) >= _SHARE) & (motion > 0)),
         change=np.asarray(track.change, np.float64),
         sharpness=np.asarray(track.sharpness, np.float64),
         shot=shot,
@@ -84,7 +87,7 @@ def _greedy(timeline: Timeline, usable: Ints, *, k: int, gap: float) -> list[int
 
 def _usable(timeline: Timeline, config: MineConfig) -> Ints:
     """Indices of the frames that move, by flow and by difference, and of those that begin a shot."""
-    moving = timeline.motion >= max(config.min_motion, _STILL * float(np.percentile(timeline.motion, 95)))
+    moving = timeline.lively & (timeline.motion >= _STILL * float(np.percentile(timeline.motion, 95)))
     moving &= timeline.change >= _STILL * float(np.percentile(timeline.change, 95))  # flow sees motion in codec noise
     moving[np.diff(timeline.shot, prepend=timeline.shot[0] - 1) != 0] = True  # what its first action starts from
     return np.flatnonzero(moving & (timeline.shot >= 0))

@@ -26,12 +26,13 @@ Floats = NDArray[np.float64]
 
 SIDE = 160  # long side in pixels that flow and cuts are measured at
 _DUPLICATE = 10  # grey levels: where no pixel of the small plane changed by more, the frame repeats the last one
+_CLEAR = 20  # grey levels: a pixel that changed by more did not change by noise
 _SUSPECT = 0.25  # change over contrast, above which two frames are compared for a cut
 
 
 @dataclass
 class Track:
-    """Numbers of every frame of a clip, in order: about 45 bytes a frame, the only memory that grows with a clip.
+    """Numbers of every frame of a clip, in order: about 49 bytes a frame, the only memory that grows with a clip.
 
     `motion` is the mean length of the flow from the last frame that was not a duplicate, in frame widths (long sides)
     per second; `similarity` compares with that same frame: 1 the same scene, 0 nothing in common.
@@ -45,6 +46,7 @@ class Track:
     similarity: array[float] = field(default_factory=lambda: array("f"))
     contrast: array[float] = field(default_factory=lambda: array("f"))  # standard deviation, grey levels
     change: array[float] = field(default_factory=lambda: array("f"))  # mean absolute difference, grey levels
+    changed: array[float] = field(default_factory=lambda: array("f"))  # share of pixels that clearly changed
     end: float = 0.0  # seconds of the last frame, a duplicate or not
     dissolves: list[tuple[int, int]] = field(default_factory=list)  # first and last index in these arrays
     duplicates: int = 0
@@ -79,14 +81,15 @@ class Meter:
             return False
         self._shape = luma.shape
         full = luma.copy() if self._full else None
-        motion, like, change, contrast = 0.0, 1.0, 0.0, float(cv2.meanStdDev(small)[1][0, 0])
+        motion, like, change, changed, contrast = 0.0, 1.0, 0.0, 0.0, float(cv2.meanStdDev(small)[1][0, 0])
         if self._last is not None:
             elapsed = max(seconds - self.track.seconds[-1], 1e-3)
             motion = 0.0 if resized else self._measure(small, full) / elapsed
             change = cv2.norm(small, self._last, cv2.NORM_L1) / small.size
+            changed = np.count_nonzero(cv2.absdiff(small, self._last) > _CLEAR) / small.size
             calm = change <= _SUSPECT * (max(contrast, self.track.contrast[-1]) + 1) and not may_have_bars(small)
             like = 0.0 if resized else 1.0 if calm else self.alike(self._before_flash(contrast), small)
-        self._record(index, seconds, pts, motion, sharpness(half), like, contrast, change)
+        self._record(index, seconds, pts, motion, sharpness(half), like, contrast, change, changed)
         self._last, self._last_full = small, full
         self._blanks = self._blanks + 1 if contrast < BLANK else 0
         self._lit = self._lit if self._blanks else small
@@ -135,7 +138,7 @@ class Meter:
         track.index.append(index)
         track.seconds.append(seconds)
         track.pts.append(-1 if pts is None else pts)
-        columns = track.motion, track.sharpness, track.similarity, track.contrast, track.change
+        columns = track.motion, track.sharpness, track.similarity, track.contrast, track.change, track.changed
         for column, number in zip(columns, numbers, strict=True):
             column.append(number)
 

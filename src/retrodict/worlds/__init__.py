@@ -10,7 +10,10 @@ if TYPE_CHECKING:  # the command line reads names from here, quickly
     from retrodict.transitions import FramePair
     from retrodict.worlds.base import World
 
-WORLDS = {"tabletop": "retrodict.worlds.tabletop.world"}  # name -> module whose `WORLD` it is; imported when asked for
+WORLDS = {  # name -> module whose `WORLD` it is; imported when asked for
+    "tabletop": "retrodict.worlds.tabletop.world",
+    "babyai": "retrodict.worlds.babyai.world",
+}
 DEFAULT = "tabletop"  # the world of the model that comes with retrodict
 
 

@@ -73,6 +73,10 @@ def test_liquid_and_the_tokenizer_it_is_published_without(tmp_path: Path) -> Non
     command = ("liquid", tmp_path / "liquid", "--out", tmp_path / "out", "--image-tokenizer", tmp_path / "holder")
     assert _run(*command)[0] == 0
     assert load(tmp_path / "out", role="forward").family.tokenizer == family.tokenizer
+    assert _run(*command[:3], tmp_path / "padded", *command[4:], "--pad")[0] == 0
+    padded = load(tmp_path / "padded", role="forward").family
+    assert (padded.images.config.fit, padded.tokenizer == family.tokenizer) == ("pad", False), "other image tokens"
+    assert "leave --pad out" in _run("chameleon", tmp_path / "liquid", "--out", tmp_path / "other", "--pad")[1]
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,19 @@ def test_the_cost_of_an_inverse_model() -> None:
     assert found.memory == pytest.approx(static + kept + 10 * 160 * (65_536 - 8192))
 
 
+def test_the_first_real_model_fits_a_card_of_24_gb(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = {
+        name: estimate(model)
+        for name, model in models_of(load_recipe(RECIPES.parent / "real" / "janus-1b.yaml", BootstrapRecipe)).items()
+    }
+    assert [round(cost.memory / 1e9) for cost in costs.values()] == [6, 8, 8]
+    assert sum(cost.gpu_hours for cost in costs.values()) == pytest.approx(2.73, abs=0.05)
+    assert costs["idm"].host == pytest.approx(2 * 2.0e9 + 4 * 71_883_403, rel=0.01), "bfloat16, the VQ in float32"
+    assert costs["idm"].lines()[4] == "memory       about 6 GB on each GPU; 4 GB of the host's while it is loaded"
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert estimate(recipe("liquid-ft")).host > 4 * 17e9
+
+
 def test_recomputation_full_training_and_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     adapter, kept = (estimate(recipe("liquid-ft", f"forward.gradient_checkpointing={on}")) for on in ("true", "false"))
     assert kept.operations < adapter.operations < 1.5 * kept.operations

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from transformers import ChameleonConfig, ChameleonVQVAE
 
@@ -189,3 +190,14 @@ def test_preprocessing_config_gives_the_size(tmp_path: Path) -> None:
     folder = _hf_folder(tmp_path, _small())
     (folder / "preprocessor_config.json").write_text(json.dumps({"crop_size": {"height": 64, "width": 64}}))
     assert find_vqgan(folder).config.grid == (32, 32)
+
+
+def test_bars_in_place_of_a_crop() -> None:
+    """As SWIRL's authors prepare images: their fill colour, the longer side kept, then one resize."""
+    image = Image.new("RGB", (64, 32), "white")
+    pixels = ((square_pixels(image, 32, "pad") + 1) / 2 * 255).round().permute(1, 2, 0).to(torch.uint8).numpy()
+    assert pixels.shape == (32, 32, 3)
+    assert pixels[0, 5].tolist() == pixels[31, 20].tolist() == [122, 116, 104]
+    assert pixels[10:22].min() >= 254, "16 rows of the image, less what Lanczos blends at its edges"
+    square = Image.effect_noise((48, 48), 60).convert("RGB")
+    assert torch.equal(square_pixels(square, 32, "pad"), square_pixels(square, 32))

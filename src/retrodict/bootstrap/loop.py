@@ -15,6 +15,7 @@ from retrodict.bootstrap import stages
 from retrodict.bootstrap.recipe import TINY, BootstrapRecipe
 from retrodict.bootstrap.runner import Stage, Watch, read_records, run_stages
 from retrodict.bootstrap.stages import Context
+from retrodict.placement import chosen_device
 from retrodict.progress import Progress
 from retrodict.recipes import save_effective
 from retrodict.run_folder import Input, claim
@@ -52,7 +53,9 @@ def run_bootstrap(recipe: BootstrapRecipe, out: Path, progress: Progress) -> Non
         raise failed
     context = Context(out, recipe)
     plan = stages_of(context)
-    run_stages(plan, out, context, progress, watch=_page(plan, out))
+    # On a GPU one stage at a time: two models of billions of weights would seldom fit.
+    workers = 2 if chosen_device().type == "cpu" else 1
+    run_stages(plan, out, context, progress, workers, watch=_page(plan, out))
     if is_main():
         from retrodict.bootstrap.results import write_results
 

@@ -156,7 +156,7 @@ def _comparisons(
         names = (f"fdm.k{n}.{selector}", "fdm.greedy" if other == "greedy" else "fdm.k1")
         return compare_runs(fdm, fdm, names=names, selectors=(selector, other), ks=(n, 1))
 
-    compared = {"fdm_vs_ft": greedy("fdm", "ft")}
+    compared = {"fdm_vs_ft": greedy("fdm", "ft")} if "ft" in runs else {}  # without videos the two would be one
     if "fdm_true_labels" in runs:
         compared["fdm_vs_true_labels"] = greedy("fdm", "fdm_true_labels")
     if "fdm_weighted" in runs:

@@ -23,6 +23,10 @@ def convert(
         Path | None,
         typer.Option(help="Folder with vqgan.ckpt and vqgan.yaml, where the checkpoint comes without a decoder."),
     ] = None,
+    pad: Annotated[
+        bool,
+        typer.Option("--pad", help="Make images square by bars, not by cropping: as SWIRL's Liquid was trained."),
+    ] = False,
 ) -> None:
     """Turn a published checkpoint into a model folder that every other command takes.
 
@@ -35,7 +39,7 @@ def convert(
 
     from retrodict.models.hub import convert as run
 
-    run(family, source, out, image_tokenizer)
+    run(family, source, out, image_tokenizer, pad=pad)
     typer.echo(f"{out}: a {family} model that nobody has trained yet")
 
 

@@ -141,18 +141,20 @@ def _lacks(part: Part, folder: Path) -> str:
     return ""
 
 
-def convert(family: str, source: Path, out: Path, image_tokenizer: Path | None = None) -> None:
+def convert(family: str, source: Path, out: Path, image_tokenizer: Path | None = None, *, pad: bool = False) -> None:
     """Write `out`, all or nothing; a folder that holds this model already is left alone.
 
-    `image_tokenizer` names the folder of the authors' `vqgan.ckpt`, for checkpoints that come without one. Raises
-    `ValueError` for what is missing, damaged, of another family, or in a layout that cannot be read, and for an `out`
-    that holds anything else.
+    `image_tokenizer` names the folder of the authors' `vqgan.ckpt`, for checkpoints that come without one. With `pad`
+    images get bars to become square, and are not cropped, as some models were trained. Raises `ValueError` for what is
+    missing, damaged, of another family, or in a layout that cannot be read, and for an `out` that holds anything else.
     """
     record = get_family(family)
     if image_tokenizer is not None and not record.foreign_tokenizer:
         raise ValueError(f"{record.title} comes with its image tokenizer: leave --image-tokenizer out.")
     inputs: dict[str, Input] = {"source": source, "image_tokenizer": image_tokenizer}
-    run = check(out, "convert", {"family": family}, inputs=inputs)
+    if pad and not record.pads:
+        raise ValueError(f"{record.title} prepares images in one way only: leave --pad out.")
+    run = check(out, "convert", {"family": family, **({"pad": True} if pad else {})}, inputs=inputs)
     if (out / CARD).is_file():
         return
     for folder in (source, image_tokenizer):
@@ -165,7 +167,10 @@ def convert(family: str, source: Path, out: Path, image_tokenizer: Path | None =
             load_named(record.converter)(source, partial, image_tokenizer)
         else:
             given = () if image_tokenizer is None else (image_tokenizer,)
-            record.load_class().load(source, *given).save(partial)
+            model = record.load_class().load(source, *given)
+            if pad:
+                model.images.padding()
+            model.save(partial)
         write_json(partial / CARD, {"family": family, "source": source.name, "versions": versions()})
         write_json(partial / RECORD, run)
         out.mkdir(parents=True, exist_ok=True)

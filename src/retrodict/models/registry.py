@@ -114,6 +114,7 @@ class Family:
     checkpoints: tuple[Checkpoint, ...] = ()  # the first is what `retrodict download NAME` gets
     converter: str = ""  # reads layouts that `load` does not
     foreign_tokenizer: bool = False  # is published without its image tokenizer: `load(folder, image_tokenizer)`
+    pads: bool = False  # can be converted to get bars around images, where they are not square
     from_scratch: bool = False  # can be trained without a model to start from
 
     def load_class(self) -> Any:
@@ -165,6 +166,7 @@ FAMILIES = {
                 ),
             ),
             foreign_tokenizer=True,
+            pads=True,
         ),
         Family(
             "emu3",

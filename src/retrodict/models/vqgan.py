@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,10 +21,13 @@ from torch.nn import functional as F
 from retrodict.models.hf import exact_float32
 from retrodict.models.protocol import Codes, IntArray
 
+BARS = (122, 116, 104)
+
 
 @dataclass(frozen=True)
 class VQGANConfig:
-    """Sizes, by the names of `ddconfig` in a published yaml; the defaults are those of the released tokenizer."""
+    """Sizes, by the names of `ddconfig` in a published yaml, and how images become square; the defaults are those of
+    the released tokenizer."""
 
     size: int = 512  # pixels a side of the images that are tokenized
     resolution: int = 512  # what `attn_resolutions` count from
@@ -36,6 +40,8 @@ class VQGANConfig:
     z_channels: int = 256
     embed_dim: int = 256
     n_embed: int = 8192
+
+    fit: Literal["crop", "pad"] = "crop"  # what makes an image square: its middle, or bars (`square_pixels`)
 
     @property
     def stride(self) -> int:
@@ -228,13 +234,13 @@ class VQGAN(nn.Module):
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Image.Image], batch: int = 8) -> Codes:
-        """Tokenize images of any size: they are cropped to a square of `config.size` pixels by `square_pixels`."""
+        """Tokenize images of any size: they become a square of `config.size` pixels by `square_pixels`."""
         tokens, width = self.config.grid[0] * self.config.grid[1], self.config.embed_dim
         codes = [np.zeros((0, tokens), dtype=np.int64)]
         features = [np.zeros((0, tokens, width), dtype=np.float32)]
         device = self.quant_conv.weight.device
         for start in range(0, len(images), batch):
-            chunk = [square_pixels(image, self.config.size) for image in images[start : start + batch]]
+            chunk = [square_pixels(image, self.config.size, self.config.fit) for image in images[start : start + batch]]
             with exact_float32(device):
                 features_NDHW = self.features(torch.stack(chunk).to(device))
                 codes.append(self.quantise(features_NDHW).flatten(1).cpu().numpy())
@@ -251,19 +257,36 @@ class VQGAN(nn.Module):
                 images += to_images(self.reconstruct(codes_NHW))
         return images
 
+    def padding(self) -> VQGAN:
+        """The same, for images that get bars in place of being cropped."""
+        self.config = replace(self.config, fit="pad")
+        return self
+
     def fingerprint(self) -> str:
         """Names this tokenizer: two with the same name give the same tokens to the same image."""
-        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
+        settings = asdict(self.config)
+        if self.config.fit == "crop":
+            del settings["fit"]  # older than this setting: what was tokenized keeps its name
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name, value in sorted(self.state_dict().items()):
             digest.update(name.encode())
             digest.update(memoryview(value.cpu().contiguous().numpy()).cast("B"))
         return "vqgan-" + digest.hexdigest()[:12]
 
 
-def square_pixels(image: Image.Image, size: int) -> Tensor:
-    """[3, size, size] in [-1, 1], as Chameleon's authors prepare images: transparency on white, the shorter side
-    resized to `size` (Lanczos, the other side rounded), the middle cropped."""
+def square_pixels(image: Image.Image, size: int, fit: Literal["crop", "pad"] = "crop") -> Tensor:
+    """[3, size, size] in [-1, 1].
+
+    `crop` is how Chameleon's authors prepare images: transparency on white, the shorter side resized to `size`
+    (Lanczos, the other side rounded), the middle cropped. `pad` is how SWIRL's (arXiv 2602.06130) prepare Liquid's:
+    bars in the mean colour of photographs, then the whole resized (Lanczos).
+    """
     image = _on_white(image)
+    if fit == "pad" and image.width != image.height:
+        side = max(image.size)
+        square = Image.new("RGB", (side, side), BARS)
+        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        image = square
     scale = size / min(image.size)
     if image.size != (size, size):
         image = image.resize((round(scale * image.width), round(scale * image.height)), Image.Resampling.LANCZOS)

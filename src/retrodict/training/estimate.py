@@ -43,6 +43,7 @@ class Estimate:
     trained: int
     operations: float
     memory: float  # bytes on each GPU
+    host: float  # bytes of the host's memory, while every rank there loads the whole model before it moves it
     missing: tuple[str, ...]
 
     @property
@@ -65,6 +66,12 @@ class Estimate:
         minutes = self.operations / CPU_SUSTAINED / 60
         return f"CPU minutes  about {minutes:,.0f} on one core, at {CPU_SUSTAINED / 1e9:.0f} GFLOP/s"
 
+    def _loading(self) -> str:
+        if not self.is_large:
+            return ""
+        count = process_count()
+        return f"; {_bytes(self.host)} of the host's while {f'{count} ranks load it' if count > 1 else 'it is loaded'}"
+
     def lines(self) -> list[str]:
         assumed = f", {self.assumed:,} of which are only expected" if self.assumed else ""
         return [
@@ -72,7 +79,7 @@ class Estimate:
             f"steps        {self.steps:,} of {self.sequences:,} sequences",
             f"tokens       {_many(self.tokens)}, {self.length:,} a sequence",
             f"weights      {_many(self.weights)}, of which {self.trained / 1e6:,.1f} million are trained",
-            f"memory       about {_bytes(self.memory)} on each {'GPU' if self.is_large else 'rank'}",
+            f"memory       about {_bytes(self.memory)} on each {'GPU' if self.is_large else 'rank'}{self._loading()}",
             self.time(),
             *(f"missing      {line}" for line in self.missing),
         ]
@@ -104,6 +111,7 @@ def estimate(recipe: TrainRecipe) -> Estimate:
         trained=trained,
         operations=float(each * sequences * steps),
         memory=_memory(recipe, size, length, trained, min(config.per_device_batch_size * supervised * width, LOGITS)),
+        host=float(process_count() * (2 * (size.weights + size.vision) + 4 * size.image_tokenizer)),
         missing=(*missing_weights(recipe), *missing_data(recipe)),
     )
 

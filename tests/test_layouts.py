@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hub import hub_with, online
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -192,6 +193,24 @@ def test_lerobot_subtasks_else_tasks(tmp_path, subtasks):
     assert ends == (parts if subtasks else whole) + [("stack the cups", 30, 49)]
     assert {row.group for row in rows} == {"episode-000000", "episode-000001"}
     assert rows[0].category == "fold the cloth"
+
+
+def test_lerobot_by_hub_id(tmp_path):
+    """As `pip` users get it: nothing is downloaded before, and the same command reads its cache."""
+    lerobot_set(tmp_path / "set", False)
+    files = {str(file.relative_to(tmp_path / "set")): file.read_bytes() for file in (tmp_path / "set").rglob("*.*")}
+    command = ("import", "lerobot", "some/set", "--out", "labelled", "--quiet")
+    with hub_with("some/set", files | {"README.md": b"never wanted"}, kind="dataset") as (address, fetched):
+        done = online(address, tmp_path, *command)
+        assert done.returncode == 0, done.stderr
+        assert sorted(fetched) == sorted(files)
+        assert online(address, tmp_path, *command).returncode == 0
+        assert len(fetched) == len(files)
+        missing = online(address, tmp_path, "import", "lerobot", "no/such", "--out", "other")
+    rows = [row.action for row in read_written(tmp_path / "labelled")]
+    assert sorted(rows) == ["fold the cloth", "stack the cups"]
+    assert missing.returncode == 2 and missing.stderr.startswith("retrodict: The data set 'no/such' is no folder here")
+    assert missing.stderr.count("\n") == 1
 
 
 def test_lerobot_templates_stay_inside(tmp_path):

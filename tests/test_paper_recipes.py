@@ -5,20 +5,16 @@ The costs are arithmetic; the numbers below were worked out by hand from publish
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
+from hub import hub_with, online
 from typer.testing import CliRunner
 
 from retrodict.bootstrap.plan import models_of
@@ -31,6 +27,12 @@ from retrodict.transitions import write_rows
 from retrodict.worlds import tabletop
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "paper"
+FILES = {
+    "config.json": b"{}",
+    "model.safetensors": os.urandom(300_000),
+    "pytorch_model.bin": b"never wanted",
+    "consolidated.00.pth": b"not wanted beside safetensors",
+}
 NAMES = [f"{family}-{kind}" for family in ("chameleon", "liquid") for kind in ("idm", "ft", "fdm")]
 
 
@@ -239,95 +241,25 @@ def test_the_step_benchmark_runs_goes_on_and_has_the_published_size(
     assert sum(p.numel() for p in whole.parameters()) == size_of("chameleon").weights + norms
 
 
-class Hub(BaseHTTPRequestHandler):
-    """The part of a model hub's protocol that a download uses: which files there are, and each of them."""
-
-    files: ClassVar[dict[str, bytes]] = {
-        "config.json": b"{}",
-        "model.safetensors": os.urandom(300_000),
-        "pytorch_model.bin": b"never wanted",
-        "consolidated.00.pth": b"not wanted beside safetensors",
-    }
-    commit = "1" * 40
-    asked: ClassVar[list[str]] = []
-
-    def do_HEAD(self) -> None:
-        self.answer(body=False)
-
-    def do_GET(self) -> None:
-        self.answer(body=True)
-
-    def answer(self, *, body: bool) -> None:
-        path = self.path.split("?")[0]
-        name = path.rpartition("/")[2]
-        if path.startswith("/api/models/some/model/revision/"):
-            siblings = [{"rfilename": file} for file in self.files]
-            self.send(json.dumps({"id": "some/model", "sha": self.commit, "siblings": siblings}).encode(), body)
-        elif path.startswith("/api/models/some/model/tree/"):
-            tree = [{"type": "file", "path": f, "size": len(c), "oid": "0" * 40} for f, c in self.files.items()]
-            self.send(json.dumps(tree).encode(), body)
-        elif path.startswith("/some/model/resolve/") and name in self.files:
-            if body:
-                self.asked.append(name)
-            self.send(self.files[name], body, hashlib.sha256(self.files[name]).hexdigest())
-        else:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-    def send(self, content: bytes, body: bool, etag: str = "") -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        if etag:
-            self.send_header("ETag", f'"{etag}"')
-            self.send_header("X-Repo-Commit", self.commit)
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
-def hub() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    Hub.asked.clear()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def hub() -> Iterator[tuple[str, list[str]]]:
+    with hub_with("some/model", FILES) as address_and_fetched:
+        yield address_and_fetched
 
 
-def online(endpoint: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command as it is run by people, with a hub at `endpoint`."""
-    known = {
-        "HF_ENDPOINT": endpoint,
-        "HF_HUB_OFFLINE": "0",
-        "HF_HOME": str(folder / "cache"),
-        "HF_HUB_ETAG_TIMEOUT": "1",
-    }
-    command = [sys.executable, "-m", "retrodict", "download", *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=os.environ | known, capture_output=True, text=True, timeout=120, check=False
-    )
-
-
-def test_a_hub_gives_what_is_wanted_once(hub: str, tmp_path: Path) -> None:
-    done = online(hub, tmp_path, "some/model", "--out", "model")
+def test_a_hub_gives_what_is_wanted_once(hub: tuple[str, list[str]], tmp_path: Path) -> None:
+    address, fetched = hub
+    done = online(address, tmp_path, "download", "some/model", "--out", "model")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "model: some/model\n"
     held = {file.name: file.read_bytes() for file in (tmp_path / "model").iterdir() if file.is_file()}
     assert json.loads(held.pop("run.json"))["command"] == "download"
-    assert held == {name: Hub.files[name] for name in ("config.json", "model.safetensors")}
+    assert held == {name: FILES[name] for name in ("config.json", "model.safetensors")}
     (tmp_path / "model" / "config.json").unlink()
-    Hub.asked.clear()
-    assert online(hub, tmp_path, "some/model", "--out", "model").returncode == 0
-    assert Hub.asked == ["config.json"]
-    none = online(hub, tmp_path, "no/such", "--out", "other")
+    fetched.clear()
+    assert online(address, tmp_path, "download", "some/model", "--out", "model").returncode == 0
+    assert fetched == ["config.json"]
+    none = online(address, tmp_path, "download", "no/such", "--out", "other")
     assert none.returncode == 2
     assert none.stderr.count("\n") == 1
     assert "missing: no/such: could not be fetched (404" in none.stderr
@@ -382,6 +314,8 @@ def test_what_loading_needs_and_is_not_there_is_said(tmp_path: Path, monkeypatch
 
 def test_a_hub_that_never_answers_is_given_up(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        done = online(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path, "some/model", "--out", "model")
+        done = online(
+            f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path, "download", "some/model", "--out", "model"
+        )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

@@ -96,7 +96,11 @@ def import_labelled(
     ],
     data: Annotated[
         Path,
-        typer.Argument(metavar="DATA", help="Folder of the collection; or a .csv, .json, .jsonl or .parquet file."),
+        typer.Argument(
+            metavar="DATA",
+            help="Folder of the collection, for lerobot also OWNER/NAME on the hub; or a .csv, .json, .jsonl or "
+            ".parquet file.",
+        ),
     ],
     out: OutDir,
     annotations: Annotated[
@@ -140,6 +144,8 @@ def import_labelled(
         if images or column:
             raise ValueError(f"{kind} is a collection of video: --images and --column are for image pairs.")
         items = labelled_clips(kind, data, annotations)
+        if LAYOUTS[kind].on_hub(data):
+            given["data"] = str(data)
         given["annotations"] = annotations and relative_path(annotations, out)
     else:
         if annotations:

@@ -13,6 +13,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retrodict.models.hub import fetch, is_hub_id
+from retrodict.models.registry import Part
+
 if TYPE_CHECKING:
     from retrodict.data.actions import LabelledClip
     from retrodict.data.items import Item
@@ -29,12 +32,23 @@ class Layout:
     Attributes:
         reader: `module:function`, a `Reader`.
         labelled: what it reads are `LabelledClip`s: they have an action in words.
+        hub_files: of a repository on the hub, what it reads; empty where collections of this layout are not there.
     """
 
     reader: str
     labelled: bool = False
+    hub_files: tuple[str, ...] = ()
+
+    def on_hub(self, root: Path) -> bool:
+        """Whether `root` is no path, but the hub id of a collection of this layout."""
+        return bool(self.hub_files) and is_hub_id(root)
 
     def read(self, root: Path, annotations: Path | None) -> Sequence[ClipRef | LabelledClip]:
+        if self.on_hub(root):
+            try:
+                root = fetch(Part(str(root), self.hub_files, "dataset"))
+            except ValueError as error:
+                raise ValueError(f"The data set '{root}' is no folder here and could not be had: {error}") from None
         module, _, function = self.reader.partition(":")
         reader: Reader = getattr(import_module(module), function)
         return reader(root, annotations)
@@ -48,7 +62,7 @@ LAYOUTS = {
     "moments": Layout("retrodict.data.classes:moments"),
     "epic100": Layout("retrodict.data.epic:epic100", labelled=True),
     "ssv2": Layout("retrodict.data.ssv2:ssv2", labelled=True),
-    "lerobot": Layout("retrodict.data.lerobot:lerobot", labelled=True),
+    "lerobot": Layout("retrodict.data.lerobot:lerobot", labelled=True, hub_files=("meta/*", "data/*", "videos/*")),
 }
 
 

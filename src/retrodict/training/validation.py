@@ -28,7 +28,7 @@ def validate(model: UnifiedModel, direction: Direction, transitions: Sequence[Tr
 def log_likelihoods(model: UnifiedModel, direction: Direction, transitions: Sequence[Transition]) -> list[LogProb]:
     """log p(action | source, target) for "inverse", log p(target | source, action) for "forward", one per transition.
 
-    NaN for a transition without images, or with words that the model does not know.
+    NaN for a transition without images.
     """
     starts = range(0, len(transitions), CHUNK)
     return [logprob for start in starts for logprob in _score(model, direction, transitions[start : start + CHUNK])]

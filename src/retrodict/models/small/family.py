@@ -78,8 +78,7 @@ class SmallFamily:
         return images if sizes is None else [resized(i, size) for i, size in zip(images, sizes, strict=True)]
 
     def unfamiliar(self, images: Sequence[Image.Image], texts: Sequence[str]) -> list[str]:
-        spelled = texts if self.words.spells else ()  # an earlier vocabulary refuses what it does not know
-        words = dict.fromkeys(word for text in spelled for word in self.words.unfamiliar(text))
+        words = dict.fromkeys(word for text in texts for word in self.words.unfamiliar(text))
         said = [f"it was never trained on {', '.join(words)}"] if words else []
         if any(self.images.is_unfamiliar(image) for image in images):
             said.append("it was trained on no images like this")

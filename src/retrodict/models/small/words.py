@@ -22,7 +22,6 @@ from tokenizers.pre_tokenizers import Sequence as PreTokenizers
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<boi>", "<eoi>", "<unk>")
 SPACE = "\u0120"  # how bytes are written as letters: the space before every word
-LISTED = 60  # words that an error message shows: all of a small world's, not all of a language's
 # Thai to Khmer, kana, Han: what is written without spaces.
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
 
@@ -32,11 +31,11 @@ class Words:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self.spells = tokenizer.token_to_id(SPACE) is not None  # vocabularies of earlier versions do not
-        self._specials = [f" {name}" if self.spells else name for name in SPECIALS]  # no text holds the former
-        self.first_byte = len(self) - len(ByteLevel.alphabet()) if self.spells else len(self)
-        ids = [tokenizer.token_to_id(name) for name in self._specials]
-        assert ids == list(range(len(SPECIALS))), "not a small vocabulary"
+        self._specials = [f" {name}" for name in SPECIALS]  # which no text holds
+        self.first_byte = len(self) - len(ByteLevel.alphabet())
+        ids = [tokenizer.token_to_id(name) for name in (*self._specials, SPACE)]
+        if ids[:-1] != list(range(len(SPECIALS))) or ids[-1] is None:
+            raise ValueError("it holds no bytes, as of a model of an earlier version: train that anew")
         self.pad, self.bos, self.eos, self.boi, self.eoi, self.unknown = range(len(SPECIALS))
 
     @classmethod
@@ -65,11 +64,11 @@ class Words:
 
     @classmethod
     def load(cls, path: Path) -> Words:
-        """Raises `ValueError` when the file is missing or damaged."""
+        """Raises `ValueError` when the file is missing, damaged or of an earlier version."""
         try:
             return cls(Tokenizer.from_file(str(path)))
         except Exception as error:  # the library raises nothing more precise
-            raise ValueError(f"{path} is missing or damaged: {error}") from None
+            raise ValueError(f"{path} cannot be read: {error}") from None
 
     def save(self, path: Path) -> None:
         self._tokenizer.save(str(path))
@@ -78,23 +77,13 @@ class Words:
         return int(self._tokenizer.get_vocab_size())
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text. Raises `ValueError` for a word that a vocabulary of an earlier version does not know."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        if self.unknown in ids:
-            known = sorted(self._known())
-            rest = f" and {len(known) - LISTED:,} more" if len(known) > LISTED else ""
-            raise ValueError(
-                f"This model does not know {', '.join(self.unfamiliar(text))}. "
-                f"Its words are: {', '.join(known[:LISTED])}{rest}."
-            )
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, without special tokens and bytes that are no text."""
         tokens = [self._tokenizer.id_to_token(i) for i in ids]
         kept = [token for token in tokens if token is not None and token not in self._specials]
-        if not self.spells:
-            return " ".join(kept)
         text: str = self._tokenizer.decoder.decode(kept)
         return " ".join(text.replace("\ufffd", "").split())
 
@@ -111,16 +100,11 @@ class Words:
         return hints
 
     def _known(self) -> list[str]:
-        vocabulary = self._tokenizer.get_vocab()
-        if not self.spells:
-            return [word for word in vocabulary if word not in self._specials]
-        starts = (token for token in vocabulary if token.startswith(SPACE) and token != SPACE)
+        starts = (token for token in self._tokenizer.get_vocab() if token.startswith(SPACE) and token != SPACE)
         return [self._tokenizer.decoder.decode([token]).strip() for token in starts]
 
     def _is_known(self, word: str) -> bool:
         tokens: list[str] = self._tokenizer.encode(word, add_special_tokens=False).tokens
-        if not self.spells:
-            return "<unk>" not in tokens
         return len(tokens) == 1 or (tokens[0] == SPACE and all(len(token) > 1 for token in tokens[1:]))
 
 

@@ -1,0 +1,91 @@
+"""A model hub on loopback: the part of its protocol that a download uses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+COMMIT = "1" * 40
+
+
+@contextmanager
+def hub_with(repository: str, files: Mapping[str, bytes], kind: str = "model") -> Iterator[tuple[str, list[str]]]:
+    """A hub with one repository of a kind: its address, and the files that were fetched so far."""
+    fetched: list[str] = []
+    prefix = "" if kind == "model" else f"{kind}s/"
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.answer(body=False)
+
+        def do_GET(self) -> None:
+            self.answer(body=True)
+
+        def answer(self, *, body: bool) -> None:
+            path = self.path.split("?")[0]
+            name = path.removeprefix(f"/{prefix}{repository}/resolve/").partition("/")[2]
+            if path.startswith(f"/api/{kind}s/{repository}/revision/"):
+                siblings = [{"rfilename": file} for file in files]
+                self.send(json.dumps({"id": repository, "sha": COMMIT, "siblings": siblings}).encode(), body)
+            elif path.startswith(f"/api/{kind}s/{repository}/tree/"):
+                tree = [{"type": "file", "path": f, "size": len(c), "oid": "0" * 40} for f, c in files.items()]
+                self.send(json.dumps(tree).encode(), body)
+            elif path.startswith(f"/{prefix}{repository}/resolve/") and name in files:
+                if body:
+                    fetched.append(name)
+                self.send(files[name], body, hashlib.sha256(files[name]).hexdigest())
+            else:
+                self.send_response(404)
+                self.send_header("X-Error-Code", "RepoNotFound")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+        def send(self, content: bytes, body: bool, etag: str = "") -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            if etag:
+                self.send_header("ETag", f'"{etag}"')
+                self.send_header("X-Repo-Commit", COMMIT)
+            self.end_headers()
+            if body:
+                self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", fetched
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def online(endpoint: str, folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """`retrodict`, as it is run by people in `folder`, with a hub at `endpoint` and a cache that is theirs."""
+    known = {
+        "HF_ENDPOINT": endpoint,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(folder / "cache"),
+        "HF_HUB_ETAG_TIMEOUT": "1",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "retrodict", *command],
+        cwd=folder,
+        env=os.environ | known,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )

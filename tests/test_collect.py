@@ -176,6 +176,7 @@ def test_actions_are_named_or_described(place: Path) -> None:
         ({"--names": "[a, b, c, d]"}, "'d' is 3, which is no action of Discrete(3)"),
         ({"--names": "{a: left}"}, "'a' is left, which is no action of"),
         ({"--policy": "none.py"}, "There is no policy 'none.py'"),
+        ({"--policy": "x = y"}, "policy.py does not run: NameError: name 'y' is not defined"),
         ({"--policy": "x = 1"}, "defines neither `policy` nor `describe`"),
         ({"--episodes": "0"}, "episodes is 0"),
         ({"--env-arg": "blind=true"}, "cannot render: a screen is not installed."),

@@ -40,6 +40,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("novideos").mkdir()
     Path("novideos/readme.txt").touch()
     Path("broken.yaml").write_text("direction: forward\ndata: {train: [pairs]}\ntraning: {steps: 2}\n")
+    Path("twice.yaml").write_text("direction: forward\ndirection: inverse\n")
+    Path("bytes.yaml").write_bytes(b"\xbc\xff")
+    Path("cut.yaml").write_text("direction: forward\ndata: {train: [pairs]}\n")
+    Path("pairs").mkdir()
+    Path("pairs/cut.parquet").write_bytes(b"PAR1 and no more")
     Path("bootstrap.yaml").write_text("data: {labelled: pairs, videos: [novideos]}\n")
     return tmp_path
 
@@ -56,7 +61,11 @@ PREDICT = ["predict", "frame.png", ACTION, "--out", "next.png"]
         (["predict", "empty.png", ACTION], "empty.png is no image, or of a kind that cannot be read."),
         (["predict", "cut.png", ACTION], "cut.png is a broken image: "),
         (["predict", "cut.jpg", ACTION], "cut.jpg is a broken image: "),
-        (["predict", "frame.png", ""], "An action is empty: say in words what happens"),
+        (["predict", "frame.png", ""], "there is an empty argument after frame.png"),
+        (["mine", "", "--out", "out"], "there is an empty argument: is a variable of the shell not set?"),
+        (["explain", "frame.png", "frame.png", "--model", ""], "there is an empty argument after --model"),
+        (["import", "pairs", "", "--out", "out"], "there is an empty argument after pairs"),
+        (["study", "serve", ""], "there is an empty argument"),
         (["predict", "frame.png", "?!"], "The action is empty: say in words what happens"),
         ([*PREDICT[:-1], "next.xyz"], "next.xyz: images cannot be written as .xyz; use .png."),
         ([*PREDICT[:-1], "novideos"], "novideos is a folder: --out names a file."),
@@ -66,6 +75,9 @@ PREDICT = ["predict", "frame.png", ACTION, "--out", "next.png"]
         (["mine", "novideos", "--out", "out", "--quiet"], "novideos holds no video: looked for "),
         (["mine", "nowhere", "--out", "out", "--quiet"], "nowhere does not exist"),
         (["train", "broken.yaml", "--out", "out"], "broken.yaml: `traning`: unknown key; did you mean `training`?"),
+        (["train", "twice.yaml", "--out", "out"], "twice.yaml, line 2: this is not YAML: `direction` stands twice"),
+        (["train", "bytes.yaml", "--out", "out"], "bytes.yaml: this is not YAML: "),
+        (["train", "cut.yaml", "--out", "out"], "pairs/cut.parquet is not a readable Parquet file"),
         (["bootstrap", "bootstrap.yaml", "--out", "out"], "novideos holds no video"),
         (["annotate", "novideos", "--out", "out", "--quiet"], "novideos holds no .parquet files"),
         (["judge", "frame.png", "--judge", "exact"], "frame.png is a file: name a folder that demo, "),
@@ -83,6 +95,13 @@ def test_bad_input(folder: Path, tiny_model: Path, arguments: list[str], line: s
     assert line in result.stderr
     assert result.stderr.startswith("retrodict: ")
     assert sorted(folder.rglob("*")) == before
+
+
+def test_videos_of_which_none_can_be_read(folder: Path) -> None:
+    result = CliRunner().invoke(app, ["mine", "text.png", "--out", "out", "--quiet"], env={"RETRODICT_DEBUG": ""})
+    assert result.exit_code == 2
+    assert result.stderr == "retrodict: Not one of the videos could be read: out/clips.jsonl says why.\n"
+    assert "text.png" in (folder / "out" / "clips.jsonl").read_text()
 
 
 def with_disk(folder: Path, options: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -114,6 +133,7 @@ def test_a_disk_that_cannot_be_written(folder: Path, arguments: list[str]) -> No
 @pytest.mark.parametrize("size", ["20k", "300k"])
 def test_a_disk_that_fills_up(folder: Path, size: str) -> None:
     """First the image tokenizer does not fit, then the model; what was begun does not pass for a model."""
+    (folder / "pairs" / "cut.parquet").unlink()
     write_rows(folder / "pairs" / "a.parquet", [e.transition() for e in tabletop.sample(12, 0)])
     Path("train.yaml").write_text(TRAIN)
     result = with_disk(folder, f"size={size}", "train", "train.yaml", "--out", "disk/out", "--quiet")

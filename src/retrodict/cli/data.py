@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retrodict.cli.app import app, verb
+from retrodict.cli.app import Command, app, verb
 from retrodict.cli.options import OutDir, Quiet, Seed, choice, one_of, options_of
 from retrodict.cli.printing import dropped, print_counts
 from retrodict.data.config import CollectConfig
@@ -82,6 +82,8 @@ def mine(
         )
         progress.done(f"{result.pairs:,} pairs")
     typer.echo(f"{out}: {result.pairs} pairs from {result.clips} clips{dropped(result.dropped)}")
+    if result.dropped.get("unreadable") == result.clips:
+        raise ValueError(f"Not one of the videos could be read: {out / 'clips.jsonl'} says why.")
 
 
 def import_labelled(
@@ -173,7 +175,7 @@ def import_labelled(
         typer.echo(f"{out / LEFT_OUT} lists what was left out.")
 
 
-app.command("import")(guarded(import_labelled))
+app.command("import", cls=Command)(guarded(import_labelled))
 
 
 @verb

@@ -9,7 +9,7 @@ from typing import Annotated, ParamSpec, TypeVar, cast, get_args
 
 import typer
 
-from retrodict.cli.app import app
+from retrodict.cli.app import Command, app
 from retrodict.cli.options import OutDir, Quiet, Seed, choice
 from retrodict.errors import check_output, guarded
 from retrodict.files import JsonObject
@@ -35,7 +35,7 @@ Folder = Annotated[Path, typer.Argument(metavar="STUDY", help="Folder that `retr
 
 
 def verb(function: Callable[P, T]) -> Callable[P, T]:
-    return study.command()(guarded(function))
+    return study.command(cls=Command)(guarded(function))
 
 
 @verb

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from retrodict.data.config import RANDOM, CollectConfig
 from retrodict.data.convert import pair_id, write_pairs
 from retrodict.files import JsonObject, made_once, write_text
 from retrodict.images import read_image
 from retrodict.progress import Progress, QuietProgress
+from retrodict.recipes.values import load_yaml
 from retrodict.run_folder import claim
 from retrodict.transitions import iter_rows
 from retrodict.video.encode import write_video
@@ -145,10 +145,7 @@ def action_names(env: Env[Any, Any], names: Path | None = None) -> dict[str, Any
 
 
 def _read_names(file: Path) -> dict[str, Any]:
-    try:
-        names = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is neither YAML nor JSON: {error}") from None
+    names = load_yaml(file)
     if isinstance(names, list):
         names = {word: i for i, word in enumerate(names)}
     if not isinstance(names, dict) or not names:
@@ -184,7 +181,7 @@ class _Player:
     def __init__(self, env: Env[Any, Any], config: CollectConfig, names: Path | None, policy_file: Path | None) -> None:
         self.env, self.config = env, config
         self.actions = action_names(env, names)
-        given = runpy.run_path(str(policy_file)) if policy_file else {}
+        given = _run(policy_file) if policy_file else {}
         self._policy: Callable[..., Any] = given.get("policy", self._random)
         self._describe: Callable[..., str | None] | None = given.get("describe")
         if policy_file and not given.keys() & {"policy", "describe"}:
@@ -235,6 +232,15 @@ class _Player:
         if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3:
             raise ValueError(f"{self.env.spec and self.env.spec.id} renders no rgb_array, but {type(frame).__name__}.")
         return frame.copy()
+
+
+def _run(policy_file: Path) -> Mapping[str, Any]:
+    try:
+        return runpy.run_path(str(policy_file))
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{policy_file} does not run: {type(error).__name__}: {error}") from error
 
 
 def _write(player: _Player, out: Path, name: str, episodes: int, progress: Progress) -> JsonObject:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from retrodict.evaluation.pool import ItemResult, Scored
 from retrodict.files import JsonObject, write_atomic, write_lines
+from retrodict.transitions import open_parquet
 
 GREEDY = -1  # the candidate index of the greedy frame
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -35,7 +36,7 @@ def write_predictions(path: Path, items: Sequence[ItemResult]) -> None:
 def read_predictions(path: Path) -> list[ItemResult]:
     """What `write_predictions` wrote, in its order."""
     items: dict[str, JsonObject] = {}
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=500):
+    for batch in open_parquet(path).iter_batches(batch_size=500):
         for row in batch.to_pylist():
             item = items.setdefault(row["id"], {"row": row, "greedy": Scored(), "pool": []})
             if row["candidate"] == GREEDY:

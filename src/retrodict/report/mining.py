@@ -20,7 +20,7 @@ from retrodict.report import kit
 from retrodict.report.kit.charts import Bar, Histogram, histogram
 from retrodict.report.kit.format import count, flat
 from retrodict.report.kit.images import Pair, hashed, shape_of, uri
-from retrodict.transitions import MANIFEST
+from retrodict.transitions import MANIFEST, open_parquet
 from retrodict.video.mining import CLIPS, PAGE, MineResult
 from retrodict.video.mining import mine as video_mine
 
@@ -152,7 +152,7 @@ def _sample(files: Sequence[Path]) -> list[Pair]:
 def _pairs(file: Path, rows: Sequence[int]) -> list[Pair]:
     """Rows of one file, in order; each of its row groups is read once, and only where a row is wanted."""
     columns = ["id", "class", "t_source", "t_target", "source", "target"]
-    reader, shown, start = pq.ParquetFile(file), [], 0
+    reader, shown, start = open_parquet(file), [], 0
     for group in range(reader.metadata.num_row_groups):
         size = reader.metadata.row_group(group).num_rows
         inside = [row - start for row in rows if start <= row < start + size]

@@ -8,10 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, overload
 
-import pyarrow.parquet as pq
-
 from retrodict.training.config import Source, TrainData
-from retrodict.transitions import FramePair, Transition, file_rows, label, read_rows, schema, split_by_group
+from retrodict.transitions import (
+    FramePair,
+    Transition,
+    file_rows,
+    label,
+    open_parquet,
+    read_rows,
+    schema,
+    split_by_group,
+)
 
 READ = 512  # rows whose images are in memory at a time
 
@@ -74,10 +81,10 @@ def stored_transitions(directory: Path, *, labelled: bool = True) -> Stored:
     """
     columns = [name for name in schema(Transition if labelled else FramePair).names if name not in ("source", "target")]
     files = sorted(Path(directory).glob("*.parquet"))
-    if labelled and any("action" not in pq.ParquetFile(file).schema_arrow.names for file in files):
+    if labelled and any("action" not in open_parquet(file).schema_arrow.names for file in files):
         raise ValueError(f"{directory} holds frame pairs without actions: run `retrodict annotate` on it first.")
     rows = [row if isinstance(row, Transition) else label(row) for row in read_rows(directory, columns)]
-    refs = [RowRef(file, row) for file in files for row in range(pq.ParquetFile(file).metadata.num_rows)]
+    refs = [RowRef(file, row) for file in files for row in range(open_parquet(file).metadata.num_rows)]
     return Stored(rows, refs)
 
 

@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from retrodict.models.registry import Size, get_family, size_of
 from retrodict.prompts import PROMPTS, Slot
 from retrodict.training.config import Source, TrainRecipe
 from retrodict.training.distributed import process_count
 from retrodict.training.objective import LOGITS
 from retrodict.training.prerequisites import missing_data, missing_weights
+from retrodict.transitions import open_parquet
 
 TEXT = 48  # tokens of a prompt and an action, about
 SUPERVISED_TEXT = 20  # of an action and its end, about
@@ -156,7 +155,7 @@ def _count(source: Source) -> tuple[int, bool]:
     files: Sequence[Path] = sorted(source.path.glob("*.parquet"))
     if not files:
         return min(source.expected or 0, source.rows or source.expected or 0), False
-    rows = sum(pq.ParquetFile(file).metadata.num_rows for file in files)
+    rows = sum(open_parquet(file).metadata.num_rows for file in files)
     return min(rows, source.rows or rows), True
 
 

@@ -12,7 +12,6 @@ from family_checks import (
     ACTIONS,
     check_adapter,
     check_greedy,
-    check_loop,
     check_padding,
     noise_images,
     placeholders,
@@ -118,10 +117,6 @@ def test_scores_do_not_depend_on_padding(family: Emu3Family) -> None:
 
 def test_adapters_are_saved_and_loaded(tmp_path: Path) -> None:
     check_adapter(new_family, tmp_path)
-
-
-def test_the_loop_runs_and_loads_again(tmp_path: Path) -> None:
-    check_loop(new_family, 8, tmp_path)
 
 
 def test_the_image_tokenizer_keeps_float32(family: Emu3Family, tmp_path: Path) -> None:

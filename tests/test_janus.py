@@ -11,7 +11,6 @@ from family_checks import (
     ACTIONS,
     check_adapter,
     check_greedy,
-    check_loop,
     check_padding,
     noise_images,
     placeholders,
@@ -193,10 +192,6 @@ def test_scores_do_not_depend_on_padding(family: JanusFamily) -> None:
 
 def test_adapters_are_saved_and_loaded(tmp_path: Path) -> None:
     check_adapter(new_family, tmp_path)
-
-
-def test_the_loop_runs_and_loads_again(tmp_path: Path) -> None:
-    check_loop(new_family, 8, tmp_path)
 
 
 def test_both_sides_of_images_stay_as_published(family: JanusFamily, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import retrodict
 from retrodict.progress import EventProgress
 from retrodict.transitions import read_rows
 from retrodict.video import ClipRef, MineConfig, mine
+from retrodict.video.executors import Worker
 from retrodict.video.mining import clip_progress, with_images
 
 CONFIG = MineConfig(min_gap=4, frames_per_clip=4)
@@ -156,6 +157,26 @@ def test_a_worker_that_is_killed_or_hangs_is_replaced(videos, expected, tmp_path
     mine(videos, out, CONFIG, workers=2, shard_clips=5, timeout=2.0, progress=strike)
     assert contents(out) == expected
     assert len(seen) == 26 and not children()
+
+
+BUSY_MACHINE = """
+import time
+for _ in range(40):  # it runs, but little, as on a machine that has much else to do
+    busy = time.process_time() + 0.01
+    while time.process_time() < busy:
+        pass
+    time.sleep(0.03)
+print("done", flush=True)
+"""
+
+
+def test_a_worker_that_hardly_runs_does_not_hang():
+    worker = Worker(CONFIG, timeout=0.8)
+    process = subprocess.Popen([sys.executable, "-c", BUSY_MACHINE], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    began = time.monotonic()
+    worker._wait(process, process.stdout.fileno())
+    assert time.monotonic() - began > 0.8
+    assert process.communicate()[0] == b"done\n"
 
 
 def test_a_clip_that_always_crashes_its_worker_is_given_up(videos, tmp_path, monkeypatch):

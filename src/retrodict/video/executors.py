@@ -15,6 +15,8 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import IO, Any, Protocol, TypeAlias
 
+import psutil
+
 from retrodict.video.clip_miner import process_clip
 from retrodict.video.clips import ClipRef, ClipResult
 from retrodict.video.config import MineConfig
@@ -82,7 +84,7 @@ class Worker:
         self._lock = threading.Lock()  # `close` is called from another thread than `run`
 
     def run(self, ref: ClipRef) -> ClipResult:
-        """Mine one clip. Raises `WorkerLostError` when the process dies, or shows no progress for `timeout` seconds."""
+        """Mine one clip. Raises `WorkerLostError` when the process dies or hangs (see `_wait`)."""
         process = self._process or self._start()
         assert process.stdin is not None
         try:
@@ -136,10 +138,7 @@ class Worker:
         assert process.stdout is not None
         descriptor = process.stdout.fileno()
         while len(self._buffer) < length:
-            ready, _, _ = select.select([descriptor], [], [], self._timeout)
-            if not ready:
-                self.stop()
-                raise WorkerLostError("hung", f"no progress for {self._timeout:g} s")
+            self._wait(process, descriptor)
             data = os.read(descriptor, _CHUNK)
             if not data:
                 raise self._lost(process)
@@ -148,12 +147,32 @@ class Worker:
         del self._buffer[:length]
         return taken
 
+    def _wait(self, process: subprocess.Popen[bytes], descriptor: int) -> None:
+        """Until there is something to read. The timeout counts the worker's own computing, as on a busy machine it may
+        hardly run; one that does not run at all hangs."""
+        began = last = _computed(process)
+        while not select.select([descriptor], [], [], self._timeout)[0]:
+            now = _computed(process)
+            if now == last or now - began > self._timeout:
+                self.stop()
+                raise WorkerLostError("hung", f"no progress for {self._timeout:g} s")
+            last = now
+
     def _lost(self, process: subprocess.Popen[bytes]) -> WorkerLostError:
         code = process.wait()
         self.stop()
         return WorkerLostError(
             "crashed", f"worker ended by signal {-code}" if code < 0 else f"worker exited with {code}"
         )
+
+
+def _computed(process: subprocess.Popen[bytes]) -> float:
+    """Seconds of CPU time that a process has had; 0 for one that is gone."""
+    try:
+        times = psutil.Process(process.pid).cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system)
 
 
 class Pool:

@@ -72,7 +72,8 @@ def mine(
         out: output directory; made when missing, else of an earlier run with the same settings.
         workers: processes; by default one per usable core.
         shard_clips: clips per Parquet file: what is lost when a run is killed, and the unit that resumes.
-        timeout: seconds without a decoded frame after which a clip's worker is killed.
+        timeout: seconds without a decoded frame after which a clip's worker is killed: of its own computing, or
+            in which it did not run at all.
         retries: how often a clip that crashed or hung its worker is tried again.
         retry_failed: whether to mine again what an earlier run could not read, though its file is the same: clips that
             crashed, hung, or were locked.

@@ -305,6 +305,77 @@ def test_any_pipeline_that_takes_an_image_and_a_prompt_is_a_forward_model(tmp_pa
         load(f"diffusers:{tmp_path / 'other'}", "forward")
 
 
+@pytest.mark.filterwarnings("ignore")  # the library's own, about its configurations
+def test_flux_kontext_edits_at_the_size_that_is_asked_for(tmp_path: Path) -> None:
+    """Tiny, with random weights: by itself it edits a million pixels, whatever it is given."""
+    from retrodict.loading import load
+
+    save_tiny_kontext(tmp_path / "kontext")
+    model = load(f"diffusers:{tmp_path / 'kontext'}@steps=1,guidance=2.5,side=32", "forward")
+    (pool,) = model.sample([Image.new("RGB", (64, 48), "red")], ["move it"], 2, seed=0)
+    assert {candidate.image.size for candidate in pool} == {(32, 24)}
+    assert pool[0].image.tobytes() != pool[1].image.tobytes()
+
+
+def test_guidance_of_pipelines_with_two_kinds_of_it() -> None:
+    """Qwen-Image-Edit ignores its scale without a negative prompt; FLUX.1 Kontext's own scale needs none."""
+    import inspect
+
+    from diffusers import FluxKontextPipeline, QwenImageEditPipeline
+
+    from retrodict.models.editors import _guidance_name
+
+    names = [
+        _guidance_name(inspect.signature(k.__call__).parameters) for k in (QwenImageEditPipeline, FluxKontextPipeline)
+    ]
+    assert names == ["true_cfg_scale", "guidance_scale"]
+
+
+def save_tiny_kontext(folder: Path) -> None:
+    import torch
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+    torch.manual_seed(0)
+    words = {"<pad>": 0, "</s>": 1, "<unk>": 2, "move": 3, "it": 4}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    named = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "model_max_length": 16}
+    vae = AutoencoderKL(
+        sample_size=32,
+        block_out_channels=(4,),
+        layers_per_block=1,
+        latent_channels=1,
+        norm_num_groups=1,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        shift_factor=0.06,
+        scaling_factor=1.5,
+    )
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=4,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=16,
+        axes_dims_rope=(4, 4, 8),
+    )
+    t5 = T5Config(vocab_size=len(words), d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    FluxKontextPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=vae,
+        text_encoder=CLIPTextModel(CLIPTextConfig(**TEXT)),
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=T5EncoderModel(t5),
+        tokenizer_2=PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named),
+        transformer=transformer,
+    ).save_pretrained(folder)
+
+
 def clip_tokenizer() -> Any:
     from transformers import CLIPTokenizer
 

@@ -15,7 +15,7 @@ from retrodict.dynamics.likelihood import score
 from retrodict.dynamics.sampling import uniforms
 from retrodict.dynamics.sequences import build
 from retrodict.dynamics.speculative import decode_speculative
-from retrodict.dynamics.stepwise import decode_stepwise
+from retrodict.dynamics.stepwise import StepDecoder, decode_stepwise
 from retrodict.models.protocol import IntArray, TokenFamily, TokenSequence
 from retrodict.models.registry import tiny_family
 from retrodict.models.small.family import SmallFamily
@@ -157,9 +157,10 @@ def any_family(request: pytest.FixtureRequest, family: SmallFamily) -> TokenFami
     return sharpened(tiny_family(request.param)(ACTIONS))
 
 
+@pytest.mark.parametrize("widths", [(1,), (1, 5, 16)])
 @pytest.mark.parametrize("guided", [False, True])
-def test_steps_and_drafts_give_the_same(any_family: TokenFamily, guided: bool) -> None:
-    """One token at a time in a batch of fixed shape, as on a GPU, against several at a time."""
+def test_steps_and_drafts_give_the_same(any_family: TokenFamily, guided: bool, widths: tuple[int, ...]) -> None:
+    """Steps of fixed shape, as a GPU replays them, against drafts of any length."""
     family, sampling = any_family, Sampling(0.8, top_p=0.95, top_k=9, guidance=1.5 if guided else None)
     sources_PL = np.random.default_rng(0).integers(0, family.spec.codebook, (3, family.spec.tokens))
     rows = zip(sources_PL, ACTIONS, strict=True)
@@ -170,10 +171,35 @@ def test_steps_and_drafts_give_the_same(any_family: TokenFamily, guided: bool) -
     uniforms_CL = torch.from_numpy(np.stack(draws))
     with torch.inference_mode():
         drafted_CL, drafted_C = decode_speculative(family, sequences, uniforms_CL, sampling)
-        stepped_CL, stepped_C = decode_stepwise(family, sequences, uniforms_CL, sampling, rows=8)
+        stepped_CL, stepped_C = decode_stepwise(family, sequences, uniforms_CL, sampling, 8, widths)
     assert stepped_CL.tolist() == drafted_CL.tolist()
     assert stepped_C.tolist() == pytest.approx(drafted_C.tolist(), rel=2e-5, abs=1e-3)
     assert len(drafted_CL.unique(dim=0)) > 6
+
+
+def test_drafts_that_hold_save_passes_and_others_cost_few(any_family: TokenFamily) -> None:
+    """A draft that is the answer but for one token, and one of which nothing holds."""
+    family, widths, sampling = any_family, (1, 5, 16), Sampling(0)
+    tokens = family.spec.tokens
+    source_L = np.random.default_rng(0).integers(0, family.spec.codebook, tokens)
+
+    def decoded(draft_L: IntArray, widths: tuple[int, ...]) -> tuple[list[int], int]:
+        sequence = build(family, "forward", source_L=source_L, target_L=draft_L, action=ACTIONS[0])
+        decoder = StepDecoder(family, [sequence], 1, None, sampling, widths)
+        with torch.inference_mode():
+            codes_CL, _ = decoder.run()
+        return codes_CL[0].tolist(), decoder.passes
+
+    block = len(family.spec.schedule)
+    answer, passes = decoded(source_L, (1,))
+    assert passes == block
+    near_L = np.array(answer)
+    near_L[tokens // 2] = (near_L[tokens // 2] + 1) % family.spec.codebook
+    codes, passes = decoded(near_L, widths)
+    assert codes == answer and passes < block / 3, "behind the wrong token the draft is what the model made of it"
+    wrong_L = (np.array(answer) + 1) % family.spec.codebook
+    codes, passes = decoded(wrong_L, widths)
+    assert codes == answer and passes <= block
 
 
 @pytest.mark.parametrize("name", ["liquid", "emu3"])

@@ -32,6 +32,8 @@ class CopyModel:
 
 
 PIPELINE = "model_index.json"  # what makes a folder a diffusers pipeline
+_CFG = "true_cfg_scale"  # of pipelines that have a scale of another kind beside classifier-free guidance
+_SIZES = ("height", "width", "max_area", "_auto_resize")  # what pipelines are told of an image's size
 _UNIT = 8  # pixels that one latent covers
 _CLASSICAL = "StableDiffusionInstructPix2PixPipeline"
 
@@ -51,9 +53,9 @@ class DiffusersEditor:
 
         Args:
             name: A folder or hub id, perhaps with options after an @: `OWNER/NAME@steps=20,guidance=4,side=768,
-                offload=model`. `steps` of denoising, the scale of the text's `guidance`, the longest `side` of the
-                image that it is given, in pixels; `offload` keeps its models (`model`) or layers (`layers`) in host
-                memory until they are needed.
+                offload=model`. `steps` of denoising, the scale of the text's `guidance`, the longest `side` in pixels
+                of the image that it is given, and of the one that it gives where it can be told; `offload` keeps its
+                models (`model`) or layers (`layers`) in host memory until they are needed.
 
         Raises:
             ValueError: It is no pipeline, takes no image and prompt, or has no such option.
@@ -80,8 +82,11 @@ class DiffusersEditor:
         pipeline.set_progress_bar_config(disable=True)
         self._pipeline = _placed(pipeline, options.get("offload", ""))
         self._side = int(options.get("side", 512 if classical else 0))
+        self._sized = {name for name in _SIZES if name in accepted} if "side" in options else set()
         self._text = _guidance_name(accepted)
-        self._given: dict[str, float] = {"guidance_scale": 7.5, "image_guidance_scale": 1.5} if classical else {}
+        self._given: dict[str, Any] = {"guidance_scale": 7.5, "image_guidance_scale": 1.5} if classical else {}
+        if self._text == _CFG and "negative_prompt" in accepted:
+            self._given["negative_prompt"] = " "  # without one the scale is ignored, also the pipeline's own
         if "steps" in options or classical:
             self._given["num_inference_steps"] = int(options.get("steps", 100))
         if "guidance" in options:
@@ -112,14 +117,12 @@ class DiffusersEditor:
         ]
         return [row * n for row in rows] if distinct < n else rows
 
-    def _guide(self, scale: float, given: dict[str, float]) -> None:
+    def _guide(self, scale: float, given: dict[str, Any]) -> None:
         if not self._text:
             raise SamplingError(f"{type(self._pipeline).__name__} takes no guidance: leave it out.")
         given[self._text] = scale
 
-    def _edit(
-        self, source: Image.Image, action: str, given: Mapping[str, float], entropy: Sequence[int]
-    ) -> Image.Image:
+    def _edit(self, source: Image.Image, action: str, given: Mapping[str, Any], entropy: Sequence[int]) -> Image.Image:
         import numpy as np
         import torch
 
@@ -127,7 +130,10 @@ class DiffusersEditor:
         image = source.convert("RGB")
         if self._side:
             image = _whole_latents(image, self._side)
-        edited: Image.Image = self._pipeline(prompt=action, image=image, generator=noise, **given).images[0]
+        size = {"height": image.height, "width": image.width, "max_area": image.height * image.width}
+        size["_auto_resize"] = False  # to the sizes that a model was trained with
+        asked = {name: size[name] for name in self._sized}
+        edited: Image.Image = self._pipeline(prompt=action, image=image, generator=noise, **given, **asked).images[0]
         return edited
 
 
@@ -183,7 +189,7 @@ def _placed(pipeline: Any, offload: str) -> Any:
 
 def _guidance_name(accepted: Mapping[str, inspect.Parameter]) -> str:
     """What a pipeline calls the scale of its text; of two, the one that it uses by default. Empty where it has none."""
-    names = [name for name in ("guidance_scale", "true_cfg_scale") if name in accepted]
+    names = [name for name in ("guidance_scale", _CFG) if name in accepted]
     return next((name for name in names if accepted[name].default is not None), "")
 
 

@@ -105,7 +105,7 @@ class JanusFamily(HFFamily):
         )
         is_code_BT = ids_BT >= first
         embeds_BTD = torch.where(is_code_BT[..., None], written_BTD.to(text_BTD.dtype), text_BTD)
-        if ids_BT.shape[1] == 1:  # a step of decoding: an image that is read is never one token long
+        if ids_BT.shape[1] < self.spec.tokens:  # a step of decoding: no whole image is read in it
             return embeds_BTD
         is_read_BT = read_BT.bool() & is_code_BT
         codes_P = ids_BT[is_read_BT] - first

@@ -31,3 +31,7 @@ def test_the_gpu_mode_runs_at_tiny_size(tmp_path: Path) -> None:
     for family in ("chameleon", "liquid"):
         assert found[family]["8 guided"]["floor_ms"] > found[family]["8"]["floor_ms"] > found[family]["1"]["floor_ms"]
         assert found[family]["verified_over_one"] > 0
+        assert found[family]["pairs_per_second"] > 0
+        plain, holds, nothing = (found[family]["drafts"][name] for name in ("plain", "draft holds", "nothing holds"))
+        assert holds["same"] and nothing["same"]
+        assert holds["passes"] < plain["passes"] / 2 and nothing["passes"] <= plain["passes"]

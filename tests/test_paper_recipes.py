@@ -237,6 +237,15 @@ def test_the_step_benchmark_runs_goes_on_and_has_the_published_size(
     train_step.main()
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 8
     whole = train_step.published_size(torch.device("meta")).module
+    sizes, published = train_step.SIZES["janus"], size_of("janus", "deepseek-community/Janus-Pro-1B")
+    assert (sizes["num_hidden_layers"], sizes["hidden_size"]) == (published.layers, published.hidden)
+    assert (sizes["intermediate_size"], train_step.VOCABULARY["janus"]) == (
+        published.intermediate,
+        published.vocabulary,
+    )
+    wider = train_step.tiny_janus([train_step.ACTION], grid=3, hidden_size=64)
+    train_step.add_adapter(wider, train_step.LoraConfig(), base="random")
+    assert train_step.measure(wider, train_step.Setting("forward", 1, True), 1)["seconds"] > 0
     norms = 32 * (2 * 4096 + 2 * 2 * 4096) + 4096  # of each layer, of its queries and keys, and the last one
     assert sum(p.numel() for p in whole.parameters()) == size_of("chameleon").weights + norms
 

@@ -4,7 +4,8 @@
     python benchmarks/gpu/decode.py --tiny --device cpu   # that everything runs
 
 For each family: milliseconds per step and tokens per second for 1 and 8 candidates and for 8 with guidance; the floor,
-which is what a step must read (weights, keys and values) at the bandwidth that a copy reaches in the same run; and
+which is what a step must read (weights, keys and values) at the bandwidth that a copy reaches in the same run; one
+image with a draft that holds and with one that does not, against a token at a time; pairs labelled a second; and
 best-of-8 with its scores against one unverified sample. Text embeddings are smaller than the released ones: no step
 reads them.
 """
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from retrodict.dynamics.generate import sample_images
+from retrodict.dynamics.generate import sample_images, write_actions
 from retrodict.dynamics.likelihood import score
 from retrodict.dynamics.sampling import uniforms
 from retrodict.dynamics.sequences import build
@@ -110,10 +111,16 @@ def measure(family: TokenFamily, device: torch.device, bytes_per_second: float, 
             )
 
     drafts = _drafts(family, device, source_L)
+    annotated = _annotated(family, device, source_L)
     best_of(8, scored=True)  # compiles
     one = min(_seconds(device, lambda: best_of(1, scored=False)) for _ in range(2))
     verified = min(_seconds(device, lambda: best_of(8, scored=True)) for _ in range(2))
-    return timings | drafts | {"one_sample_s": one, "verified_of_8_s": verified, "verified_over_one": verified / one}
+    return (
+        timings
+        | drafts
+        | annotated
+        | {"one_sample_s": one, "verified_of_8_s": verified, "verified_over_one": verified / one}
+    )
 
 
 def _drafts(family: TokenFamily, device: torch.device, source_L: Any) -> dict[str, Any]:
@@ -139,6 +146,15 @@ def _drafts(family: TokenFamily, device: torch.device, source_L: Any) -> dict[st
         same = bool((codes_L == answer_L).all())  # in bfloat16 a near tie may fall otherwise
         measured[name] = {"passes": passes, "seconds": seconds, "times_quicker": alone / seconds, "same": same}
     return {"drafts": measured}
+
+
+def _annotated(family: TokenFamily, device: torch.device, source_L: Any, pairs: int = 16) -> dict[str, float]:
+    """Frame pairs a second that the inverse direction labels, image tokens given; the model says whatever it says, to
+    the greatest length that is allowed."""
+    targets_NL = [np.roll(source_L, i + 1) for i in range(pairs)]
+    sequences = [build(family, "inverse", source_L=source_L, target_L=target_L) for target_L in targets_NL]
+    write_actions(family, sequences[:1])
+    return {"pairs_per_second": pairs / _seconds(device, lambda: write_actions(family, sequences))}
 
 
 def _steps(

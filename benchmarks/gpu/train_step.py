@@ -1,11 +1,13 @@
-"""Time and memory of a LoRA training step at the size of Chameleon-7B, with random weights in bfloat16.
+"""Time and memory of a LoRA training step at the sizes of Chameleon-7B and Janus-Pro-1B, random weights in bfloat16.
 
-    python benchmarks/gpu/train_step.py --out build/train_step         # a few minutes on one GPU as estimated
-    python benchmarks/gpu/train_step.py --out build/tiny --tiny        # seconds on a CPU: only that it runs
+    python benchmarks/gpu/train_step.py --out build/train_step                    # some minutes on one GPU as estimated
+    python benchmarks/gpu/train_step.py --out build/janus --family janus          # the same of Janus-Pro-1B
+    python benchmarks/gpu/train_step.py --out build/tiny --tiny                   # on a CPU: only that it runs
 
-Weights do not change how long a step takes, so random ones do. Each setting is one line of `results.jsonl` and is
+Weights do not change how long a step takes, so random ones do. Janus's encoders of images are narrow here: its language
+model is all that is trained. Each setting is one line of `results.jsonl` and is
 written when it is measured; the same command goes on with those that are missing. A setting that does not fit into
-memory says so. Compare with what `retrodict train --dry-run` says of recipes/paper/chameleon-*.yaml.
+memory says so. Compare with what `--dry-run` says of recipes/paper/chameleon.yaml and recipes/real/janus-1b.yaml.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ import torch
 from retrodict.dynamics.batches import collate, example
 from retrodict.dynamics.sequences import build
 from retrodict.models.protocol import TokenFamily
-from retrodict.models.tiny import tiny_chameleon
+from retrodict.models.registry import tiny_family
+from retrodict.models.tiny import tiny_chameleon, tiny_janus
 from retrodict.models.vqgan import VQGAN, VQGANConfig
 from retrodict.prompts import Direction
 from retrodict.training.checkpoints import trained
@@ -35,14 +38,17 @@ from retrodict.training.config import LoraConfig
 from retrodict.training.lora import add_adapter
 from retrodict.training.objective import Objective
 
-SIZES = {
-    "hidden_size": 4096,
-    "intermediate_size": 11_008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 32,
-}
-VOCABULARY = 65_536
+SIZES: dict[str, dict[str, int]] = {
+    "chameleon": {
+        "hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+    },
+    "janus": {
+        "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 24, "num_attention_heads": 16,
+        "num_key_value_heads": 16, "max_position_embeddings": 4096,
+    },
+}  # fmt: skip
+VOCABULARY = {"chameleon": 65_536, "janus": 102_400}
 ACTION = "put the red cup on the plate beside the window"
 
 
@@ -56,6 +62,7 @@ class Setting:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--family", default="chameleon", choices=list(SIZES))
     parser.add_argument("--tiny", action="store_true", help="two small layers, on the CPU")
     parser.add_argument("--steps", type=int, default=5, help="measured steps of each setting, after two others")
     parser.add_argument("--minutes", type=float, default=8, help="no further setting is begun after these")
@@ -70,7 +77,7 @@ def main() -> None:
     if not waiting:
         return
     began = time.monotonic()
-    family = random_family(tiny=arguments.tiny)
+    family = random_family(arguments.family, tiny=arguments.tiny)
     for setting in waiting:
         if time.monotonic() - began > 60 * arguments.minutes:
             print(f"{len(waiting)} settings are left: run the same command again.")
@@ -87,23 +94,27 @@ def settings(*, tiny: bool) -> Iterator[Setting]:
         yield Setting(direction, batch, recompute)
 
 
-def random_family(*, tiny: bool) -> TokenFamily:
-    """Chameleon with an adapter; the image tokenizer is there for its sizes alone, no image is read."""
+def random_family(name: str = "chameleon", *, tiny: bool) -> TokenFamily:
+    """A model with an adapter; the image tokenizer is there for its sizes alone, no image is read."""
     torch.manual_seed(0)
-    family = tiny_chameleon() if tiny else published_size(torch.device("cuda"))
+    family = tiny_family(name)([ACTION]) if tiny else published_size(torch.device("cuda"), name)
     add_adapter(family, LoraConfig(), base="random")
     return family
 
 
-def published_size(device: torch.device) -> TokenFamily:
-    """Chameleon-7B, its layers and its tables of 65,536 ids."""
+def published_size(device: torch.device, name: str = "chameleon") -> TokenFamily:
+    """The layers of a published model, and its tables of ids."""
     images = VQGAN(VQGANConfig())
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
         with device:
-            family = tiny_chameleon(images=images, **SIZES)
-            family.module.resize_token_embeddings(VOCABULARY, mean_resizing=False)
+            family: TokenFamily = (
+                tiny_chameleon(images=images, **SIZES[name])
+                if name == "chameleon"
+                else tiny_janus([ACTION], grid=24, patch=16, **SIZES[name])
+            )
+            family.module.resize_token_embeddings(VOCABULARY[name], mean_resizing=False)
     finally:
         torch.set_default_dtype(before)
     return family

@@ -165,7 +165,7 @@ def tiny_janus(texts: Sequence[str] = (), *, grid: int = 6, patch: int = 16, **s
     }
     special = (*names.values(), "<|User|>", "<|Assistant|>")
     words = TextTokenizer(tiny_tokenizer(special, special, texts))
-    ids, size = words.vocabulary, grid * patch
+    ids, size, width = words.vocabulary, grid * patch, int(sizes.get("hidden_size", 32))
     given = {
         **_LANGUAGE,
         "model_type": "llama",
@@ -183,7 +183,7 @@ def tiny_janus(texts: Sequence[str] = (), *, grid: int = 6, patch: int = 16, **s
         "num_attention_heads": 4,
         "image_size": size,
         "patch_size": patch,
-        "projection_dim": 32,
+        "projection_dim": width,
         "num_image_tokens": grid**2,
     }
     vq_config = {
@@ -192,8 +192,8 @@ def tiny_janus(texts: Sequence[str] = (), *, grid: int = 6, patch: int = 16, **s
         "base_channels": 32,
         "channel_multiplier": _levels(patch),
         "num_res_blocks": 1,
-        "projection_dim": 32,
-        "image_token_embed_dim": 32,
+        "projection_dim": width,
+        "image_token_embed_dim": width,
     }
     config = JanusConfig(
         text_config=given | sizes,
@@ -255,7 +255,7 @@ def _levels(patch: int) -> list[int]:
 
 def _taken(module: Any) -> Any:
     """The image tokenizer, which families keep outside of the module."""
-    vq = module.model.vqmodel.requires_grad_(False)
+    vq = module.model.vqmodel.requires_grad_(False).float()
     del module.model.vqmodel
     torch.nn.init.normal_(vq.quantize.embedding.weight)  # else all codes are alike
     return vq

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import peft
@@ -25,7 +26,7 @@ from retrodict.training import objective as objective_module
 from retrodict.training import run as run_module
 from retrodict.training import tokens as tokens_module
 from retrodict.training.checkpoints import trained
-from retrodict.training.config import LoraConfig, Source, Weighting
+from retrodict.training.config import LoraConfig, Source, TrainConfig, Weighting
 from retrodict.training.data import source_rows, stored_transitions
 from retrodict.training.lora import add_adapter, freeze_embeddings
 from retrodict.training.objective import Objective
@@ -123,7 +124,7 @@ def test_a_recipe_trains_an_adapter_that_reloads_here_and_with_peft(folder: Path
     assert done.exit_code == 0, done.output
     card = json.loads((out / "retrodict.json").read_text())
     assert (card["family"], card["direction"], card["base"]) == (name, "forward", str(base))
-    assert card["lora"] == {"rank": 4, "alpha": 400, "dropout": 0.05}
+    assert card["lora"] == {"rank": 4, "alpha": 400, "dropout": 0.05, "four_bit": False}
     assert card["training"]["steps"] == round(4 * card["transitions"] / 4)
     held = {file.name for file in out.iterdir()}
     assert {"adapter_model.safetensors", "adapter_config.json", "README.md"} <= held
@@ -229,3 +230,39 @@ def test_sources_are_sampled_by_seed_and_read_their_images_late(folder: Path) ->
 
 def what(row: Transition) -> tuple[object, ...]:
     return row.id, row.action, row.group, row.source, row.target
+
+
+def test_four_bits_need_their_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from retrodict.models import checkpoint
+
+    monkeypatch.setattr(checkpoint, "find_spec", lambda name: None)
+    family_of("liquid").save(tmp_path)
+    with pytest.raises(ImportError, match=r"pip install 'retrodict\[4bit\]'"):
+        load(tmp_path, "forward", dtype="4bit")
+    with pytest.raises(ValueError, match="which is not kept in 4 bits"):
+        load("small", "forward", dtype="4bit")
+
+
+@pytest.mark.filterwarnings("ignore")  # bitsandbytes' own
+def test_an_adapter_of_weights_in_four_bits(tmp_path: Path) -> None:
+    """The layers are quantised and nothing else; the adapter learns beside them, and loads onto the same weights."""
+    pytest.importorskip("bitsandbytes", reason="the extra 4bit is not installed")
+    from retrodict.training.recipe import started_from
+
+    rows = [example.transition() for example in tabletop.sample(4, 0)]
+    tiny_liquid([row.action for row in rows], grid=3, hidden_size=64, intermediate_size=128).save(tmp_path / "base")
+    model: Any = load(tmp_path / "base", "forward", dtype="4bit")
+    kinds = {name: type(part).__name__ for name, part in model.family.module.named_modules()}
+    quantised = {name for name, kind in kinds.items() if kind == "Linear4bit"}
+    assert len(quantised) == 2 * 7 and kinds["lm_head"] == "Linear"
+    (pool,) = model.sample([rows[0].source_image], [rows[0].action], 2, seed=0)
+    assert len(pool) == 2
+    lora = LoraConfig(rank=2, four_bit=True)
+    config = TrainConfig(steps=2, per_device_batch_size=2, optimizer="adamw", warmup_steps=0, learning_rate=1e-2)
+    start = started_from(tmp_path / "base", "liquid", "inverse", lora)
+    run_module.train_model(start, "inverse", rows, config, tmp_path / "idm", lora=lora, base=str(tmp_path / "base"))
+    trained: Any = load(tmp_path / "idm", "inverse")
+    assert any(type(part).__name__ == "Linear4bit" for part in trained.family.module.modules())
+    pair = (rows[0].source_image, rows[0].target_image)
+    before = load(tmp_path / "base", "inverse", dtype="4bit").score([pair], [rows[0].action])[0].sum
+    assert trained.score([pair], [rows[0].action])[0].sum != pytest.approx(before, abs=1e-4), "it learned"

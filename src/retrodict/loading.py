@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 from retrodict.files import JsonObject
 from retrodict.models.protocol import ForwardModel, InverseModel, TokenFamily
 from retrodict.models.registry import CARD, card_of, get_family, read_json
-from retrodict.placement import AUTO, asked_for, chosen_device, chosen_dtype
+from retrodict.placement import AUTO, FOUR_BIT, asked_for, chosen_device, chosen_dtype, in_four_bits
 from retrodict.prompts import Direction
 
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ def load_family(name: str | Path, role: Direction | None = None, *, merge: bool 
     if "base" not in card:
         family: TokenFamily = get_family(card["family"]).load_class().load(folder)
         return family
-    base = load_family(_base_folder(folder, card))
+    quantised = (card.get("lora") or {}).get("four_bit", False)
+    with asked_for(AUTO, FOUR_BIT if quantised else AUTO):  # as it was trained
+        base = load_family(_base_folder(folder, card))
     if base.name != card["family"]:
         raise ValueError(f"{folder} adapts a {card['family']} model, but its base {card['base']} is a {base.name} one.")
     from retrodict.models.checkpoint import load_adapter
@@ -202,11 +204,15 @@ _shared: WeakValueDictionary[tuple[object, ...], TokenFamily] = WeakValueDiction
 
 def _shared_family(folder: Path) -> TokenFamily:
     device, dtype = chosen_device(), chosen_dtype()
-    key = (device, dtype, *_file_state(folder))
+    key = (device, dtype, in_four_bits(), *_file_state(folder))
     family = _shared.get(key)
     if family is None:
-        family = _shared[key] = load_family(folder)
-        family.module.to(device=device, dtype=dtype)
+        family = load_family(folder)
+        if in_four_bits() and not getattr(family.module, "is_quantized", False):
+            raise ValueError(f"{folder} is a {family.name} model, which is not kept in 4 bits: leave --dtype 4bit out.")
+        if not getattr(family.module, "is_quantized", False):
+            family.module.to(device=device, dtype=dtype)
+        _shared[key] = family
     return family
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 DEVICE, DTYPE = "RETRODICT_DEVICE", "RETRODICT_DTYPE"
 AUTO = "auto"
-DTYPES = ("float32", "bfloat16", "float16")
+FOUR_BIT = "4bit"  # the layers' weights alone, by bitsandbytes; all else in the type that it is stored in
+DTYPES = ("float32", "bfloat16", "float16", FOUR_BIT)
 
 
 def chosen_device() -> torch.device:
@@ -46,7 +47,7 @@ def chosen_device() -> torch.device:
 
 
 def chosen_dtype() -> torch.dtype | None:
-    """The type that `RETRODICT_DTYPE` asks for; None for the type that weights are stored in.
+    """The type that `RETRODICT_DTYPE` asks for; None for the type that weights are stored in, and for 4 bits.
 
     Raises:
         ValueError: it is none of `DTYPES`.
@@ -56,13 +57,19 @@ def chosen_dtype() -> torch.dtype | None:
     name = os.environ.get(DTYPE) or AUTO
     if name not in (AUTO, *DTYPES):
         raise ValueError(f"There is no type {name!r}: use {', '.join(DTYPES)} or {AUTO}.")
-    dtype: torch.dtype | None = None if name == AUTO else getattr(torch, name)
+    dtype: torch.dtype | None = None if name in (AUTO, FOUR_BIT) else getattr(torch, name)
     return dtype
 
 
+def in_four_bits() -> bool:
+    """Whether the weights of layers are asked for in 4 bits."""
+    return os.environ.get(DTYPE) == FOUR_BIT
+
+
 def place(module: nn.Module) -> None:
-    """Move a module to the chosen device, its weights in the type that they have."""
-    module.to(chosen_device())
+    """Move a module to the chosen device, its weights in the type that they have; one in 4 bits was loaded there."""
+    if not getattr(module, "is_quantized", False):
+        module.to(chosen_device())
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from retrodict.files import JsonObject
 from retrodict.models.protocol import TokenFamily
 from retrodict.models.registry import read_json
+from retrodict.placement import chosen_device, in_four_bits
+from retrodict.precision import matmul_precision
 from retrodict.prompts import Direction
 
 if TYPE_CHECKING:
@@ -59,7 +62,8 @@ def load_pretrained(model_class: Any, folder: Path, dtype: torch.dtype | str = "
             pass
     try:
         with no_bars():
-            module, loaded = model_class.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+            options = _four_bit_options() if in_four_bits() else {}
+            module, loaded = model_class.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
     except OSError as error:  # transformers says so of folders that lack a file
         raise ValueError(f"{folder} cannot be loaded as {model_class.__name__}: {str(error).splitlines()[0]}") from None
     wrong = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in loaded[kind])
@@ -69,6 +73,26 @@ def load_pretrained(model_class: Any, folder: Path, dtype: torch.dtype | str = "
             f"{folder} is no complete {model_class.__name__}: it lacks {shown}, or has another shape there."
         )
     return module.eval()
+
+
+# Parts that stay as they are stored when a model is kept in 4 bits: heads, embeddings, everything for images.
+_NOT_IN_FOUR_BITS = ("lm_head", "vqmodel", "vision_model", "aligner", "generation_aligner", "generation_head")
+
+
+def _four_bit_options() -> dict[str, Any]:
+    """NF4 with quantised scales (Dettmers et al. 2023), products in the type that the device is quickest in."""
+    if find_spec("bitsandbytes") is None:
+        raise ImportError("Weights in 4 bits need bitsandbytes: pip install 'retrodict[4bit]'")
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=matmul_precision()[0],
+        llm_int8_skip_modules=list(_NOT_IN_FOUR_BITS),
+    )
+    return {"quantization_config": config, "device_map": {"": chosen_device()}}
 
 
 def take_image_tokenizer(module: Any, folder: Path) -> Any:

@@ -102,6 +102,9 @@ class LoraConfig(Section):
     """Their scale, times `rank`."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share of the inputs that is left out while training."""
+    four_bit: bool = False
+    """Whether the frozen weights of the layers are kept in 4 bits (QLoRA, arXiv 2305.14314): a quarter of the memory,
+    and an adapter of those rounded weights. Needs the extra `4bit`."""
 
 
 class Weighting(Section):

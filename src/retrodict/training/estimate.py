@@ -26,6 +26,7 @@ SUPERVISED_TEXT = 20  # of an action and its end, about
 SUSTAINED = 400e12  # operations a second: 40 % of an H100's peak in bfloat16
 CPU_SUSTAINED = 60e9  # of one core, as measured with models of the size that `small` has
 GB = 1e9
+FOUR_BITS = 0.516  # bytes of a weight: half a one, and the quantised scales (arXiv 2305.14314, section 3)
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ def _memory(recipe: TrainRecipe, size: Size, length: int, trained: int, logits: 
     float32; activations in bfloat16, of every layer or of one; logits, their probabilities and gradients."""
     shards = process_count() if recipe.training.fsdp else 1
     frozen = size.vision + (size.weights if recipe.lora is not None else 0)
-    static = (2 * frozen + 16 * trained) / shards + 4 * size.image_tokenizer
+    saved = (2 - FOUR_BITS) * size.layer_weights if recipe.lora is not None and recipe.lora.four_bit else 0
+    static = (2 * frozen - saved + 16 * trained) / shards + 4 * size.image_tokenizer
     inside = length * (10 * size.hidden + 4 * size.intermediate) * 2  # of one layer
     between = length * size.hidden * 2
     kept = (

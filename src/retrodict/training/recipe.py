@@ -17,7 +17,7 @@ from retrodict.models.small.config import ModelConfig
 from retrodict.models.small.family import SmallFamily
 from retrodict.models.small.image_tokenizer import ImageTokenizer
 from retrodict.models.small.words import Words
-from retrodict.placement import place
+from retrodict.placement import AUTO, FOUR_BIT, asked_for, place
 from retrodict.progress import Progress
 from retrodict.prompts import Direction
 from retrodict.recipes import save_effective
@@ -108,9 +108,12 @@ def started_from(
     known = family_of(init, direction)
     if known != family:
         raise ValueError(f"{init} is a model of the family {known}, not {family}.")
-    return lambda: load_family(
-        init, direction
-    )  # then: a second whole model would not fit beside the one that validates
+
+    def start() -> TokenFamily:  # when it is called: a second whole model would not fit beside the one that validates
+        with asked_for(AUTO, FOUR_BIT if lora is not None and lora.four_bit else AUTO):
+            return load_family(init, direction)
+
+    return start
 
 
 def absolute(init: str | None) -> str:

@@ -13,9 +13,9 @@ from retrodict.data.items import UnusableError, state
 from retrodict.transitions import Transition
 from retrodict.video.clip_miner import file_sha256
 from retrodict.video.clips import ClipError, ClipRef
-from retrodict.video.decode import Decoded, open_video, to_jpeg
+from retrodict.video.decode import Decoded, Video, open_video
 
-_TAIL = 1.0  # seconds before the end of a long segment in which its last frame is looked for
+_NEAR = 2.0  # seconds from the first frame to the last up to which a segment is played to its end, not sought
 _QUALITY = 95
 
 
@@ -54,7 +54,9 @@ def clip_key(clip: LabelledClip) -> str:
 
 def _transition(clip: LabelledClip) -> Transition:
     ref = clip.ref
-    source, target = first_and_last(ref)
+    with open_video(ref.path) as video:
+        source, target = _first_and_last(ref, video)
+        images = [video.view.jpeg(item.frame, _QUALITY) for item in (source, target)]
     return Transition(
         id=ref.name,
         clip=ref.name,
@@ -65,27 +67,26 @@ def _transition(clip: LabelledClip) -> Transition:
         frame_target=target.index,
         t_source=source.seconds,
         t_target=target.seconds,
-        source=to_jpeg(source.frame, _QUALITY),
-        target=to_jpeg(target.frame, _QUALITY),
+        source=images[0],
+        target=images[1],
         provenance={**ref.meta, "pts": [source.pts, target.pts]},
         action=clip.action.strip(),
         action_source="human",
     )
 
 
-def first_and_last(ref: ClipRef) -> tuple[Decoded, Decoded]:
+def _first_and_last(ref: ClipRef, video: Video) -> tuple[Decoded, Decoded]:
     """The first and the last frame of a clip. Raises `ClipError` when it has fewer than two."""
+    tail = None if ref.stop is None else video.last_shown(ref.stop)
     first = last = None
-    with open_video(ref.path) as video:
-        for last in video.decode(ref.start, ref.stop):
-            first = first or last
-            if ref.stop is not None and ref.stop - ref.start > 2 * _TAIL:
-                break  # long: its end is sought, not played
+    for last in video.decode(ref.start, ref.stop):
+        first = first or last
+        if tail is not None and tail > last.seconds + _NEAR:
+            break  # its end is sought, not played
     if first is None or last is None:
         raise ClipError("undecodable", f"{ref.name} has no frame")
-    if first is last and ref.stop is not None:
-        with open_video(ref.path) as video:
-            last = next(iter(deque(video.decode(ref.stop - _TAIL, ref.stop), maxlen=1)), last)
+    if first is last and tail is not None:
+        last = next(iter(deque(video.decode(tail, ref.stop), maxlen=1)), last)
     if last.index <= first.index:
         raise ClipError("too_short", f"{ref.name} has a single frame")
     return first, last

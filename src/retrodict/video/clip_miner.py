@@ -17,10 +17,10 @@ import numpy as np
 
 from retrodict.video.clips import ClipError, ClipRef, ClipResult, Keyframe
 from retrodict.video.config import MineConfig
-from retrodict.video.decode import Decoded, Gray, luma, open_video, to_jpeg
+from retrodict.video.decode import Decoded, Gray, Video, luma, open_video
 from retrodict.video.frame_buffer import Buffered, FrameBuffer
 from retrodict.video.keyframes import Timeline, lay_out, select
-from retrodict.video.motion import Meter, Track, pyramid
+from retrodict.video.motion import NO_PTS, Meter, Track, pyramid
 
 Tick = Callable[[], None]
 
@@ -57,7 +57,7 @@ def _mine(ref: ClipRef, config: MineConfig, tick: Tick) -> ClipResult:
         raise ClipError("empty", "the file has no bytes")
     decoded = 0
     with open_video(ref.path) as video:
-        buffer = FrameBuffer(config)
+        buffer = FrameBuffer(config, video.view)
         meter = Meter(config, video.fps)
         for item in video.decode(ref.start, ref.stop):
             tick()
@@ -73,7 +73,7 @@ def _mine(ref: ClipRef, config: MineConfig, tick: Tick) -> ClipResult:
             frames=decoded,
             duplicates=track.duplicates,
             corrupt_packets=video.corrupt_packets,
-            duration=track.seconds[-1] - track.seconds[0] + 1 / video.fps if len(track) else 0.0,
+            duration=track.end - track.seconds[0] + 1 / video.fps if len(track) else 0.0,
             fps=video.fps,
             time_base=video.time_base,
         )
@@ -126,8 +126,8 @@ def _kept(
     """What is kept of the wanted frames, by their index in the track."""
     kept = buffer.take(wanted)
     missing = {meter.track.index[i]: i for i in wanted - kept.keys()}
-    for item in decode_some(ref, set(missing), tick):
-        jpeg = to_jpeg(item.frame, config.jpeg_quality) if config.frames else None
+    for item, video in decode_some(ref, set(missing), tick):
+        jpeg = video.view.jpeg(item.frame, config.jpeg_quality, config.max_side) if config.frames else None
         kept[missing[item.index]] = Buffered(meter.planes(luma(item.frame))[1], jpeg)
     return kept
 
@@ -136,7 +136,7 @@ def _keyframe(track: Track, timeline: Timeline, i: int, image: bytes | None) -> 
     return Keyframe(
         index=track.index[i],
         seconds=track.seconds[i],
-        pts=None if track.pts[i] < 0 else track.pts[i],
+        pts=None if track.pts[i] == NO_PTS else track.pts[i],
         motion=float(timeline.motion[i]),
         sharpness=track.sharpness[i],
         shot=int(timeline.shot[i]),
@@ -144,8 +144,12 @@ def _keyframe(track: Track, timeline: Timeline, i: int, image: bytes | None) -> 
     )
 
 
-def decode_some(ref: ClipRef, wanted: set[int], tick: Tick = lambda: None) -> Iterator[Decoded]:
-    """Frames of a clip by number, by decoding it up to the last of them. Raises `ClipError` when one is not there."""
+def decode_some(ref: ClipRef, wanted: set[int], tick: Tick = lambda: None) -> Iterator[tuple[Decoded, Video]]:
+    """Frames of a clip by number, by decoding it up to the last of them, each with the open video.
+
+    Raises:
+        ClipError: one is not there.
+    """
     left = set(wanted)
     if not left:
         return
@@ -154,7 +158,7 @@ def decode_some(ref: ClipRef, wanted: set[int], tick: Tick = lambda: None) -> It
             tick()
             if item.index in left:
                 left.remove(item.index)
-                yield item
+                yield item, video
                 if not left:
                     return
     raise ClipError("changed", f"{ref.path.name} has no frame {min(left)} any more")

@@ -15,7 +15,7 @@ Selection = Literal["exact", "paper"]
 ExecutorName = Literal["serial", "processes", "ray"]  # where clips are mined, which changes no pair
 
 # Part of every config hash: raise it when the same settings would give other pairs.
-ALGORITHM = 3
+ALGORITHM = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,7 @@ class MineConfig:
         default=True, metadata={"help": "Store the images; without them only their positions in the video are kept."}
     )
     jpeg_quality: int = field(default=95, metadata={"help": "Quality of stored images, 1 to 100."})
+    max_side: int = field(default=0, metadata={"help": "Longest side of stored images in pixels; 0: as they are."})
 
     def __post_init__(self) -> None:
         if str(self.min_gap).strip().isdecimal():  # as options give it; equal settings have equal digests
@@ -72,6 +73,8 @@ class MineConfig:
             raise ValueError(f"frames_per_clip is {self.frames_per_clip}: a pair needs at least 2 frames.")
         if not 1 <= self.jpeg_quality <= 100:
             raise ValueError(f"jpeg_quality is {self.jpeg_quality}: give 1 to 100.")
+        if self.max_side < 0:
+            raise ValueError(f"max_side is {self.max_side}: give pixels, or 0 for images as they are.")
         if not (math.isfinite(self.min_motion) and self.min_motion >= 0):
             raise ValueError(f"min_motion is {self.min_motion}: give a number of frame widths per second, 0 or more.")
         if self.compensate_camera and self.motion != "flow":

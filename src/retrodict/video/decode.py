@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from retrodict.files import JsonObject
 from retrodict.video.clips import ClipError
+from retrodict.video.view import View
 
+Stamps = NDArray[np.int64]  # in units of the stream's time base
 Gray = NDArray[np.integer | np.floating]  # height x width, uint8; OpenCV's types say no more
 
 # Only real containers: a "video" that is in truth a playlist or script would make FFmpeg open other files.
@@ -29,7 +31,6 @@ _CONTAINERS = (
 _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 # Names and comments that are not UTF-8 are no reason to refuse a video. PyAV 19 replaces such bytes unasked.
 _LENIENT: JsonObject = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-_REFORMATTER = av.video.reformatter.VideoReformatter()  # shared, as setting one up costs more than a conversion
 _MAX_PIXELS = 16384 * 8640  # a header that claims more is broken; decoding it would exhaust the memory
 _LUMA_FIRST = frozenset(
     [f"yuv{a}{sampling}p" for a in ("", "j", "a") for sampling in ("420", "422", "444")]
@@ -39,7 +40,7 @@ _LUMA_FIRST = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A decoded frame, its number from the start of the file, and its time."""
+    """A decoded frame, its number from the start of the file, its time on the player's clock, and its time stamp."""
 
     index: int
     seconds: float
@@ -48,40 +49,137 @@ class Decoded:
 
 
 class Video:
-    """An open video stream. Use `open_video`; iterate with `decode`. Counts what it could not decode."""
+    """A video stream of a file. Use `open_video`; iterate with `decode`. Counts what it could not decode.
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
-        self._container, self._stream = container, stream
-        self.fps = _fps(stream)
-        self.time_base = str(stream.time_base)
+    Its clock is a player's: 0 is where the container starts, whatever number its time stamps begin with.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._container, self._stream = _open(path)
+        self._began = False
+        self._unit = self._stream.time_base or Fraction(0)  # unknown: time stamps are all 0, as good as missing
+        self.view = View(self._stream)
+        self.fps = _fps(self._stream)
+        self.time_base = str(self._stream.time_base)
         self.corrupt_packets = 0
 
-    def decode(self, start: float = 0.0, stop: float | None = None) -> Iterator[Decoded]:
-        """Frames shown from `start` until before `stop` (seconds), in display order.
+    def close(self) -> None:
+        self._container.close()
 
-        Frame numbers count from the file's first frame; after a seek they follow from the time stamps.
+    def decode(self, start: float = 0.0, stop: float | None = None) -> Iterator[Decoded]:
+        """Frames on screen from `start` until before `stop` (seconds), in display order.
+
+        The first is the one that is shown at `start`, which may have come up long before; half a frame's time is
+        forgiven. Frames are numbered from the file's first, wherever decoding begins.
         """
-        unit = self._stream.time_base or Fraction(0)  # of an unknown unit: all 0, and so as if they were missing
-        if start > 0 and unit:
-            self._container.seek(int(start / unit), stream=self._stream)
-        index, last = -1, -math.inf
-        ticks, per_second = unit.numerator, unit.denominator  # whole numbers: a Fraction per frame would cost more
-        origin = (self._stream.start_time or 0) * ticks / per_second
-        for frame in self._frames():
-            index += 1
-            now = index / self.fps if frame.pts is None else frame.pts * ticks / per_second
-            if start > 0 and frame.pts is not None:
-                index = max(index, round((now - origin) * self.fps))
+        if start <= 0 and stop is None:
+            yield from self._from_the_first()
+            return
+        shown = _shown(self._path, *_state(self._path), self._stream.index)
+        half = self._half(shown)
+        ends = math.inf if stop is None else stop - half
+        if ends <= start - 2 * half:
+            return
+        waiting = None
+        for item in self._since(start + half, shown) if start > 0 else self._from_the_first():
+            if start > 0 and item.seconds <= start + half:
+                waiting = item
+                continue
+            if waiting:
+                yield waiting
+                waiting = None
+            if item.seconds >= ends:
+                return
+            yield item
+        if waiting and start < self._end(waiting.seconds + 2 * half):
+            yield waiting
+
+    def last_shown(self, stop: float) -> float | None:
+        """When the last frame comes up that is on screen before `stop`; None where only decoding could tell."""
+        shown = _shown(self._path, *_state(self._path), self._stream.index)
+        if shown is None:
+            return None
+        times = self._times(shown)
+        return float(times[max(0, int(np.searchsorted(times, stop - self._half(shown))) - 1)])
+
+    def _half(self, shown: Stamps | None) -> float:
+        """Half the usual time between two frames, which the average rate of a file with pauses does not tell."""
+        if shown is None or len(shown) < 2:
+            return 0.5 / self.fps
+        return float(np.median(np.diff(shown)) * self._unit) / 2
+
+    def _end(self, least: float) -> float:
+        """When the last frame goes off, as far as the container tells."""
+        return max(least, (self._container.duration or 0) / av.time_base)
+
+    def _origin(self, first: int) -> int:
+        """The time stamp at which the clock is 0; `first` is that of the first frame.
+
+        AVI has no time stamps; those made up for it begin some frames late.
+        """
+        if self._container.start_time is None or self._container.format.name == "avi":
+            return first
+        return round(Fraction(self._container.start_time, av.time_base) / self._unit)
+
+    def _times(self, stamps: Stamps) -> NDArray[np.float64]:
+        ticks = stamps - self._origin(int(stamps[0]))
+        return ticks * self._unit.numerator / self._unit.denominator
+
+    def _from_the_first(self) -> Iterator[Decoded]:
+        """All frames, counted."""
+        if self._began:
+            self._reopen()
+        last, origin = -math.inf, None
+        ticks, per_second = self._unit.numerator, self._unit.denominator  # a Fraction per frame would cost more
+        for index, frame in enumerate(self._frames()):
+            if frame.pts is None or not ticks:
+                now = index / self.fps
+            else:
+                origin = self._origin(frame.pts) if origin is None else origin
+                now = (frame.pts - origin) * ticks / per_second
             if now <= last:  # missing or unordered time stamps
                 now = last + 1 / self.fps
             last = now
-            if start > 0 and now < start - 0.5 / self.fps:
-                continue
-            if stop is not None and now >= stop - 0.5 / self.fps:
-                return
             yield Decoded(index, now, frame.pts, frame)
 
+    def _since(self, moment: float, shown: Stamps | None) -> Iterator[Decoded]:
+        """Frames from the last that came up by `moment` on, or from an earlier one."""
+        if shown is None:
+            yield from self._from_the_first()
+            return
+        times = self._times(shown)
+        first = max(0, int(np.searchsorted(times, moment, "right")) - 1)
+        for frame in self._sought(int(shown[first])):
+            index = int(np.searchsorted(shown, frame.pts)) if frame.pts is not None else len(shown)
+            if first <= index < len(shown):
+                yield Decoded(index, float(times[index]), frame.pts, frame)
+
+    def _sought(self, stamp: int) -> Iterator[av.VideoFrame]:
+        """Frames from a key frame on that is not later than `stamp`: seeking may land too late, and then goes back."""
+        back, most = 0, (self._stream.start_time or 0) - 1
+        while stamp - back > most:
+            self._began = True
+            try:
+                self._container.seek(stamp - back, stream=self._stream)
+            except av.FFmpegError:
+                break
+            frames = self._frames()
+            landed = next(frames, None)
+            if landed is not None and landed.pts is not None and landed.pts <= stamp:
+                yield landed
+                yield from frames
+                return
+            back = max(2 * back, math.ceil(1 / self._unit))
+        self._reopen()
+        yield from self._frames()
+
+    def _reopen(self) -> None:
+        self._container.close()
+        self._container, self._stream = _open(self._path)
+
     def _frames(self) -> Iterator[av.VideoFrame]:
+        self._began = True
         packets = self._container.demux(self._stream)
         while True:
             try:
@@ -99,30 +197,65 @@ class Video:
 
 @contextmanager
 def open_video(path: Path) -> Iterator[Video]:
-    """Open the first real video stream of a file, on one thread. Raises `ClipError` when there is none."""
+    """Open the best video stream of a file, on one thread. Raises `ClipError` when there is none."""
+    with closing(Video(path)) as video:
+        yield video
+
+
+def _open(path: Path) -> tuple[InputContainer, VideoStream]:
     if not path.is_file():
         raise ClipError("missing", f"{path.name} is not a file")
     try:
         container = av.open(f"file:{path.absolute()}", options=_OPTIONS, **_LENIENT)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise ClipError("unreadable", _first_line(error)) from error
-    with container:
-        yield Video(container, _video_stream(container))
+    try:
+        return container, _video_stream(container)
+    except ClipError:
+        container.close()
+        raise
 
 
 def _video_stream(container: InputContainer) -> VideoStream:
-    for stream in container.streams.video:
-        if stream.disposition & av.stream.Disposition.attached_pic:
-            continue
-        context = stream.codec_context
-        if context is None:
-            raise ClipError("unreadable", "no decoder for this codec")
-        if context.width * context.height > _MAX_PIXELS:
-            raise ClipError("unreadable", f"header claims {context.width}x{context.height} pixels")
-        context.thread_count = 1  # clips run side by side; threads within one would only compete
-        context.options = {"max_pixels": str(_MAX_PIXELS)}
-        return stream
-    raise ClipError("no_video", "the file has no video stream")
+    """The one that players choose, by its flags, then its size; cover art is none."""
+    moving = [one for one in container.streams.video if not one.disposition & av.stream.Disposition.attached_pic]
+    if not moving:
+        raise ClipError("no_video", "the file has no video stream")
+    best = container.streams.best("video")
+    stream = next((one for one in moving if one is best or (best and one.index == best.index)), moving[0])
+    context = stream.codec_context
+    if context is None:
+        raise ClipError("unreadable", "no decoder for this codec")
+    if context.width * context.height > _MAX_PIXELS:
+        raise ClipError("unreadable", f"header claims {context.width}x{context.height} pixels")
+    context.thread_count = 1  # clips run side by side; threads within one would only compete
+    context.options = {"max_pixels": str(_MAX_PIXELS)}
+    return stream
+
+
+def _state(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+@lru_cache(maxsize=16)
+def _shown(path: Path, size: int, modified: int, stream: int) -> Stamps | None:
+    """Time stamps of all frames that are shown, in order of display; None where the file has not one for each.
+
+    Read off the packets, without decoding: the only way to number the frames that a seek lands among. Cached by size
+    and time, as one file may hold many clips.
+    """
+    del size, modified
+    stamps: list[int] = []
+    container, _ = _open(path)
+    with container, suppress(av.FFmpegError, EOFError):  # what follows a break cannot be reached
+        for packet in container.demux(container.streams[stream]):
+            if not packet.size or packet.is_discard:
+                continue
+            if packet.pts is None:
+                return None
+            stamps.append(packet.pts)
+    return np.unique(np.array(stamps, np.int64)) if stamps else None
 
 
 def _fps(stream: VideoStream) -> float:
@@ -144,21 +277,6 @@ def luma(frame: av.VideoFrame) -> Gray:
 
 def size_in_bytes(frame: av.VideoFrame) -> int:
     return sum(plane.buffer_size for plane in frame.planes)
-
-
-def to_bgr(frame: av.VideoFrame) -> Gray:
-    """Upright image, height x width x 3, in OpenCV's channel order."""
-    image = _REFORMATTER.reformat(frame, format="bgr24").to_ndarray()
-    turns = round(frame.rotation / 90) % 4  # counter-clockwise, as the container asks a player to turn it
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
-
-
-def to_jpeg(frame: av.VideoFrame, quality: int) -> bytes:
-    # Colour at full resolution: at half, the edges of small things bleed, and their image tokens change.
-    full_colour = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    done, data = cv2.imencode(".jpg", to_bgr(frame), [cv2.IMWRITE_JPEG_QUALITY, quality, *full_colour])
-    assert done
-    return data.tobytes()
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,9 +8,10 @@ import av
 import numpy as np
 
 from retrodict.video.config import MineConfig, seconds
-from retrodict.video.decode import Gray, size_in_bytes, to_jpeg
+from retrodict.video.decode import Gray, size_in_bytes
 from retrodict.video.keyframes import SETTLE, lay_out, likely
 from retrodict.video.motion import Track
+from retrodict.video.view import View
 
 _BYTES = 96 << 20
 _GROWTH = 1.05  # of the track, before likely keyframes are worked out anew, which takes time with the track's length
@@ -31,8 +32,8 @@ class FrameBuffer:
     decoded again.
     """
 
-    def __init__(self, config: MineConfig) -> None:
-        self._config = config
+    def __init__(self, config: MineConfig, view: View) -> None:
+        self._config, self._view = config, view
         self._settling = SETTLE + 2 * seconds(
             config.snap, "snap"
         )  # until it is past, a keyframe may still move to a frame
@@ -78,6 +79,7 @@ class FrameBuffer:
         taken = {}
         for index in wanted & self._frames.keys():
             small, frame = self._frames[index]
-            taken[index] = Buffered(small, to_jpeg(frame, self._config.jpeg_quality) if frame is not None else None)
+            quality, side = self._config.jpeg_quality, self._config.max_side
+            taken[index] = Buffered(small, self._view.jpeg(frame, quality, side) if frame is not None else None)
         self._frames.clear()
         return taken

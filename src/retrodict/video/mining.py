@@ -21,7 +21,6 @@ from retrodict.transitions import FramePair, write_manifest
 from retrodict.video.clip_miner import decode_some, file_sha256
 from retrodict.video.clips import ClipError, ClipRef, ClipResult, folder_clips
 from retrodict.video.config import ALGORITHM, ExecutorName, MineConfig
-from retrodict.video.decode import to_jpeg
 from retrodict.video.executors import executor
 from retrodict.video.shards import forget, is_done, plan, read_ledgers, record, remove_leftovers, take, write_shard
 
@@ -195,12 +194,14 @@ def clip_progress(progress: ProgressView, now: Callable[[], float] = time.monoto
     return finished
 
 
-def with_images(rows: Iterable[FramePair], root: Path, quality: int = 95) -> Iterator[FramePair]:
+def with_images(rows: Iterable[FramePair], root: Path, quality: int = 95, max_side: int = 0) -> Iterator[FramePair]:
     """The rows with their images, in order; each run of rows of one clip decodes that clip once.
 
     Args:
         rows: pairs mined from `root` with `frames=False`.
         root: the folder that was mined.
+        quality: of the JPEG images.
+        max_side: their longest side in pixels; 0: as they are.
 
     Raises:
         ValueError: a video is missing, or is not the file that was mined.
@@ -219,7 +220,9 @@ def with_images(rows: Iterable[FramePair], root: Path, quality: int = 95) -> Ite
         wanted = {frame for pair in pairs for frame in (pair.frame_source, pair.frame_target)}
         ref = ClipRef(path=path, name=clip, start=segment[0], stop=segment[1])
         try:
-            images = {item.index: to_jpeg(item.frame, quality) for item in decode_some(ref, wanted)}
+            images = {
+                item.index: video.view.jpeg(item.frame, quality, max_side) for item, video in decode_some(ref, wanted)
+            }
         except ClipError as error:
             raise ValueError(f"{path}: {error}.") from None
         for pair in pairs:

@@ -24,6 +24,7 @@ from retrodict.video.decode import Gray
 
 Floats = NDArray[np.float64]
 
+NO_PTS = -(2**63)  # in a track, for a frame without a time stamp
 SIDE = 160  # long side in pixels that flow and cuts are measured at
 _DUPLICATE = 10  # grey levels: where no pixel of the small plane changed by more, the frame repeats the last one
 _CLEAR = 20  # grey levels: a pixel that changed by more did not change by noise
@@ -137,7 +138,7 @@ class Meter:
         track = self.track
         track.index.append(index)
         track.seconds.append(seconds)
-        track.pts.append(-1 if pts is None else pts)
+        track.pts.append(NO_PTS if pts is None else pts)
         columns = track.motion, track.sharpness, track.similarity, track.contrast, track.change, track.changed
         for column, number in zip(columns, numbers, strict=True):
             column.append(number)

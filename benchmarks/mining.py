@@ -155,22 +155,28 @@ def cuts(clips: list[Path], joins: int = 60) -> None:
 
 
 def joined_cuts(clips: list[Path], joins: int) -> None:
-    """Shots of 24 frames of different clips, chosen at random and joined, plain and under bars, and encoded anew."""
+    """Shots of 24 frames of different clips, chosen at random, joined, put into a frame, and encoded anew."""
     rng = random.Random(0)
     shots = {}
     for path in clips:
         if path.name not in KNOWN_CUTS and not path.name.startswith("edge_"):
             images = [f.reformat(320, 240, "rgb24").to_ndarray() for part in packets(path) for f in part]
             shots[path.name] = [images[i : i + 24] for i in range(0, len(images) - 24, 24)]
-    for bars in (False, True):
+    pattern = cv2.resize(np.random.default_rng(0).integers(0, 256, (45, 60, 3), np.uint8), (480, 360))
+    frames = {
+        "plain": lambda p: p,
+        "under bars": lambda p: np.pad(p[36:-36], ((36, 36), (0, 0), (0, 0))),
+        "between patterned side bars": lambda p: framed(pattern[:240, :426], cv2.resize(p, (135, 240)), 0, 146),
+        "in half of a split screen": lambda p: np.concatenate([pattern[:240, :320], p], axis=1),
+        "between patterned captions": lambda p: framed(pattern[:, :320], cv2.resize(p, (320, 180)), 90, 0),
+    }
+    for kind, put in frames.items():
         missed = false = 0
         for _ in range(joins // 6):
             # One clip of a scene each: two clips filmed from the same tripod would join without a cut to be seen.
             scenes = {"asl" if name.startswith("asl") else name: name for name in shots}
             names = rng.sample(sorted(scenes.values()), 7)
-            images = [p for name in names for p in rng.choice(shots[name])]
-            if bars:
-                images = [np.pad(p[36:-36], ((36, 36), (0, 0), (0, 0))) for p in images]
+            images = [put(p) for name in names for p in rng.choice(shots[name])]
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder, "joined.mp4")
                 encode(path, images)
@@ -178,12 +184,17 @@ def joined_cuts(clips: list[Path], joins: int) -> None:
             true = set(range(24, 24 * 7, 24))
             missed += len(true - marked)
             false += len(marked - true)
-        kind = "under bars" if bars else "plain"
         say(
             "cuts",
             f"joined by lot, {kind}: missed of {joins // 6 * 6}, false in {joins // 6 * 168} frames",
             (missed, false),
         )
+
+
+def framed(frame: np.ndarray, image: np.ndarray, top: int, left: int) -> np.ndarray:
+    whole = frame.copy()
+    whole[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return whole
 
 
 def dissolves(clips: list[Path], repeats: int = 6) -> None:

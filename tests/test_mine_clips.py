@@ -180,6 +180,33 @@ def test_cuts_between_black_bars_are_found(tmp_path, bars):
     assert result.cuts == (30, 60, 90)
 
 
+@pytest.mark.parametrize("region", [np.s_[:, 55:105], np.s_[:, 80:], np.s_[28:92, :]])
+def test_cuts_inside_a_patterned_frame_that_never_changes_are_found(tmp_path, region):
+    """A vertical film between side bars, one half of a split screen, a film between two captions."""
+    still = textures(9, 1, shift=0)[0]
+    frames = [still.copy() for _ in range(4 * 30)]
+    for number, image in enumerate(image for seed in range(4) for image in textures(seed, 30)):
+        frames[number][region] = image[region]
+    write_video(tmp_path / "frame.mp4", frames, fps=25)
+    assert mined(tmp_path / "frame.mp4", min_gap=5).cuts == (30, 60, 90)
+
+
+def test_what_flickers_or_is_noise_is_no_cut_and_gives_pairs(tmp_path):
+    """An old game: sprites that are drawn in every other frame, and a column of noise on black; then another screen."""
+    rng, frames = np.random.default_rng(0), []
+    for number in range(120):
+        image = np.zeros((120, 160, 3), np.uint8)
+        image[10:110, 76:84] = rng.integers(0, 255, (100, 8, 1))
+        for sprite in range(6):
+            x = 10 + (25 * sprite + number) % 130
+            if number % 2 == sprite % 2:
+                image[15 * sprite + 10 : 15 * sprite + 22, x : x + 16] = 200 - 20 * sprite
+        frames.append(image)
+    write_video(tmp_path / "game.mp4", frames + textures(1, 60), fps=30)
+    result = mined(tmp_path / "game.mp4")
+    assert result.cuts == (120,) and len(result.pairs) >= 4
+
+
 def test_a_flash_of_light_is_no_cut(tmp_path):
     frames = textures(0, 60)
     frames[20], frames[40], frames[41] = (np.full_like(frames[0], level) for level in (255, 250, 250))

@@ -22,8 +22,8 @@ from retrodict.video.decode import Gray
 Plane = NDArray[np.float32]
 Box = tuple[slice, slice]  # rows and columns
 
-_CUT = 0.5  # similarity below which two frames belong to different shots
-_LONE_CUT = 0.65  # the same for a frame amid calm ones, where a lesser break stands out
+CUT = 0.5  # similarity below which two frames belong to different shots
+LONE_CUT = 0.65  # the same for a frame amid calm ones, where a lesser break stands out
 _CALM = 0.75
 _NEIGHBOURS = 3
 BLANK = 3.0  # contrast in grey levels under which an image shows nothing
@@ -48,17 +48,21 @@ def dense_flow(finder: cv2.DISOpticalFlow, before: Gray, after: Gray) -> NDArray
     return np.asarray(finder.calc(before, after, NO_FLOW), np.float32)
 
 
-def similarity(before: Gray, after: Gray, flow: NDArray[np.float32]) -> float:
-    """How much two small planes (height x width) have in common after `flow` is undone: about 0 to 1."""
+def similarity(before: Gray, after: Gray, flow: NDArray[np.float32], part: NDArray[np.bool_] | None = None) -> float:
+    """How much two small planes (height x width) have in common after `flow` is undone: about 0 to 1.
+
+    With `part`, a mask [height, width], only what it covers counts.
+    """
     box = between_bars(before, after)
     before, after, flow = before[box], after[box], flow[box]
+    counts = None if part is None else part[box].astype(np.float32)
     height, width = before.shape
     x, y = _grid(height, width)
     aligned = cv2.remap(after, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     first, second = before.astype(np.float32), aligned.astype(np.float32)
     scale = max(height, width) / 40
-    fine = _correlation(first, second, blur=scale, blocks=8, noise=4.0)
-    coarse = _correlation(first, second, blur=4 * scale, blocks=4, noise=9.0)
+    fine = _correlation(first, second, counts, blur=scale, blocks=8, noise=4.0)
+    coarse = _correlation(first, second, counts, blur=4 * scale, blocks=4, noise=9.0)
     return (fine + coarse) / 2
 
 
@@ -81,7 +85,7 @@ def between_bars(before: Gray, after: Gray) -> Box:
     return slice(lit[0][0] + 1, lit[0][-1]), slice(lit[1][0] + 1, lit[1][-1])
 
 
-def _correlation(first: Plane, second: Plane, *, blur: float, blocks: int, noise: float) -> float:
+def _correlation(first: Plane, second: Plane, counts: Plane | None, *, blur: float, blocks: int, noise: float) -> float:
     """Median over blocks of the correlation of what is finer than `blur` pixels; `noise` in grey levels squared."""
     first = first - cv2.GaussianBlur(first, (0, 0), blur)
     second = second - cv2.GaussianBlur(second, (0, 0), blur)
@@ -94,6 +98,9 @@ def _correlation(first: Plane, second: Plane, *, blur: float, blocks: int, noise
         for product in (first * second, first * first, second * second)
     )
     textured = np.maximum(one, other) > noise
+    if counts is not None:
+        inside = textured & (cv2.resize(counts, grid, interpolation=cv2.INTER_AREA) > 0.5)
+        return float(np.median((both / np.maximum(np.sqrt(one * other), noise))[inside])) if inside.any() else 1.0
     if textured.sum() < max(3, textured.size / 8):  # next to nothing to see: take the image as one block
         return float(both.sum() / max(1e-6, float(np.sqrt(one.sum() * other.sum()))))
     return float(np.median((both / np.maximum(np.sqrt(one * other), noise))[textured]))
@@ -129,17 +136,18 @@ def find_flashes(like: NDArray[np.float64], contrast: NDArray[np.float64]) -> ND
     flash = np.zeros(len(like), bool)
     edges = np.diff(np.concatenate([[False], contrast < BLANK, [False]]).astype(int))
     for first, end in zip(np.flatnonzero(edges > 0), np.flatnonzero(edges < 0), strict=True):
-        flash[first:end] = first > 0 and end < len(like) and end - first <= FLASH and like[end] >= _CUT
+        flash[first:end] = first > 0 and end < len(like) and end - first <= FLASH and like[end] >= CUT
     return flash
 
 
 def find_cuts(like: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which frames begin a new shot, by their similarity to the frame before."""
-    cut = like < _CUT
     padded = np.pad(like, _NEIGHBOURS, constant_values=1.0)
     around = np.lib.stride_tricks.sliding_window_view(padded, 2 * _NEIGHBOURS + 1)
-    calm = np.delete(around, _NEIGHBOURS, axis=1).min(axis=1) > _CALM
-    starts: NDArray[np.bool_] = cut | (calm & (like < _LONE_CUT))
+    neighbours = np.delete(around, _NEIGHBOURS, axis=1)
+    cut = (like < CUT) & ((neighbours < CUT).sum(axis=1) < _NEIGHBOURS)  # else all breaks all the time: noise, flicker
+    calm = neighbours.min(axis=1) > _CALM
+    starts: NDArray[np.bool_] = cut | (calm & (like < LONE_CUT))
     starts[:1] = False
     return starts
 

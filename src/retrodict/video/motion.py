@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from retrodict.video.config import MineConfig
 from retrodict.video.cuts import (
     BLANK,
+    CUT,
     FLASH,
+    LONE_CUT,
     NO_FLOW,
     DissolveFinder,
     between_bars,
@@ -29,6 +31,10 @@ SIDE = 160  # long side in pixels that flow and cuts are measured at
 _DUPLICATE = 10  # grey levels: where no pixel of the small plane changed by more, the frame repeats the last one
 _CLEAR = 20  # grey levels: a pixel that changed by more did not change by noise
 _SUSPECT = 0.25  # change over contrast, above which two frames are compared for a cut
+_PART = 0.1, 0.9  # share of the image that changed of late: between these, the rest is a frame around it that stays
+_AT_ONCE = 0.7  # share of that part that changes in a cut; of a thing that moves, mostly the edges do
+_BROKEN = 0.35  # similarity of that part below which it is a cut: between the .25 of cuts and the .45 of motion
+_OF_LATE = 12  # frames before it is known what never moves
 
 
 @dataclass
@@ -64,6 +70,8 @@ class Meter:
         self._measure = {"flow": self._flow, "fast": self._difference, "reference": self._farneback}[config.motion]
         self._compensate = config.compensate_camera
         self._last: Gray | None = None
+        self._older: Gray | None = None  # the one before
+        self._lively: Gray | None = None
         self._last_full: Gray | None = None
         self._lit: Gray | None = None  # the last that was not blank
         self._blanks = 0  # blank frames since
@@ -86,12 +94,18 @@ class Meter:
         if self._last is not None:
             elapsed = max(seconds - self.track.seconds[-1], 1e-3)
             motion = 0.0 if resized else self._measure(small, full) / elapsed
-            change = cv2.norm(small, self._last, cv2.NORM_L1) / small.size
-            changed = np.count_nonzero(cv2.absdiff(small, self._last) > _CLEAR) / small.size
-            calm = change <= _SUSPECT * (max(contrast, self.track.contrast[-1]) + 1) and not may_have_bars(small)
-            like = 0.0 if resized else 1.0 if calm else self.alike(self._before_flash(contrast), small)
+            difference = cv2.absdiff(small, self._last)
+            change = cv2.norm(difference, cv2.NORM_L1) / small.size
+            changed = np.count_nonzero(difference > _CLEAR) / small.size
+            # What changed of late; each frame without a change takes a grey level off.
+            self._lively = difference if self._lively is None else cv2.max(difference, cv2.subtract(self._lively, 1))
+            like = 0.0 if resized else self._like(self._before_flash(contrast), small, index, contrast)
+            if like < LONE_CUT and self._older is not None and not resized:
+                again = self._like(self._older, small, index, contrast)
+                if again >= LONE_CUT:  # as it was two frames ago: it flickers, and the frame between began no shot
+                    like = self.track.similarity[-1] = again
         self._record(index, seconds, pts, motion, sharpness(half), like, contrast, change, changed)
-        self._last, self._last_full = small, full
+        self._older, self._last, self._last_full = self._last, small, full
         self._blanks = self._blanks + 1 if contrast < BLANK else 0
         self._lit = self._lit if self._blanks else small
         if self._dissolves:
@@ -104,6 +118,22 @@ class Meter:
         if self._last is not None and small.shape != self._last.shape:
             small = cv2.resize(small, self._last.shape[::-1])
         return half, small
+
+    def _like(self, before: Gray, small: Gray, index: int, contrast: float) -> float:
+        """The similarity of a frame to an earlier one; small where a part breaks and the rest never moves."""
+        difference = cv2.absdiff(small, before)
+        change = cv2.norm(difference, cv2.NORM_L1) / small.size
+        calm = change <= _SUSPECT * (max(contrast, self.track.contrast[-1]) + 1) and not may_have_bars(small)
+        like = 1.0 if calm else self.alike(before, small)
+        if self._lively is None or like < CUT or index - self.track.index[0] < _OF_LATE:
+            return like
+        part = self._lively > _DUPLICATE
+        size = np.count_nonzero(part)
+        at_once = np.count_nonzero(difference > _DUPLICATE) >= _AT_ONCE * size
+        if at_once and _PART[0] * small.size <= size <= _PART[1] * small.size:
+            inside = similarity(before, small, dense_flow(self._dis, before, small), part)
+            return inside if inside < _BROKEN else like
+        return like
 
     def _before_flash(self, contrast: float) -> Gray:
         """What to compare a frame of that contrast with: the last one, or the one before a flash."""

@@ -195,6 +195,49 @@ def test_lerobot_subtasks_else_tasks(tmp_path, subtasks):
     assert rows[0].category == "fold the cloth"
 
 
+def test_lerobot_v2_has_a_file_for_each_episode(tmp_path):
+    (tmp_path / "meta").mkdir()
+    info = {
+        "codebase_version": "v2.1",
+        "fps": 10,
+        "chunks_size": 1,
+        "features": {"cam": {"dtype": "video"}},
+        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+    }
+    (tmp_path / "meta" / "info.json").write_text(json.dumps(info))
+    episodes = [{"episode_index": n, "tasks": [f"task {n}"], "length": 20 + n} for n in range(2)]
+    (tmp_path / "meta" / "episodes.jsonl").write_text("\n".join(map(json.dumps, episodes)) + "\n")
+    for n in range(2):
+        counting_video(tmp_path / "videos" / f"chunk-{n:03d}" / "cam" / f"episode_{n:06d}.mp4", 20 + n)
+    rows = list(transitions(labelled_clips("lerobot", tmp_path), Counter()))
+    assert [(row.action, row.group, number_on(row.target_image)) for row in rows] == [
+        ("task 0", "episode-000000", 19),
+        ("task 1", "episode-000001", 20),
+    ]
+
+
+@pytest.mark.parametrize(("part", "encoding"), [(";", "utf-8-sig"), ("\t", "utf-8"), (",", "utf-16")])
+def test_lists_come_in_other_dialects(tmp_path, part, encoding):
+    table = tmp_path / "list.csv"
+    rows = [("label", "youtube_id", "time_start", "time_end"), ("abseiling", "AAAAAAAAAAA", "1", "11")]
+    table.write_text("".join(part.join(row) + "\r\n" for row in rows), encoding=encoding)
+    (clip,) = read_clips("kinetics700", tmp_path, table)
+    assert (clip.name, clip.category) == ("AAAAAAAAAAA_000001_000011.mp4", "abseiling")
+
+
+def test_labels_with_placeholders_are_filled_or_counted_and_hidden_folders_left_out(tmp_path):
+    counting_video(tmp_path / ".trash" / "1.mp4", 5)
+    for number in (1, 2):
+        counting_video(tmp_path / "videos" / f"{number}.mp4", 5)
+    label = "Putting [something] on [something]"
+    items = [{"id": 1, "label": label, "placeholders": ["a cup", r"the \d table"]}, {"id": 2, "label": label}]
+    (tmp_path / "train.json").write_text(json.dumps(items))
+    dropped = Counter()
+    (row,) = transitions(labelled_clips("ssv2", tmp_path), dropped)
+    assert (row.action, row.provenance["file"]) == (r"Putting a cup on the \d table", "videos/1.mp4")
+    assert dropped == {"unfilled_label": 1}
+
+
 def test_lerobot_by_hub_id(tmp_path):
     """As `pip` users get it: nothing is downloaded before, and the same command reads its cache."""
     lerobot_set(tmp_path / "set", False)

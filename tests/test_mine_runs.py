@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -95,6 +96,27 @@ def test_the_same_bytes_from_ray(videos, expected, tmp_path):
     assert contents(tmp_path / "out") == expected
 
 
+def test_a_long_video_is_cut_into_windows_that_resume(videos, tmp_path):
+    """Its windows give what they hold, all of one group, and none is left over when the file gets shorter."""
+    folder, out = tmp_path / "long", tmp_path / "out"
+    folder.mkdir()
+    clip = next(path for path in sorted(videos.rglob("*.mp4")))
+    with av.open(str(clip)) as source:
+        length = source.duration / av.time_base
+    shutil.copy(clip, folder / "a.mp4")
+    config = replace(CONFIG, segment=f"{length / 3:.3f}s")
+    whole = mine(folder, out, config, executor_name="serial")
+    rows = list(read_rows(out))
+    assert whole.clips == 3 and {row.group for row in rows} == {"a.mp4"}
+    assert sorted({row.clip for row in rows}) == [f"a.mp4#0000{i}" for i in range(3)]
+    for row in rows:
+        start, stop = row.provenance["segment"]
+        assert start - 0.1 <= row.t_source < row.t_target < (stop or length)
+    assert list(with_images(rows, folder)) and mine(folder, out, config, executor_name="serial").resumed == 3
+    again = mine(folder, tmp_path / "halves", replace(config, segment=f"{length / 2:.3f}s"), executor_name="serial")
+    assert again.clips == 2
+
+
 def test_images_that_were_left_out_are_decoded_on_demand(videos, expected, tmp_path):
     mine(videos, tmp_path / "with", CONFIG, executor_name="serial")
     mine(videos, tmp_path / "without", MineConfig(min_gap=4, frames_per_clip=4, frames=False), executor_name="serial")
@@ -162,6 +184,7 @@ def test_a_worker_that_is_killed_or_hangs_is_replaced(videos, expected, tmp_path
 
 BUSY_MACHINE = """
 import time
+from dataclasses import replace
 for _ in range(40):  # it runs, but little, as on a machine that has much else to do
     busy = time.process_time() + 0.01
     while time.process_time() < busy:

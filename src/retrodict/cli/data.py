@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields, replace
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,6 +44,9 @@ def mine(
     annotations: Annotated[
         Path | None, typer.Option(help="The collection's own list, where it does not lie next to the videos.")
     ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many clips: a try.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Only so many clips, chosen at random.")] = None,
+    seed: Annotated[int, typer.Option(help="Of --sample.")] = 0,
     shard_clips: Annotated[
         int, typer.Option(min=1, help="Clips per Parquet file, which is what a killed run repeats.")
     ] = 128,
@@ -69,7 +73,7 @@ def mine(
     with open_progress(quiet, "retrodict mine") as progress:
         progress.stage("mine", "find the moments between which something happens")
         result = run(
-            _clips(videos, layout, annotations),
+            _some(_clips(videos, layout, annotations), limit, sample, seed),
             out,
             config,
             executor_name=executor,
@@ -236,6 +240,21 @@ def _clips(videos: list[Path], layout: str, annotations: Path | None) -> list[Pa
     from retrodict.data import read_clips
 
     return read_clips(layout, videos[0], annotations)
+
+
+def _some(
+    clips: list[Path] | list[ClipRef], limit: int | None, sample: int | None, seed: int
+) -> list[Path] | list[ClipRef]:
+    """At most `limit` of the clips, by name, or `sample` of them by a hash that goes with the seed."""
+    if limit is None and sample is None:
+        return clips
+
+    from retrodict.video.clips import ClipRef, folder_clips
+
+    refs = [one for one in clips if isinstance(one, ClipRef)] or folder_clips([Path(str(one)) for one in clips])
+    if sample is not None:
+        refs = sorted(refs, key=lambda ref: sha256(f"{seed}/{ref.name}".encode()).digest())[:sample]
+    return sorted(refs, key=lambda ref: ref.name)[:limit]
 
 
 def _columns(preset: Columns, given: Sequence[str]) -> Columns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import os
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from retrodict.video.clips import SUFFIXES, ClipRef, readable
+from retrodict.video.clips import SUFFIXES, ClipRef, open_folders, readable
 
 
 def inside(root: Path, name: str) -> Path:
@@ -48,8 +49,8 @@ def folder(root: Path) -> Path:
 def video_index(root: Path) -> dict[str, Path]:
     """Video files below a folder by stem, the first in order of path where a stem repeats."""
     videos: dict[str, Path] = {}
-    for path in sorted(Path(where, name) for where, _, names in os.walk(folder(root)) for name in names):
-        if path.suffix.lower() in SUFFIXES:
+    for path in sorted(Path(where, name) for where, names in open_folders(folder(root), []) for name in names):
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
             videos.setdefault(path.stem, path)
     return videos
 
@@ -67,9 +68,17 @@ def annotation(given: Path | None, root: Path, names: Sequence[str]) -> Path:
 
 
 def read_csv(path: Path, needed: Sequence[str] = ()) -> Iterator[dict[str, str]]:
-    """Rows of a CSV file with a header. Raises `ValueError` when a needed column is missing."""
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        reader = csv.DictReader(file)
+    """Rows of a CSV file with a header, in UTF-8 or UTF-16, parted by commas, semicolons or tabs.
+
+    Raises:
+        ValueError: a needed column is missing.
+    """
+    with path.open("rb") as raw:
+        encoding = "utf-16" if raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    with path.open(newline="", encoding=encoding, errors="replace") as file:
+        header = file.readline()
+        file.seek(0)
+        reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count))
         missing = [name for name in needed if name not in (reader.fieldnames or [])]
         if missing:
             raise ValueError(f"{path} has no column {missing[0]!r}: it should have {', '.join(needed)}.")

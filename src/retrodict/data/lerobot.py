@@ -1,9 +1,11 @@
-"""LeRobotDataset v3, read with pyarrow and PyAV alone: episodes in shared video files, with tasks in words."""
+"""LeRobotDataset v2 and v3, read with pyarrow and PyAV alone: episodes in a video file each, or in shared ones, with
+tasks in words."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,6 +23,11 @@ _LANGUAGE = "language_persistent"
 class _Dataset:
     root: Path
     info: JsonObject
+
+    @property
+    def is_v2(self) -> bool:
+        """Whether every episode has a file of its own."""
+        return str(self.info["codebase_version"]).startswith("v2")
 
     @property
     def cameras(self) -> list[str]:
@@ -58,7 +65,7 @@ def _open(root: Path) -> _Dataset:
         raise ValueError(f"{root} has no meta/info.json: give the folder of a LeRobot data set.")
     info = read_json(root / "meta" / "info.json")
     version = str(info.get("codebase_version", ""))
-    if not version.startswith("v3"):
+    if not version.startswith(("v2", "v3")):
         raise ValueError(f"{root} is a LeRobot data set of version {version or '?'}: convert it to v3 with lerobot.")
     return _Dataset(root, info)
 
@@ -70,6 +77,12 @@ def _is_colour_video(feature: JsonObject) -> bool:
 
 
 def _episodes(data: _Dataset) -> list[JsonObject]:
+    if data.is_v2:
+        file = data.root / "meta" / "episodes.jsonl"
+        try:
+            return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{file} cannot be read as JSON lines: {error}.") from None
     files = sorted((data.root / "meta" / "episodes").glob("**/*.parquet"))
     if not files:
         raise ValueError(f"{data.root}/meta/episodes holds no .parquet file.")
@@ -86,6 +99,11 @@ def _read(file: Path, columns: list[str] | None) -> pa.Table:
 
 def _clips(data: _Dataset, episode: JsonObject, camera: str, spans: _Subtasks) -> Iterator[LabelledClip]:
     number = int(episode["episode_index"])
+    if data.is_v2:
+        chunk = number // int(data.info.get("chunks_size", 1000))
+        path = data.file("video_path", video_key=camera, episode_chunk=chunk, episode_index=number)
+        yield _clip(data, path, number, _first(episode.get("tasks")), camera)
+        return
     where = {key: episode[f"videos/{camera}/{key}"] for key in ("chunk_index", "file_index")}
     begin, end = (float(episode[f"videos/{camera}/{key}"]) for key in ("from_timestamp", "to_timestamp"))
     path = data.file("video_path", video_key=camera, **where)
@@ -93,16 +111,16 @@ def _clips(data: _Dataset, episode: JsonObject, camera: str, spans: _Subtasks) -
     parts = spans.of(episode, end - begin) or [(0.0, end - begin, task)]
     for part, (start, stop, action) in enumerate(parts):
         name = f"episode-{number:06d}" + (f"/{part:03d}" if len(parts) > 1 else "")
-        ref = ClipRef(
-            path=path,
-            name=name,
-            category=task,
-            group=f"episode-{number:06d}",
-            start=begin + start,
-            stop=begin + stop,
-            meta={"file": shown_name(path, data.root), "camera": camera, "episode": number},
-        )
+        clip = _clip(data, path, number, task, camera)
+        ref = replace(clip.ref, name=name, start=begin + start, stop=begin + stop)
         yield LabelledClip(ref, action)
+
+
+def _clip(data: _Dataset, path: Path, number: int, task: str, camera: str) -> LabelledClip:
+    """A whole video file as the clip of an episode."""
+    name = f"episode-{number:06d}"
+    meta = {"file": shown_name(path, data.root), "camera": camera, "episode": number}
+    return LabelledClip(ClipRef(path=path, name=name, category=task, group=name, meta=meta), task)
 
 
 def _first(tasks: str | Sequence[str] | None) -> str:

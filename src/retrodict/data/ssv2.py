@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 from retrodict.data.actions import LabelledClip
 from retrodict.data.files import annotation, inside, read_json, shown_name, video_index
@@ -26,18 +28,22 @@ _UNSEEN = (
 )
 
 
+_PLACEHOLDER = re.compile(r"\[[^\]]*\]")
+
+
 def ssv2(root: Path, annotations: Path | None = None) -> list[LabelledClip]:
     """Clips of the label JSON (`id`, `label`, `template`); class is the template without its brackets.
 
     Videos are `ID.webm` (or another video suffix) anywhere below `root`. A clip whose label AURORA
-    leaves out gives no transition (`excluded_label`).
+    leaves out gives no transition (`excluded_label`), nor does one that says [something] and not what
+    (`unfilled_label`).
     """
     labels = annotation(annotations, root, ["*train.json", "*labels*.json", "*validation.json"])
     videos = video_index(root)
     return [_clip(item, root, videos) for item in read_json(labels)]
 
 
-def _clip(item: dict[str, str], root: Path, videos: dict[str, Path]) -> LabelledClip:
+def _clip(item: dict[str, Any], root: Path, videos: dict[str, Path]) -> LabelledClip:
     if not isinstance(item, dict) or "id" not in item:
         raise ValueError("The label file is not a list of {id, label, template}: give Something-Something v2's own.")
     name = str(item["id"])
@@ -45,7 +51,10 @@ def _clip(item: dict[str, str], root: Path, videos: dict[str, Path]) -> Labelled
     path = videos.get(name) or inside(root, f"{name}.webm")
     ref = ClipRef(path=path, name=name, category=category, group=name, meta={"file": shown_name(path, root)})
     label = str(item.get("label") or "")
-    return LabelledClip(ref, label, unusable="" if shows_action(label) else "excluded_label")
+    for thing in item.get("placeholders") or ():  # where the label is the template itself
+        label = _PLACEHOLDER.sub(str(thing).replace("\\", r"\\"), label, count=1)
+    unfilled = "unfilled_label" if _PLACEHOLDER.search(label) else ""
+    return LabelledClip(ref, label, unusable=unfilled if shows_action(label) else "excluded_label")
 
 
 def shows_action(label: str) -> bool:

@@ -164,6 +164,24 @@ def decode_some(ref: ClipRef, wanted: set[int], tick: Tick = lambda: None) -> It
     raise ClipError("changed", f"{ref.path.name} has no frame {min(left)} any more")
 
 
+def windows(ref: ClipRef, length: float) -> list[ClipRef]:
+    """A clip cut into windows of about `length` seconds, all of one group; itself where it is short or unreadable."""
+    try:
+        with open_video(ref.path) as video:
+            end = min(video.length, math.inf if ref.stop is None else ref.stop)
+    except (ClipError, av.FFmpegError, OSError):
+        return [ref]
+    count = round((end - ref.start) / length)
+    if count < 2 or ref.unusable:
+        return [ref]
+    begins = [ref.start + (end - ref.start) * i / count for i in range(count)]
+    common = replace(ref, group=ref.group or ref.name, meta={"file": ref.name, **ref.meta})
+    return [
+        replace(common, name=f"{ref.name}#{i:05d}", start=begin, stop=stop)
+        for i, (begin, stop) in enumerate(zip(begins, [*begins[1:], ref.stop], strict=True))
+    ]
+
+
 def _without_pairs(known: ClipResult, reason: str, detail: str) -> ClipResult:
     return replace(known, reason=reason, detail=detail)
 

@@ -124,7 +124,7 @@ def _videos(root: Path) -> Iterator[Path]:
     closed: list[Path] = []
     files = sorted(
         Path(folder, name)
-        for folder, names in _folders(root, closed)
+        for folder, names in open_folders(root, closed)
         for name in names
         if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
     )
@@ -133,7 +133,7 @@ def _videos(root: Path) -> Iterator[Path]:
     yield from sorted([*files, *closed])
 
 
-def _folders(root: Path, closed: list[Path]) -> Iterator[tuple[str, list[str]]]:
+def open_folders(root: Path, closed: list[Path]) -> Iterator[tuple[str, list[str]]]:
     """Folders at and below `root` with the names of their files; links are followed, each folder is visited once.
 
     Hidden folders are left out. Those that cannot be opened go to `closed`: mining counts them as unreadable.

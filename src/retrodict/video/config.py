@@ -58,6 +58,13 @@ class MineConfig:
             "more than 0.2 % of the pixels change clearly at once."
         },
     )
+    segment: str = field(
+        default="",
+        metadata={
+            "help": 'Cut longer videos into windows of about this length, each with its own keyframes: "10s". Empty: '
+            "none."
+        },
+    )
     frames: bool = field(
         default=True, metadata={"help": "Store the images; without them only their positions in the video are kept."}
     )
@@ -81,6 +88,8 @@ class MineConfig:
             raise ValueError("compensate_camera needs motion 'flow': the other measures have no flow field to correct.")
         self.gap()
         seconds(self.snap, "snap")
+        if self.segment:
+            seconds(self.segment, "segment", least=0.1)
 
     def gap(self) -> tuple[float, bool]:
         """The least distance of two keyframes, and whether it is in seconds (else in frames)."""

@@ -92,7 +92,7 @@ class Video:
             if item.seconds >= ends:
                 return
             yield item
-        if waiting and start < self._end(waiting.seconds + 2 * half):
+        if waiting and start < max(self.length, waiting.seconds + 2 * half):
             yield waiting
 
     def last_shown(self, stop: float) -> float | None:
@@ -109,9 +109,10 @@ class Video:
             return 0.5 / self.fps
         return float(np.median(np.diff(shown)) * self._unit) / 2
 
-    def _end(self, least: float) -> float:
-        """When the last frame goes off, as far as the container tells."""
-        return max(least, (self._container.duration or 0) / av.time_base)
+    @property
+    def length(self) -> float:
+        """When the last frame goes off, in seconds, as the container tells; 0 where it does not."""
+        return (self._container.duration or 0) / av.time_base
 
     def _origin(self, first: int) -> int:
         """The time stamp at which the clock is 0; `first` is that of the first frame.

@@ -18,9 +18,9 @@ from retrodict.files import JsonObject, write_atomic
 from retrodict.progress import Progress as ProgressView
 from retrodict.run_folder import claim
 from retrodict.transitions import FramePair, write_manifest
-from retrodict.video.clip_miner import decode_some, file_sha256
+from retrodict.video.clip_miner import decode_some, file_sha256, windows
 from retrodict.video.clips import ClipError, ClipRef, ClipResult, folder_clips
-from retrodict.video.config import ALGORITHM, ExecutorName, MineConfig
+from retrodict.video.config import ALGORITHM, ExecutorName, MineConfig, seconds
 from retrodict.video.executors import executor
 from retrodict.video.shards import forget, is_done, plan, read_ledgers, record, remove_leftovers, take, write_shard
 
@@ -91,9 +91,12 @@ def mine(
     engine = executor(executor_name, config, workers=workers, timeout=timeout, retries=retries)
     settings = {"algorithm": ALGORITHM, **config.to_dict()}
     claim(out, "mine", settings, apart={ref.path.parent: ref.path for ref in refs}.values())
+    if config.segment:
+        refs = [window for ref in refs for window in windows(ref, seconds(config.segment, "segment"))]
     with _held(out):
         done = read_ledgers(out)
         again = {ref.name for ref in refs if ref.name in done and not is_done(ref, done[ref.name], retry_failed)}
+        again |= _old_windows(refs, set(done))
         forget(out, again)
         done = {name: clip for name, clip in done.items() if name not in again}
         resumed = len(done)
@@ -118,6 +121,13 @@ def _clips(videos: str | Path | Sequence[str | Path] | Iterable[ClipRef]) -> lis
     if repeated:
         raise ValueError(f"{len(repeated)} names are of several clips, {repeated[0]!r} for one: make them unique.")
     return refs
+
+
+def _old_windows(refs: Sequence[ClipRef], done: set[str]) -> set[str]:
+    """Windows of an earlier run into which a video that has another length now is no longer cut."""
+    names = {ref.name for ref in refs}
+    files = {name.rpartition("#")[0] or name for name in names}
+    return {name for name in done - names if name.rpartition("#")[0] in files}
 
 
 @contextmanager

@@ -98,7 +98,7 @@ class Meter:
             change = cv2.norm(difference, cv2.NORM_L1) / small.size
             changed = np.count_nonzero(difference > _CLEAR) / small.size
             # What changed of late; each frame without a change takes a grey level off.
-            self._lively = difference if self._lively is None else cv2.max(difference, cv2.subtract(self._lively, 1))
+            self._lively = difference if self._lively is None else cv2.max(difference, np.maximum(self._lively, 1) - 1)
             like = 0.0 if resized else self._like(self._before_flash(contrast), small, index, contrast)
             if like < LONE_CUT and self._older is not None and not resized:
                 again = self._like(self._older, small, index, contrast)

@@ -25,9 +25,11 @@ from typer.testing import CliRunner
 
 from retrodict.bootstrap.annotate import annotate
 from retrodict.chat.cache import open_cache
+from retrodict.chat.client import usage
 from retrodict.chat.cost import Budget, Prices
-from retrodict.chat.endpoint import Endpoint
+from retrodict.chat.endpoint import Endpoint, RefusedError
 from retrodict.chat.explainer import ChatExplainer
+from retrodict.chat.parsing import Reason
 from retrodict.chat.request import Settings
 from retrodict.cli import app
 from retrodict.evaluation.bench import score_images, write_predictions
@@ -178,7 +180,13 @@ def image(shade: int) -> bytes:
 
 
 def ask(
-    server: Server, cache: Path, *actions: str, budget: Budget | None = None, width: int = 4, **settings: Any
+    server: Server,
+    cache: Path,
+    *actions: str,
+    budget: Budget | None = None,
+    width: int = 4,
+    again: tuple[Reason, ...] = (),
+    **settings: Any,
 ) -> tuple[dict[str, Verdict], ChatJudge]:
     asked = Settings(model="fake", served=server.url, **settings)
     questions = [Question(action, image(10), action, image(20)) for action in actions]
@@ -187,7 +195,7 @@ def ask(
         def source() -> Endpoint:
             return Endpoint(asked, timeout=2.5, attempts=4, slowest=0.05)
 
-        judge = ChatJudge(PROMPT, asked, answers, source=source, width=width, budget=budget)
+        judge = ChatJudge(PROMPT, asked, answers, source=source, width=width, budget=budget, again=again)
         return dict(zip(actions, judge.score(questions), strict=True)), judge
 
 
@@ -214,6 +222,40 @@ MISBEHAVIOUR: dict[str, tuple[list[Any], tuple[float, float] | str, int]] = {
     "sorry": (["I'm sorry, but I can't help with rating this image."], "refused", 1),
     "refusal": ([completion(None, message={"refusal": "I will not."})], "refused", 1),
     "filtered answer": ([completion("", finish_reason="content_filter")], "filtered", 1),
+    "provider failed": ([completion("", error={"code": 502, "message": "upstream"}), GOOD], (8, 9), 2),
+    "provider broke off": ([completion('{"score": [1, 1]}', finish_reason="network_error"), GOOD], (8, 9), 2),
+    "no such answer": (['{"score": [1' + "[" * 100_000], "parse", 1),
+    "half a character": (['{"score": [8, 9], "reasoning": "\ud83d"}'], (8, 9), 1),
+    "endless count": ([completion(GOOD) | {"usage": {"prompt_tokens": 10**400, "completion_tokens": 1}}], (8, 9), 1),
+    "no json": ([(200, "[" * 100_000), GOOD], (8, 9), 2),
+    "tokens of a list": ([completion(GOOD) | {"usage": [1, 2]}, GOOD], (8, 9), 1),
+    "thinks": (['Let me see {"score": [1, 2]}...</think>{"score": [8, 9]}'], (8, 9), 1),
+    "thinks twice": (['<think>{a}</think> or {"score": [1, 2]} <thinking>{b}</thinking>{"score": [8, 9]}'], (8, 9), 1),
+    "thinks on": (['<think>{"score": [1, 2]} and then'], "parse", 1),
+    "unsafe answer": ([completion("", finish_reason="SAFETY")], "filtered", 1),
+    "flagged question": (
+        [(403, {"error": {"code": 403, "message": "input was flagged", "metadata": {"reasons": ["violence"]}}})],
+        "filtered",
+        1,
+    ),
+    "wrapped filter": (
+        [
+            (
+                400,
+                {
+                    "error": {
+                        "message": "litellm.BadRequestError",
+                        "code": "400",
+                        "provider_specific_fields": {"innererror": {"code": "ResponsibleAIPolicyViolation"}},
+                    }
+                },
+            )
+        ],
+        "filtered",
+        1,
+    ),
+    "unwelcome": ([(403, {"error": {"message": "blocked by a rule"}})], "transport", 1),
+    "too large": ([(413, {"error": {"message": "too many images"}})], "transport", 1),
     "filtered question": ([(400, {"error": {"code": "content_filter", "message": f"no, {KEY}"}})], "filtered", 1),
 }
 
@@ -244,12 +286,14 @@ def test_nothing_is_guessed_lost_or_paid_twice(tmp_path: Path) -> None:
 
         # Again: only what never got an answer is asked, and gets one.
         server.asked.clear()
-        server.script["down"] = [GOOD]
+        lost = {name for name, (_, expected, _) in MISBEHAVIOUR.items() if expected == "transport"}
+        for name in lost:
+            server.script[name] = [GOOD]
         again, _ = ask(server, cache, *MISBEHAVIOUR)
-        assert dict(server.counts) == {"down": 1}
-        assert again["down"].score == 8
-        assert {n: v.reason for n, v in again.items() if n != "down"} == {
-            n: v.reason for n, v in found.items() if n != "down"
+        assert dict(server.counts) == dict.fromkeys(lost, 1)
+        assert all(again[name].score == 8 for name in lost)
+        assert {n: v.reason for n, v in again.items() if n not in lost} == {
+            n: v.reason for n, v in found.items() if n not in lost
         }
     ask(Server(url=server.url), cache, *MISBEHAVIOUR)  # and now nobody listens: all is there
     for file in tmp_path.iterdir():
@@ -270,9 +314,51 @@ def test_a_server_that_knows_no_schema_is_asked_without_one(tmp_path: Path) -> N
             answer = cache.get(how[0])
         assert answer is not None
         assert answer.how["schema"] is False
-    with serving(needs={"seed": "no seeds here"}) as server:  # what we do not leave out is said, and not kept
-        found, _ = ask(server, tmp_path / "b.sqlite", "one")
-        assert (found["one"].reason, found["one"].detail) == ("transport", "HTTP 400: no seeds here")
+    with serving(needs={"seed": "no seed here", "temperature": "only the default temperature"}) as server:
+        found, judge = ask(server, tmp_path / "b.sqlite", "one", "two", width=1)
+        assert [v.score for v in found.values()] == [8, 8]
+        assert server.counts == {"one": 3, "two": 1}
+        assert "response_format" in server.bodies[-1], "only what the server named is left out"
+        with open_cache(tmp_path / "b.sqlite") as cache:
+            told = usage(judge.used, judge.tally.fresh, cache, None)
+        assert told["without"] == {"seed": 2, "temperature": 2}
+    with serving(needs={"model": "no such thing"}) as server:  # what we cannot leave out is said, and not kept
+        found, _ = ask(server, tmp_path / "c.sqlite", "one")
+        assert (found["one"].reason, found["one"].detail) == ("transport", "HTTP 400: no such thing")
+
+
+def test_what_a_server_says_no_to_keeps_nothing_else_waiting(tmp_path: Path) -> None:
+    bad, good = [f"bad {i}" for i in range(40)], [f"good {i}" for i in range(4)]
+    wrong = (400, {"error": {"message": "this image has people"}})
+    with serving(script={name: [wrong] for name in bad}) as server:
+        found, _ = ask(server, tmp_path / "a.sqlite", *bad, *good, schema="off")
+        assert [found[name].score for name in good] == [8] * 4
+        assert {found[name].detail for name in bad} == {"HTTP 400: this image has people"}
+    # Silence is something else; and then what failed is asked last.
+    down = (503, {"error": {"message": "no worker"}})
+    with serving(script={name: [down] for name in bad}) as server:
+        found, _ = ask(server, tmp_path / "b.sqlite", *bad[:20], *good, width=1)
+        assert {found[name].reason for name in good} == {"unsent"}
+        assert "the endpoint does not answer" in found[good[0]].detail
+        found, _ = ask(server, tmp_path / "b.sqlite", *bad[:20], *good, width=1)
+        assert [found[name].score for name in good] == [8] * 4
+
+
+def test_what_was_no_answer_is_asked_again_on_request(tmp_path: Path) -> None:
+    script = {"poem": ["a poem", GOOD], "sorry": ["I'm sorry, but I can't help with that.", GOOD], "good": [GOOD]}
+    with serving(script=script) as server:
+        first, _ = ask(server, tmp_path / "a.sqlite", *script)
+        assert [v.reason for v in first.values()] == ["parse", "refused", ""]
+        again, _ = ask(server, tmp_path / "a.sqlite", *script, again=("parse",))
+        assert [v.reason for v in again.values()] == ["", "refused", ""]
+        assert server.counts == {"poem": 2, "sorry": 1, "good": 1}
+
+
+def test_nobody_asks_openai_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RETRODICT_JUDGE_KEY")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(RefusedError, match="set it in RETRODICT_JUDGE_KEY"):
+        Endpoint(Settings("gpt-4o"))
 
 
 def test_the_key_is_everything_that_matters(tmp_path: Path) -> None:

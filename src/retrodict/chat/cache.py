@@ -1,7 +1,7 @@
 """Raw answers on disk: one SQLite file, one committed row per answer, so that nothing is asked or paid twice.
 
 Raw answers are kept, never scores: they can be read again by a better parser without network. What did not arrive is
-not kept, so that the next run asks again.
+not kept, so that the next run asks again; only that it failed is, so that it is asked last.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS answers (
     how TEXT NOT NULL      -- JSON: by which way, with or without a schema
 )
 """
+_FAILED = "CREATE TABLE IF NOT EXISTS failed (key TEXT PRIMARY KEY)"
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,17 @@ class AnswerCache:
 
     def put(self, key: str, request: JsonMapping, body: JsonMapping, how: JsonMapping) -> None:
         """Keep an answer; it is on disk when this returns."""
-        row = (key, *(json.dumps(part, ensure_ascii=False) for part in (request, body, how)))
+        row = (key, *(json.dumps(part) for part in (request, body, how)))  # in ASCII: bodies may hold half characters
         self._connection.execute("INSERT OR REPLACE INTO answers (key, request, body, how) VALUES (?, ?, ?, ?)", row)
+        self._connection.execute("DELETE FROM failed WHERE key = ?", (key,))
+
+    def note_failure(self, key: str) -> None:
+        """Remember that a question got no answer."""
+        self._connection.execute("INSERT OR IGNORE INTO failed (key) VALUES (?)", (key,))
+
+    def failures(self) -> set[str]:
+        """Keys of questions that got no answer when they were last asked."""
+        return {key for (key,) in self._connection.execute("SELECT key FROM failed")}
 
     def __len__(self) -> int:
         return int(self._connection.execute("SELECT count(*) FROM answers").fetchone()[0])
@@ -83,6 +93,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             )
         connection.execute("BEGIN EXCLUSIVE")
         connection.execute(_TABLE)
+        connection.execute(_FAILED)
         connection.execute(f"PRAGMA user_version = {_VERSION}")
         connection.execute("COMMIT")
     except sqlite3.OperationalError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from retrodict.files import JsonMapping, JsonObject
 from retrodict.progress import Progress
 from retrodict.prompts.chat import ChatPrompt
 
-GIVE_UP = 16  # questions lost in a row, none answered between them: the endpoint is down
+GIVE_UP = 16  # questions in a row to which the endpoint was silent: it is down
 
 
 class Source(Protocol):
@@ -66,6 +66,7 @@ class Chat:
     source: Callable[[], Source] | None = None  # one per call, as it belongs to an event loop
     width: int = 8
     budget: Budget | None = None
+    again: Collection[Reason] = ()  # kept answers that are of no use for these reasons are asked for anew
     tally: Tally = field(default_factory=Tally)
     used: dict[str, None] = field(default_factory=dict)  # keys of all answers that were read, in order
 
@@ -100,8 +101,17 @@ class Chat:
                 self.tally,
                 width=self.width,
                 budget=self.budget,
+                again=self.is_wanted_again,
                 progress=progress,
             )
+
+    def failure(self, reply: Reply) -> Reason:
+        """Why a reply is of no use; empty where it is of use."""
+        return reply.reason
+
+    def is_wanted_again(self, key: str, body: JsonMapping) -> bool:
+        """Whether a kept answer is asked for once more: those of this run never are."""
+        return bool(self.again) and key not in self.tally.fresh and self.failure(read_body(body)) in self.again
 
     def reply(self, request: Request) -> Reply:
         """The cached answer, or why there is none."""
@@ -138,6 +148,7 @@ def usage(keys: Iterable[str], fresh: set[str], cache: AnswerCache, prices: Pric
         "cost_now": None if prices is None else prices.of(*now),
         "served_as": dict(Counter(r.model for r in replies.values() if r.model)),
         "with_schema": sum(bool(answer.how.get("schema")) for answer in answers.values()),
+        "without": dict(Counter(name for answer in answers.values() for name in answer.how.get("without") or ())),
     }
 
 
@@ -219,7 +230,7 @@ class _Queue:
             outcome = await self._source.ask(request, may_pay_again)
             paid = reserved * outcome.lost_paid
             if outcome.body is None:
-                self._lose(request, outcome.detail)
+                self._lose(request, outcome.detail, outcome.silent)
                 return
             self._cache.put(request.key, request.identity, outcome.body, outcome.how)
             self._tally.fresh.add(request.key)
@@ -232,9 +243,11 @@ class _Queue:
             if self._budget is not None:
                 self._budget.settle(request, sum(reservations), paid, counted)
 
-    def _lose(self, request: Request, detail: str) -> None:
+    def _lose(self, request: Request, detail: str, silent: bool) -> None:
+        """A question without an answer. Whatever is said to it alone shows that the endpoint is there."""
         self._tally.failed[request.key] = ("transport", detail)
-        self._lost_in_a_row += 1
+        self._cache.note_failure(request.key)
+        self._lost_in_a_row = self._lost_in_a_row + 1 if silent else 0
         if self._lost_in_a_row >= GIVE_UP:
             self._stopped = f"the endpoint does not answer ({detail})"
 
@@ -246,10 +259,21 @@ def paid_for(reply: Reply, request: Request, budget: Budget) -> float:
     return budget.prices.of(prompt, completion)
 
 
-def missing(requests: Sequence[Request], cache: AnswerCache) -> list[Request]:
-    """Requests without an answer, each key once."""
+def missing(
+    requests: Sequence[Request],
+    cache: AnswerCache,
+    again: Callable[[str, JsonMapping], bool] = lambda key, body: False,
+) -> list[Request]:
+    """Requests without an answer, or with one that is wanted again; each key once, and last what failed last time, so
+    that it cannot keep the others from being asked."""
     unique = {request.key: request for request in requests}
-    return [request for key, request in unique.items() if cache.get(key) is None]
+    failed = cache.failures()
+
+    def lacks(key: str) -> bool:
+        kept = cache.get(key)
+        return kept is None or read_body(kept.body).reason == "transport" or again(key, kept.body)
+
+    return sorted((r for key, r in unique.items() if lacks(key)), key=lambda request: request.key in failed)
 
 
 def answer(
@@ -260,10 +284,11 @@ def answer(
     *,
     width: int = 8,
     budget: Budget | None = None,
+    again: Callable[[str, JsonMapping], bool] = lambda key, body: False,
     progress: Progress | None = None,
 ) -> None:
     """Ask what the cache does not know. Raises `RefusedError` when the source refuses everything; answers are kept."""
-    asked = missing(requests, cache)
+    asked = missing(requests, cache, again)
     if not asked:
         return
 

@@ -2,7 +2,7 @@
 
 Asked again, after a growing random wait or the one that the server names: rate limits, server errors, time-outs,
 broken connections, bodies that are cut off. Not retried: a filter's or a model's no (an answer like any other),
-a wrong key, an unknown model.
+a wrong key, an unknown model. What a server finds wrong with one question costs that question alone.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import email.utils
 import json
 import os
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from retrodict.chat.parsing import is_filtered, read_body
-from retrodict.chat.request import Request, Settings, check_base_url
+from retrodict.chat.request import OPENAI, Request, Settings, check_base_url
 from retrodict.errors import UnansweredError
 from retrodict.files import JsonMapping, JsonObject
 
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 KEYS = ("RETRODICT_JUDGE_KEY", "OPENAI_API_KEY")
 LONGEST_WAIT = 120.0  # seconds; a server that asks for more is asked in another run
 _AGAIN = (408, 409, 425, 429)
-_OURS = (401, 403, 404)
+_OURS = (401, 402, 403, 404)
+_DOWN = (429, 502, 503, 504, 529)  # a server that says so is as good as silent
 _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
 
 
@@ -39,13 +41,21 @@ class RefusedError(UnansweredError):
 
 
 class LostError(Exception):
-    """No answer this time. `paid` says whether the provider may have charged for it, `wait` when to ask again."""
+    """No answer this time. `paid` says whether the provider may have charged for it, `wait` when to ask again, `silent`
+    whether nothing was said that is about this one question."""
 
     def __init__(
-        self, detail: str, kind: str, *, wait: float | None = None, paid: bool = False, again: bool = True
+        self,
+        detail: str,
+        kind: str,
+        *,
+        wait: float | None = None,
+        paid: bool = False,
+        again: bool = True,
+        silent: bool = False,
     ) -> None:
         super().__init__(detail)
-        self.detail, self.kind, self.wait, self.paid = detail, kind, wait, paid
+        self.detail, self.kind, self.wait, self.paid, self.silent = detail, kind, wait, paid, silent
         self.again = again and (wait or 0) <= LONGEST_WAIT
 
 
@@ -57,6 +67,7 @@ class Outcome:
     how: JsonMapping
     detail: str = ""
     lost_paid: int = 0  # attempts whose answer was lost and may have been charged
+    silent: bool = False  # the endpoint said nothing about this question: it may be down
 
 
 R = TypeVar("R")
@@ -72,6 +83,8 @@ class Caller(Generic[R]):
             raise ImportError("A model behind an endpoint needs: pip install 'retrodict[judge]'") from None
         self._key = next((value for name in KEYS if (value := os.environ.get(name))), "")
         base = check_base_url(served)
+        if not self._key and base == OPENAI:
+            raise RefusedError(f"{OPENAI} answers nobody without a key: set it in RETRODICT_JUDGE_KEY.")
         self._client = AsyncOpenAI(api_key=self._key or "none", base_url=base, max_retries=0, timeout=timeout)
         self._timeout, self._attempts, self._slowest = timeout, attempts, slowest
         self._not_before = 0.0  # all requests wait when the server asked one to
@@ -108,7 +121,7 @@ class Caller(Generic[R]):
                         self.counts[lost.kind] += 1
                         raise
         except LostError as lost:
-            return Outcome(None, {}, self._clean(lost.detail), lost_paid)
+            return Outcome(None, {}, self._clean(lost.detail), lost_paid, lost.silent)
         return Outcome(body, {**how, "attempts": attempt.retry_state.attempt_number}, lost_paid=lost_paid)
 
     async def _once(self, request: R) -> tuple[JsonMapping, JsonObject]:
@@ -132,23 +145,23 @@ class Caller(Generic[R]):
         try:
             async with asyncio.timeout(self._timeout):
                 response = await create(**body)
-                text = self._clean(response.http_response.text)
+                text = self._clean(response.http_response.content.decode("utf-8", "replace"))
         except openai.APIStatusError as error:
             return self._status(error)
         except (openai.APITimeoutError, TimeoutError):
-            raise LostError(f"no answer within {self._timeout:g} s", "timeout", paid=True) from None
+            raise LostError(f"no answer within {self._timeout:g} s", "timeout", paid=True, silent=True) from None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             sent = type(cause).__name__ not in _NEVER_SENT
-            raise LostError(
-                f"connection: {cause}" if str(cause) else "connection broke", "connection", paid=sent
-            ) from None
+            detail = f"connection: {cause}" if str(cause) else "connection broke"
+            raise LostError(detail, "connection", paid=sent, silent=True) from None
         try:
             answer = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
             raise LostError("the body is not JSON, or was cut off", "broken body", paid=True)
+        self.counts["answered"] += 1
         return 200, answer
 
     def _status(self, error: APIStatusError) -> tuple[int, JsonObject]:
@@ -158,10 +171,13 @@ class Caller(Generic[R]):
         if is_filtered(inner):
             return status, body
         detail = f"HTTP {status}: {self._clean(read_body(body).detail)}"
+        if status == 403 and self.counts["answered"]:  # the key is right: this question is not wanted
+            raise LostError(detail, f"http {status}", again=False)
         if status in _OURS or inner.get("code") in ("insufficient_quota", "billing_hard_limit_reached"):
             raise RefusedError(_remedy(status, detail, bool(self._key)))
-        if status in _AGAIN or status >= 500:
-            raise LostError(detail, f"http {status}", wait=retry_after(error.response.headers))
+        if status in _AGAIN or (status >= 500 and not _names(body, "schema")):
+            silent = status in _DOWN or not self.counts["answered"]
+            raise LostError(detail, f"http {status}", wait=retry_after(error.response.headers), silent=silent)
         return status, body
 
     def _clean(self, text: str) -> str:
@@ -169,38 +185,56 @@ class Caller(Generic[R]):
         return text.replace(self._key, "***") if self._key else text
 
 
+@dataclass(frozen=True)
+class Way:
+    """How a request is put, which a server may make us change."""
+
+    schema: bool
+    tokens_as: str = "max_tokens"
+    without: tuple[str, ...] = ()  # settings that are not sent
+
+    def simpler(self, error: JsonMapping) -> Way | None:
+        """What to try when a server finds a request wrong: without what it names, else without a schema."""
+        if self.tokens_as == "max_tokens" and _names(error, "max_tokens"):
+            return replace(self, tokens_as="max_completion_tokens")
+        for name in ("temperature", "seed"):
+            if name not in self.without and _names(error, name):
+                return replace(self, without=(*self.without, name))
+        return replace(self, schema=False) if self.schema else None
+
+
 class Endpoint(Caller[Request]):
     """A chat endpoint."""
 
     def __init__(self, settings: Settings, *, timeout: float = 120.0, attempts: int = 8, slowest: float = 60.0) -> None:
         super().__init__(settings.served, timeout=timeout, attempts=attempts, slowest=slowest)
-        self._schema = settings.schema == "auto"
-        self._tokens_as = "max_tokens"
+        self._way = Way(schema=settings.schema == "auto")
 
     async def _once(self, request: Request) -> tuple[JsonMapping, JsonObject]:
         """One answer, with what this server turned out not to know left out."""
-        way = (self._schema, self._tokens_as)
-        status, body = await self._send(request.body(*way))
-        while status in (400, 422) and not is_filtered(body.get("error")) and (simpler := _simpler(body, *way)):
+        way = self._way
+        status, body = await self._send(request, way)
+        while (status in (400, 422) or status >= 500) and not is_filtered(body.get("error")) and (simpler := way.simpler(body)):
             way = simpler
-            status, body = await self._send(request.body(*way))
+            status, body = await self._send(request, way)
         if status == 200:  # only what helped is kept: a 400 may be about one request alone
-            self._schema, self._tokens_as = self._schema and way[0], way[1]
+            self._way = way
         if status != 200 and not is_filtered(body.get("error")):
             raise LostError(f"HTTP {status}: {read_body(body).detail}", f"http {status}", again=False)
         if read_body(body).reason == "transport":
             raise LostError(read_body(body).detail, "no answer in the body", paid=True)
-        return body, {"by": "endpoint", "schema": way[0], "status": status}
+        without = {"without": list(way.without)} if way.without else {}
+        return body, {"by": "endpoint", "schema": way.schema, "status": status, **without}
 
-    async def _send(self, body: JsonObject) -> tuple[int, JsonObject]:
+    async def _send(self, request: Request, way: Way) -> tuple[int, JsonObject]:
+        body = request.body(way.schema, way.tokens_as, way.without)
         return await self._call(self._client.chat.completions.with_raw_response.create, body)
 
 
-def _simpler(error: JsonMapping, schema: bool, tokens_as: str) -> tuple[bool, str] | None:
-    """What to try when a server finds a request wrong: the other name of the limit if it speaks of that, no schema."""
-    if tokens_as == "max_tokens" and "max_tokens" in json.dumps(error):
-        return schema, "max_completion_tokens"
-    return (False, tokens_as) if schema else None
+def _names(error: JsonMapping, setting: str) -> bool:
+    """Whether an error speaks of a setting of the request."""
+    words = {"schema": r"schema|response_format|grammar", "max_tokens": "max_tokens"}.get(setting, rf"\b{setting}\b")
+    return re.search(words, json.dumps(error), re.I) is not None
 
 
 def _remedy(status: int, detail: str, has_key: bool) -> str:

@@ -27,20 +27,29 @@ Reason = Literal[
     "missing",  # there is no image to ask about
     "unsent",  # not asked: the budget, the endpoint or a batch has not let it through yet
 ]
-PARSER = "strict-1"  # changes whenever the same answer would be read differently
+LONGER = "a larger --max-tokens allows more"
+PARSER = "strict-2"  # changes whenever the same answer would be read differently
 
-_THINKING = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+_THINKING = re.compile(r"\A.*(?:</(?:think|thinking|thought|reasoning)>|\u25c1/think\u25b7)", re.DOTALL | re.I)
+_STILL_THINKING = re.compile(r"\A\s*(?:<(?:think|thinking|thought|reasoning)>|\u25c1think\u25b7)", re.I)
 _FENCE = re.compile(r"\A```[\w-]*\s*(.*?)\s*```\Z", re.DOTALL)
 _DECLINED = re.compile(
     r"\bi(?:['\u2019]?m| am) (?:very )?(?:sorry|unable)\b|\bi (?:can['\u2019]t|cannot|won['\u2019]t)\b", re.I
 )
-_FILTERED = (
-    "content_filter",
-    "content_policy_violation",
-    "moderation_blocked",
-    "responsibleaipolicyviolation",
-    "data_inspection_failed",
+_FILTERED = frozenset(  # codes and finish reasons of a content filter
+    {
+        *("content_filter", "content_policy_violation", "contentpolicyviolationerror", "responsibleaipolicyviolation"),
+        *("moderation_blocked", "invalid_prompt", "data_inspection_failed", "safety", "image_safety", "blocklist"),
+        *("prohibited_content", "recitation", "spii"),
+    }
 )
+_SAYS_FILTERED = re.compile(
+    r"content[ _-]?(?:filter|policy|management policy)|\bflagged\b|\bmoderation\b|safety system", re.I
+)
+# Finish reasons of a provider that failed behind a router that did not.
+_BROKE = frozenset({"error", "abort", "aborted", "network_error", "insufficient_system_resource"})
+_MOST_TOKENS = 1_000_000_000  # a count above is none
+_DEEPEST = 8  # levels of an error within errors
 
 
 @dataclass(frozen=True)
@@ -63,52 +72,80 @@ class Failure:
 
 
 def read_body(body: JsonMapping) -> Reply:
-    """A chat-completion body, or an error body, as a `Reply`; "transport" where it is neither."""
+    """A chat-completion body, or an error body, as a `Reply`; "transport" where it is neither.
+
+    Whatever the body holds, it costs this answer alone: nothing is raised.
+    """
+    try:
+        return _read(body)
+    except Exception as error:  # what servers send is anybody's guess, and what is kept would end every later run
+        return Reply(reason="parse", detail=f"an answer that cannot be read ({type(error).__name__})")
+
+
+def _read(body: JsonMapping) -> Reply:
     if body.get("error"):
         return _read_error(body["error"])
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return Reply(reason="transport", detail="the answer holds no choices")
     choice = choices[0]
+    if choice.get("error"):
+        return _read_error(choice["error"])
+    ended = str(choice.get("finish_reason") or "").casefold()
+    if ended in _BROKE:
+        return Reply(reason="transport", detail=f"the provider broke off ({ended})")
     usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
     assert isinstance(usage, dict)
     counts: JsonObject = {
-        "model": str(body.get("model") or ""),
+        "model": _text(body.get("model")),
         "prompt_tokens": _count(usage.get("prompt_tokens")),
         "completion_tokens": _count(usage.get("completion_tokens")),
-        "cut_off": choice.get("finish_reason") == "length",
+        "cut_off": ended == "length",
     }
     message = choice.get("message") if isinstance(choice.get("message"), dict) else {}
     assert isinstance(message, dict)
-    if choice.get("finish_reason") == "content_filter":
-        return Reply(reason="filtered", detail="content filter on the answer", **counts)
+    if ended in _FILTERED:
+        return Reply(reason="filtered", detail=f"content filter on the answer ({ended})", **counts)
     if message.get("refusal"):
-        return Reply(reason="refused", detail=shorten(str(message["refusal"])), **counts)
+        return Reply(reason="refused", detail=shorten(_sound(str(message["refusal"]))), **counts)
     return Reply(text=_text(message.get("content")), **counts)
 
 
-def is_filtered(error: object) -> bool:
-    """Whether an error body says that a content filter stopped the question."""
+def is_filtered(error: object, depth: int = _DEEPEST) -> bool:
+    """Whether an error says that a content filter stopped the question, at whatever level routers have wrapped it."""
+    if not depth:
+        return False
+    if isinstance(error, str):
+        return bool(_SAYS_FILTERED.search(error))
+    if isinstance(error, list):
+        return any(is_filtered(part, depth - 1) for part in error)
     if not isinstance(error, dict):
         return False
-    inner = error.get("innererror") or {}
-    codes = [error.get("code"), error.get("type"), inner.get("code") if isinstance(inner, dict) else ""]
-    return any(str(code).casefold() in _FILTERED for code in codes)
+    codes = (str(value).casefold() for value in error.values() if isinstance(value, str))
+    return any(code in _FILTERED for code in codes) or any(is_filtered(part, depth - 1) for part in error.values())
 
 
 def _read_error(error: object) -> Reply:
     message = error.get("message") if isinstance(error, dict) else error
-    return Reply(reason="filtered" if is_filtered(error) else "transport", detail=shorten(str(message or error)))
+    detail = shorten(_sound(str(message or error)))
+    return Reply(reason="filtered" if is_filtered(error) else "transport", detail=detail)
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
+    return value if is_count and isinstance(value, int) else None
 
 
 def _text(content: object) -> str:
     if isinstance(content, list):
-        return "".join(str(p.get("text") or "") for p in content if isinstance(p, dict) and p.get("type") == "text")
-    return content if isinstance(content, str) else ""
+        parts = (str(p.get("text") or "") for p in content if isinstance(p, dict) and p.get("type") == "text")
+        return _sound("".join(parts))
+    return _sound(content) if isinstance(content, str) else ""
+
+
+def _sound(text: str) -> str:
+    """A text that can be written: half a character, which JSON can hold, is a question mark."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def read_action(reply: Reply) -> str | Failure:
@@ -126,13 +163,15 @@ def read_answer(reply: Reply, key: str) -> object | Failure:
         return Failure(reply.reason, reply.detail)
     text = _THINKING.sub("", reply.text, count=1).strip()
     if not text:
-        return Failure("parse", "cut off before the answer" if reply.cut_off else "empty answer")
+        return Failure("parse", f"cut off before the answer; {LONGER}" if reply.cut_off else "empty answer")
+    if _STILL_THINKING.search(text):
+        return Failure("parse", f"cut off while thinking; {LONGER}")
     answer = _only_object(text)
     if answer is not None and key in answer:
         return Failure("parse", f"{key} is given twice") if answer[key] is _TWICE else answer[key]
     if _DECLINED.search(text[:200]) and "{" not in text:
         return Failure("refused", shorten(text))
-    return Failure("parse", f"cut off: {shorten(text)}" if reply.cut_off else f"no {key}: {shorten(text)}")
+    return Failure("parse", f"cut off; {LONGER}: {shorten(text)}" if reply.cut_off else f"no {key}: {shorten(text)}")
 
 
 class _Twice:

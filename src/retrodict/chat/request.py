@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import urlsplit
@@ -94,8 +94,9 @@ class Request:
         system = [{"role": "system", "content": self.prompt.system}] if self.prompt.system else []
         return [*system, {"role": "user", "content": content}]
 
-    def body(self, schema: bool, tokens_as: str = "max_tokens") -> JsonObject:
-        """The chat-completions request. `tokens_as` is the name of the limit: newer models know another one."""
+    def body(self, schema: bool, tokens_as: str = "max_tokens", without: Sequence[str] = ()) -> JsonObject:
+        """The chat-completions request. `tokens_as` is the name of the limit: newer models know another one; what is in
+        `without` is not sent."""
         s = self.settings
         body: JsonObject = {"model": s.model, "messages": self.messages(), "seed": s.seed + self.repeat}
         body[tokens_as] = s.max_tokens
@@ -104,7 +105,7 @@ class Request:
         if schema:
             answer = {"name": "judgement", "strict": True, "schema": self.prompt.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": answer}
-        return body
+        return {name: value for name, value in body.items() if name not in without}
 
 
 def build(

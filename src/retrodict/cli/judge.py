@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -17,6 +17,7 @@ from retrodict.files import JsonObject
 from retrodict.progress.view import open_progress
 
 if TYPE_CHECKING:
+    from retrodict.chat.parsing import Reason
     from retrodict.evaluation.judge.plan import Plan
 
 
@@ -65,6 +66,12 @@ def judge(
     batch_in: Annotated[Path | None, typer.Option(help="Read a batch's answers, and send nothing.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Where answers are kept; in the run's folder by default.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Score from kept answers alone.")] = False,
+    again: Annotated[
+        str,
+        typer.Option(
+            metavar="REASONS", help="Ask anew where the kept answer was one of parse, range, refused, filtered."
+        ),
+    ] = "",
     card_items: Annotated[int, typer.Option(min=2, help="How many items the judge is tried on first.")] = 50,
     force: Annotated[bool, typer.Option("--force", help="Go on with a judge that fails its card.")] = False,
     width: Annotated[int, typer.Option(min=1, help="How many requests are under way at a time.")] = 8,
@@ -119,6 +126,7 @@ def judge(
         attempts=attempts,
         cache=cache,
         online=not (offline or batch_in),
+        again=cast("tuple[Reason, ...]", tuple(filter(None, (word.strip() for word in again.split(","))))),
     )
     _act(run, plan, dry_run, batch_out, batch_in, quiet)
 
@@ -173,6 +181,8 @@ def _lines(measured: JsonObject) -> list[str]:
             lines.append(f"{name}: {score}, {entry['n']} of {entry['n_total']} scored (bounds {low:.2f} to {high:.2f})")
     if any({"unsent", "transport"} & set(entry["unscored"]) for entry in entries.values()):
         lines.append("Some questions have no answer yet: the same command asks only those.")
+    for setting, count in ((measured.get("usage") or {}).get("without") or {}).items():
+        lines.append(f"The endpoint takes no {setting}: {count:,} answers came without.")
     return lines
 
 

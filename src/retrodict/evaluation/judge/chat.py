@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from retrodict.chat.client import Chat
-from retrodict.chat.parsing import Failure
+from retrodict.chat.parsing import Failure, Reason, Reply
 from retrodict.chat.request import Request, build
 from retrodict.evaluation.judge.parsing import read_scores
 from retrodict.evaluation.judge.protocol import Question, Verdict, merge, unscored, verdict
@@ -41,6 +41,10 @@ class ChatJudge(Chat):
             merge([self._read(request) for request in requests]) if requests else unscored("missing", "no image")
             for requests in asked
         ]
+
+    def failure(self, reply: Reply) -> Reason:
+        scores = read_scores(reply)
+        return scores.reason if isinstance(scores, Failure) else ""
 
     def _read(self, request: Request) -> Verdict:
         reply = self.reply(request)

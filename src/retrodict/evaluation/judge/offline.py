@@ -30,7 +30,7 @@ def dry_run(run: Path, plan: Plan) -> JsonObject:
         if not isinstance(judge, ChatJudge | PairJudge):
             return {"requests": 0, "cost_at_most": 0.0, "note": "this judge sends nothing"}
         requests = all_requests(judge, run, items, plan)
-        asked = missing(requests, judge.cache)
+        asked = missing(requests, judge.cache, judge.is_wanted_again)
         return {"answered": len({r.key for r in requests}) - len(asked), **estimate(asked, plan.prices)}
 
 
@@ -48,7 +48,7 @@ def batch_out(run: Path, plan: Plan, path: Path) -> list[Path]:
     """Write what is not answered yet as OpenAI batch files."""
     items = items_of_run(run, plan.data)
     with _asked_in_words(run, items, plan) as judge:
-        return write_batch(path, missing(all_requests(judge, run, items, plan), judge.cache))
+        return write_batch(path, missing(all_requests(judge, run, items, plan), judge.cache, judge.is_wanted_again))
 
 
 def batch_in(run: Path, plan: Plan, path: Path) -> Taken:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from retrodict.chat.client import Chat
-from retrodict.chat.parsing import Failure
+from retrodict.chat.parsing import Failure, Reason, Reply
 from retrodict.chat.request import Request, build, fingerprint
 from retrodict.evaluation.judge.card import COPY, TRUTH, card_items
 from retrodict.evaluation.judge.parsing import read_choice
@@ -67,6 +67,10 @@ class PairJudge(Chat):
             build(a.id, self.prompt, self.settings, a.action, {"source": a.source, "first": x, "second": y})
             for x, y in orders
         ]
+
+    def failure(self, reply: Reply) -> Reason:
+        choice = read_choice(reply)
+        return choice.reason if isinstance(choice, Failure) else ""
 
     def _same(self, a: bytes, b: bytes) -> bool:
         side = self.settings.max_side

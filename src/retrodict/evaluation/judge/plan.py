@@ -10,6 +10,7 @@ from pathlib import Path
 
 from retrodict.chat.cache import AnswerCache, open_cache
 from retrodict.chat.cost import Budget, Prices
+from retrodict.chat.parsing import Reason
 from retrodict.chat.request import Settings
 from retrodict.evaluation import Frames
 from retrodict.evaluation.judge.chat import ChatJudge
@@ -19,6 +20,7 @@ from retrodict.evaluation.judge.protocol import Judge
 from retrodict.prompts.chat import DEFAULT, ChatPrompt, load_chat_prompt
 from retrodict.transitions import Transition
 
+AGAIN: tuple[Reason, ...] = ("parse", "range", "refused", "filtered")  # what another try may cure
 FOLDER, CACHE = "judge", "answers.sqlite"
 
 
@@ -41,6 +43,7 @@ class Plan:
     attempts: int = 8
     cache: Path | None = None
     online: bool = True  # False scores from the cache alone
+    again: tuple[Reason, ...] = ()  # kept answers that are of no use for these reasons are asked for anew
 
     def __post_init__(self) -> None:
         if self.kind not in JUDGES:
@@ -49,6 +52,8 @@ class Plan:
             raise ValueError("--max-cost needs the prices: --price-in and --price-out, per million tokens.")
         if self.card_items < 2:
             raise ValueError("A judge's card needs at least 2 items.")
+        if unknown := [reason for reason in self.again if reason not in AGAIN]:
+            raise ValueError(f"--again {unknown[0]}: give some of {', '.join(AGAIN)}, with commas between them.")
 
 
 @contextmanager
@@ -73,7 +78,7 @@ def chat_judge(prompt: ChatPrompt, cache: AnswerCache, plan: Plan) -> ChatJudge 
     source = asked.source if plan.online else None
     budget = None if plan.max_cost is None or plan.prices is None else Budget(plan.max_cost, plan.prices)
     judge = PairJudge if prompt.answer == "choice" else ChatJudge
-    return judge(prompt, asked.settings, cache, plan.kind, source, asked.width, budget)
+    return judge(prompt, asked.settings, cache, plan.kind, source, asked.width, budget, plan.again)
 
 
 def default_name(plan: Plan) -> str:

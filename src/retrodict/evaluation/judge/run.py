@@ -93,6 +93,8 @@ def _card(
         card = make_pair_card(judge, items, plan.card_items, progress)
     else:
         card = make_card(judge, items, plan.card_items, progress)
+    if isinstance(judge, Chat) and not judge.used:
+        raise ValueError(f"The judge {name} gave no answers{_first_failure(judge)}; the same command asks again.")
     write_json(run / FOLDER / f"{name}.card.json", {"judge": dict(judge.metadata), **card})
     progress.done("trusted" if card["trusted"] else "not trusted")
     if not card["trusted"] and not plan.force:

@@ -232,7 +232,7 @@ MISBEHAVIOUR: dict[str, tuple[list[Any], tuple[float, float] | str, int]] = {
     "thinks": (['Let me see {"score": [1, 2]}...</think>{"score": [8, 9]}'], (8, 9), 1),
     "thinks twice": (['<think>{a}</think> or {"score": [1, 2]} <thinking>{b}</thinking>{"score": [8, 9]}'], (8, 9), 1),
     "thinks on": (['<think>{"score": [1, 2]} and then'], "parse", 1),
-    "unsafe answer": ([completion("", finish_reason="SAFETY")], "filtered", 1),
+    "unsafe answer": ([completion("", finish_reason="content_filter: SAFETY")], "filtered", 1),
     "flagged question": (
         [(403, {"error": {"code": 403, "message": "input was flagged", "metadata": {"reasons": ["violence"]}}})],
         "filtered",

@@ -104,7 +104,7 @@ def _read(body: JsonMapping) -> Reply:
     }
     message = choice.get("message") if isinstance(choice.get("message"), dict) else {}
     assert isinstance(message, dict)
-    if ended in _FILTERED:
+    if _FILTERED.intersection(re.split(r"\W+", ended)):  # also `content_filter: PROHIBITED_CONTENT`
         return Reply(reason="filtered", detail=f"content filter on the answer ({ended})", **counts)
     if message.get("refusal"):
         return Reply(reason="refused", detail=shorten(_sound(str(message["refusal"]))), **counts)

@@ -27,6 +27,8 @@ def test_verb_and_objects() -> None:
     assert (found["verb"], found["objects"], found["exact"]) == (1, 1, 0)
     assert agreement("close the door.", "Close the door")["exact"] == 1
     assert agreement("", "Close the door")["verb"] == 0
+    other, same = agreement("打开门", "关上窗户"), agreement("打开门", "打开门")
+    assert (other["objects"], same["objects"], same["verb"]) == (0, 1, 1), "nothing in common is no agreement"
 
 
 def test_rouge_and_bleu_by_hand() -> None:
@@ -123,19 +125,20 @@ def test_bertscore_is_greedy_matching_rescaled(tiny_roberta: Path) -> None:
     pairs = [("open the door", "close the door"), ("open the door", "open the door"), ("", "open the door")]
     found = score.scores([a for a, _ in pairs], [b for _, b in pairs])
     assert found[1:] == [pytest.approx(1, abs=1e-6), 0]
-    # By hand: hidden states of layer 2, one sentence at a time, without the ends.
+    # By hand: hidden states of layer 2, one sentence at a time; the ends may be matched, and count for nothing.
     tokenizer, model = AutoTokenizer.from_pretrained(tiny_roberta), AutoModel.from_pretrained(tiny_roberta)
     with torch.no_grad():
         sides = [
-            model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states[2][0, 1:-1].numpy()
+            model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states[2][0].numpy()
             for text in pairs[0]
         ]
     one, two = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides)
-    precision, recall = (one @ two.T).max(1).mean(), (one @ two.T).max(0).mean()
+    precision, recall = (one @ two.T).max(1)[1:-1].mean(), (one @ two.T).max(0)[1:-1].mean()
     assert found[0] == pytest.approx(2 * precision * recall / (precision + recall), abs=1e-5)
     rescaled = BertScore(Setting(str(tiny_roberta), 2, 0.5))
     assert rescaled.scores(["open a cup"], ["open a cup"])[0] == pytest.approx(1, abs=1e-6)
     assert rescaled.scores([pairs[0][0]], [pairs[0][1]])[0] == pytest.approx(2 * found[0] - 1, abs=1e-5)
+    assert rescaled.scores([""], ["open a cup"]) == [-1], "what a score of 0 is on this scale"
     assert rescaled.signature.endswith("-rescaled")
     assert "_L2_no-idf" in rescaled.signature
     with pytest.raises(ValueError, match="3 layers"):

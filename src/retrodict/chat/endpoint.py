@@ -193,8 +193,10 @@ class Way:
     tokens_as: str = "max_tokens"
     without: tuple[str, ...] = ()  # settings that are not sent
 
-    def simpler(self, error: JsonMapping) -> Way | None:
+    def simpler(self, status: int, error: JsonMapping) -> Way | None:
         """What to try when a server finds a request wrong: without what it names, else without a schema."""
+        if not (status in (400, 422) or status >= 500) or is_filtered(error.get("error")):
+            return None
         if self.tokens_as == "max_tokens" and _names(error, "max_tokens"):
             return replace(self, tokens_as="max_completion_tokens")
         for name in ("temperature", "seed"):
@@ -214,7 +216,7 @@ class Endpoint(Caller[Request]):
         """One answer, with what this server turned out not to know left out."""
         way = self._way
         status, body = await self._send(request, way)
-        while (status in (400, 422) or status >= 500) and not is_filtered(body.get("error")) and (simpler := way.simpler(body)):
+        while status != 200 and (simpler := way.simpler(status, body)):
             way = simpler
             status, body = await self._send(request, way)
         if status == 200:  # only what helped is kept: a 400 may be about one request alone

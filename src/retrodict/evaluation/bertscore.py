@@ -60,18 +60,17 @@ class BertScore:
         return f"{name}_L{self.setting.layer}_no-idf_version=retrodict(hug_trans={transformers.__version__}){rescaled}"
 
     def scores(self, texts: Sequence[str], truths: Sequence[str]) -> list[float]:
-        """F of each text against its truth, rescaled; 0 for an empty text."""
+        """F of each text against its truth, rescaled; that of an empty text is 0 before."""
         f_scores = []
         for start in range(0, len(texts), BATCH):
             rows = list(zip(texts[start : start + BATCH], truths[start : start + BATCH], strict=True))
             predicted, true = self._embed([t for t, _ in rows]), self._embed([t for _, t in rows])
             f_scores += [_f_score(p, t) for p, t in zip(predicted, true, strict=True)]
-        scale = 1 - self.setting.baseline
-        return [(value - self.setting.baseline) / scale if value is not None else 0.0 for value in f_scores]
+        return [(value - self.setting.baseline) / (1 - self.setting.baseline) for value in f_scores]
 
     @torch.no_grad()
     def _embed(self, texts: Sequence[str]) -> list[Tensor]:
-        """Unit vectors [T, D] of each text's tokens without the special ones at its ends."""
+        """Unit vectors [T, D] of each text's tokens, with a special one at either end."""
         limit = self._model.config.max_position_embeddings - 2  # RoBERTa counts positions from 2
         tokens: Any = self._tokenizer(
             [text.strip() for text in texts], padding=True, truncation=True, max_length=limit, return_tensors="pt"
@@ -81,13 +80,17 @@ class BertScore:
         ).last_hidden_state
         vectors_BTD = torch.nn.functional.normalize(hidden_BTD, dim=-1)
         lengths = tokens["attention_mask"].sum(1).tolist()
-        return [vectors_TD[1 : length - 1] for vectors_TD, length in zip(vectors_BTD, lengths, strict=True)]
+        return [vectors_TD[:length] for vectors_TD, length in zip(vectors_BTD, lengths, strict=True)]
 
 
-def _f_score(predicted_PD: Tensor, true_TD: Tensor) -> float | None:
-    """Harmonic mean of precision and recall under greedy matching; None where one side has no token."""
-    if not len(predicted_PD) or not len(true_TD):
-        return None
+def _f_score(predicted_PD: Tensor, true_TD: Tensor) -> float:
+    """Harmonic mean of precision and recall under greedy matching; 0 where one side is empty.
+
+    The special tokens at the ends may be matched, but what they match does not count: in the authors' code they have
+    the weight 0.
+    """
+    if len(predicted_PD) <= 2 or len(true_TD) <= 2:
+        return 0.0
     similarity_PT = predicted_PD @ true_TD.T
-    precision, recall = similarity_PT.max(1).values.mean(), similarity_PT.max(0).values.mean()
+    precision, recall = similarity_PT.max(1).values[1:-1].mean(), similarity_PT.max(0).values[1:-1].mean()
     return float(2 * precision * recall / (precision + recall))

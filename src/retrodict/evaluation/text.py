@@ -81,7 +81,7 @@ def parts(text: str) -> Parts:
     Instructions begin with their verb ("Moving cup away from pen"); "make her open the door" is about opening. Things
     are what is left without function words and directions.
     """
-    words = re.findall(r"[a-z0-9]+", text.casefold())
+    words = re.findall(r"[^\W_]+", text.casefold())
     if len(words) > 2 and words[0] in ("make", "let", "have") and words[1] in _SOMEBODY:
         words = words[2:]
     things = {_stem(word) for word in words[1:] if word not in _FUNCTION_WORDS}
@@ -96,7 +96,7 @@ def agreement(text: str, truth: str) -> dict[str, float]:
         "rouge1": one,
         "rougeL": longest,
         "verb": float(bool(first.verb) and first.verb == second.verb),
-        "objects": float(first.objects == second.objects),
+        "objects": float(first.objects == second.objects and (bool(first.objects) or first.verb == second.verb)),
         "exact": float(_plain(text) == _plain(truth)),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from retrodict.dynamics.unified import UnifiedModel
 from retrodict.models.hf import Pixels
 from retrodict.models.janus import JanusFamily
 from retrodict.models.tiny import tiny_janus
+from retrodict.training.objective import Objective
 
 PIXELS = {"size": {"height": 8, "width": 8}, "min_size": 1, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 
@@ -237,3 +239,19 @@ def test_sizes_of_the_published_models(name: str, language: float, whole: float)
     assert counted == pytest.approx(language, rel=2e-3)
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(whole, rel=2e-3)
     assert model.config.vision_config.num_image_tokens == model.config.vq_config.num_patches**2 == 576
+
+
+def test_a_head_of_its_own_stays_so_where_the_configuration_does_not_say_it(tmp_path: Path) -> None:
+    """As in the published folders, which are older than the library's setting."""
+    torch.manual_seed(0)
+    tiny_janus(ACTIONS, grid=3).save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for part in (config, config["text_config"]):
+        part.pop("tie_word_embeddings", None)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    family = JanusFamily.load(tmp_path)
+    head = family.module.lm_head.weight.clone()
+    assert not family.module.config.tie_word_embeddings
+    Objective(family, "inverse").tie_weights()
+    assert torch.equal(family.module.lm_head.weight, head)
+    assert not torch.equal(head, family.module.get_input_embeddings().weight)

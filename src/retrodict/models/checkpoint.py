@@ -50,8 +50,9 @@ def no_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load_pretrained(model_class: Any, folder: Path, dtype: torch.dtype | str = "auto") -> Any:
-    """The model in a folder, by default in the type it is stored in, ready for inference.
+def load_pretrained(model_class: Any, folder: Path, dtype: torch.dtype | str = "auto", **config: Any) -> Any:
+    """The model in a folder, by default in the type it is stored in, ready for inference. `config` are values that its
+    `config.json` has otherwise, or not at all.
 
     Raises:
         ValueError: A file is missing or damaged, or the weights are not all there (the library fills such weights with
@@ -62,7 +63,7 @@ def load_pretrained(model_class: Any, folder: Path, dtype: torch.dtype | str = "
             pass
     try:
         with no_bars():
-            options = _four_bit_options() if in_four_bits() else {}
+            options = config | (_four_bit_options() if in_four_bits() else {})
             module, loaded = model_class.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
     except OSError as error:  # transformers says so of folders that lack a file
         raise ValueError(f"{folder} cannot be loaded as {model_class.__name__}: {str(error).splitlines()[0]}") from None

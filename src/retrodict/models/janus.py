@@ -27,7 +27,13 @@ from torch.nn import functional as F
 from transformers import JanusForConditionalGeneration
 
 from retrodict.files import JsonMapping
-from retrodict.models.checkpoint import load_pretrained, preprocessing, read_extra_files, take_image_tokenizer
+from retrodict.models.checkpoint import (
+    has_tensors,
+    load_pretrained,
+    preprocessing,
+    read_extra_files,
+    take_image_tokenizer,
+)
 from retrodict.models.hf import (
     HFFamily,
     Pixels,
@@ -136,7 +142,9 @@ class JanusFamily(HFFamily):
     @classmethod
     def load(cls, directory: Path) -> JanusFamily:
         """From a folder in the library's format. Raises `ValueError` when something is missing from it."""
-        module = load_pretrained(JanusForConditionalGeneration, directory)
+        # Published configurations do not say that the head is not the embeddings, and the library's default says it is.
+        tied = not has_tensors(directory, "lm_head.")
+        module = load_pretrained(JanusForConditionalGeneration, directory, tie_word_embeddings=tied)
         size = int(module.config.vision_config.image_size)
         images = JanusImages(take_image_tokenizer(module, directory), size, preprocessing(directory))
         return cls(module, images, TextTokenizer.load(directory), read_extra_files(directory))

@@ -12,6 +12,13 @@ from retrodict.recipes import Section, load_recipe, save_effective
 from retrodict.training.config import TrainRecipe
 
 
+def test_an_override_leaves_what_yaml_made_the_same_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "alias.yaml"
+    path.write_text("data: {labelled: pairs}\ninverse: &training {steps: 600}\nforward: *training\n")
+    loaded = load_recipe(path, BootstrapRecipe, ["forward.steps=900"])
+    assert (loaded.inverse.steps, loaded.forward.steps) == (600, 900)
+
+
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"

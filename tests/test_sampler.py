@@ -10,7 +10,7 @@ import torch
 from family_checks import sharpened
 from scipy import stats
 
-from retrodict.dynamics.generate import sample_images, write_actions
+from retrodict.dynamics.generate import sample_actions, sample_images, write_actions
 from retrodict.dynamics.likelihood import score
 from retrodict.dynamics.sampling import uniforms
 from retrodict.dynamics.sequences import build
@@ -70,6 +70,20 @@ def test_actions_are_those_of_full_forward_passes(family: SmallFamily) -> None:
         assert found.action == family.text([i for i in ids[len(prefix.ids_T) :] if i != family.eos])
         assert found.logprob.sum == pytest.approx(total, abs=1e-4)
         assert found.logprob.count == len(ids) - len(prefix.ids_T)
+
+
+def test_sampled_actions_depend_on_seed_prompt_and_index_alone(family: SmallFamily) -> None:
+    targets = np.random.default_rng(1).integers(0, 12, (3, 9))
+    prefixes = [build(family, "inverse", source_L=s, target_L=t) for s, t in zip(SOURCES, targets, strict=True)]
+    cold = sample_actions(family, prefixes, 2, 0, temperature=1e-4, max_tokens=5)
+    greedy = write_actions(family, prefixes, max_tokens=5)
+    assert [[e.action for e in row] for row in cold] == [[e.action] * 2 for e in greedy]
+    assert cold[0][1].logprob.sum == pytest.approx(greedy[0].logprob.sum, abs=1e-4)
+    warm = sample_actions(family, prefixes, 6, 3, temperature=1.5, max_tokens=5)
+    assert len({e.action for row in warm for e in row}) > 6
+    for i in range(3):
+        alone = sample_actions(family, prefixes[i : i + 1], 2, 3, temperature=1.5, max_tokens=5)[0]
+        assert [e.action for e in alone] == [e.action for e in warm[i][:2]]
 
 
 def test_a_candidate_depends_on_seed_prompt_and_index_alone(family: SmallFamily) -> None:

@@ -39,7 +39,7 @@ def test_a_world_judges_its_own_rows(world: World) -> None:
     assert rows != world.sample(12, 4, namespace="mine", split="test")
     assert {row.category for row in rows} <= set(world.suites)
     assert world_of(rows) is world and all(row.split == "test" for row in rows)
-    false = 0
+    false = plays = 0
     for row in rows:
         source, target = row.source_image, row.target_image
         assert world.score(target, row).score == 1 and world.score(source, row).score == 0
@@ -53,7 +53,13 @@ def test_a_world_judges_its_own_rows(world: World) -> None:
         scores = [world.score_action(image, source, row.action, row) for image in (target, source)]
         assert [score and score.score for score in scores] == [1, 0]
         assert set(row.action.split()) <= {word for text in world.vocabulary() for word in text.split()}
-    assert false > len(rows)
+        played = world.play(source, [row.action])
+        if played is not None:  # what the image does not show, such as a thing that is carried, may be needed
+            assert world.score(played[0], row).score == 1
+            assert any(world.same_action(text, row.action) for text in world.possible(source))
+            assert world.play(played[0], ["sing a song"]) is None
+        plays += played is not None
+    assert false > len(rows) and plays >= len(rows) - 2
     with pytest.raises(ValueError, match="other"):
         world.score(rows[0].target_image, Transition(id="other"))
     assert not world.wordings("sing a song") and not world.explains("sing a song", source, target)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +194,19 @@ class Dots:
     def alternatives(self, row: Transition) -> list[str]:
         scene, target = states(row, "source"), states(row, "target")
         return [a for a in actions(scene) if suite_of(a) == row.category and apply(scene, a) != target]
+
+    def possible(self, source: Image.Image) -> list[str]:
+        return actions(parse(source))
+
+    def play(self, source: Image.Image, actions: Sequence[str]) -> list[Image.Image] | None:
+        scene, shown = parse(source), []
+        for action in actions:
+            after = apply(scene, action)
+            if after is None:
+                return None
+            scene = after
+            shown.append(render(scene))
+        return shown
 
     def true_action(self, pair: FramePair, truth: Path) -> str | None:
         scenes = json.loads((truth / Path(pair.clip).with_suffix(".json")).read_text())

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Explanation",
     "FramePair",
+    "Plan",
     "Prediction",
     "Sampling",
     "Transition",
@@ -22,6 +23,7 @@ __all__ = [
     "explain",
     "load",
     "mine",
+    "plan",
     "predict",
     "predict_batch",
     "read_transitions",
@@ -40,6 +42,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which see the
     from retrodict.api import (
         annotate,
         explain,
+        plan,
         predict,
         predict_batch,
         rerank,
@@ -51,6 +54,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which see the
         train,
     )
     from retrodict.data.convert import write_pairs
+    from retrodict.dynamics.planning import Plan
     from retrodict.dynamics.verify import Prediction
     from retrodict.evaluation.compare import compare_runs
     from retrodict.loading import load
@@ -64,6 +68,7 @@ else:
     _HOMES = {
         "Explanation": "models.protocol",
         "FramePair": "transitions",
+        "Plan": "dynamics.planning",
         "Prediction": "dynamics.verify",
         "Sampling": "sampling",
         "Transition": "transitions",

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from PIL import Image
 
 from retrodict.dynamics.adaptive import predict_adaptively
+from retrodict.dynamics.planning import Plan
+from retrodict.dynamics.planning import plan as _plan
 from retrodict.dynamics.rollout import rollout as _rollout
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verifiers import NONE, VERIFIERS, Parts, make_verifier
@@ -41,7 +43,7 @@ from retrodict.progress import Progress, QuietProgress
 from retrodict.recipes import load_recipe
 from retrodict.run_folder import Input
 from retrodict.sampling import Sampling
-from retrodict.worlds import DEFAULT, get_world
+from retrodict.worlds import world_that_says
 
 if TYPE_CHECKING:
     from retrodict.bootstrap.recipe import BootstrapRecipe
@@ -176,6 +178,49 @@ def rollout(
     forward = _forward(model)
     _tell_unfamiliar(forward, [frame], actions)
     return _rollout(forward, check, frame, actions, n=n, seed=seed, sampling=sampling, reencode=reencode)
+
+
+def plan(
+    start: ImageLike,
+    goal: ImageLike,
+    *,
+    steps: int = 3,
+    model: str | Path | ForwardModel = "small",
+    inverse: str | Path | InverseModel | None = None,
+    proposals: int = 12,
+    beam: int = 4,
+    seed: int = 0,
+) -> Plan:
+    """Find actions that lead from one image to another.
+
+    The inverse model proposes actions, the forward model imagines what they lead to, and the inverse model reads each
+    imagined step again.
+
+    Args:
+        start: the image to begin with.
+        goal: the image to reach.
+        steps: actions, at most.
+        model: the forward model.
+        inverse: the inverse model; by default `model`.
+        proposals: actions that are tried at each frame, at most.
+        beam: frames that are kept after each step; those that look alike are one.
+        seed: the same seed gives the same plan.
+
+    Returns:
+        The actions, the imagined frames and the confidence; `reached` is False where no plan was found.
+
+    Raises:
+        ValueError: `steps`, `proposals` or `beam` is below 1, or as for `explain`.
+    """
+    for name, value in (("steps", steps), ("proposals", proposals), ("beam", beam)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}.")
+    images = read_image(start), read_image(goal)
+    reader = _reader(model, inverse)
+    if reader is None:
+        raise ValueError("Planning needs an inverse model, and this model only predicts: give one as `inverse`.")
+    _tell_unfamiliar(reader, images)
+    return _plan(_forward(model), reader, *images, steps=steps, proposals=proposals, beam=beam, seed=seed)
 
 
 def explain(source: ImageLike, target: ImageLike, *, model: str | Path | InverseModel = "small") -> Explanation:
@@ -418,6 +463,16 @@ def _inverse(model: str | Path | InverseModel) -> InverseModel:
     return load(model, role="inverse") if isinstance(model, str | Path) else model
 
 
+def _reader(
+    model: str | Path | ForwardModel | InverseModel, inverse: str | Path | InverseModel | None
+) -> InverseModel | None:
+    """The inverse model that is given, else the model's own; None where it only predicts."""
+    if inverse is not None:
+        return _inverse(inverse)
+    known = isinstance(model, str | Path) or hasattr(model, "explain")
+    return _inverse(cast("str | Path | InverseModel", model)) if known else None
+
+
 def _verifier(
     verifier: str | Verifier,
     model: str | Path | ForwardModel | InverseModel,
@@ -430,14 +485,13 @@ def _verifier(
         return verifier
 
     def reads() -> InverseModel:
-        if inverse is not None:
-            return _inverse(inverse)
-        if isinstance(model, str | Path) or hasattr(model, "explain"):
-            return _inverse(cast("str | Path | InverseModel", model))
-        raise ValueError(
-            f'The verifier "{verifier}" needs an inverse model, and this model only predicts: give one as `inverse`, '
-            'or use "random" or "none".'
-        )
+        reader = _reader(model, inverse)
+        if reader is None:
+            raise ValueError(
+                f'The verifier "{verifier}" needs an inverse model, and this model only predicts: give one as '
+                '`inverse`, or use "random" or "none".'
+            )
+        return reader
 
     def likely() -> ScoringForwardModel:
         forward = load(model, role="forward") if isinstance(model, str | Path) else model
@@ -446,6 +500,6 @@ def _verifier(
         return cast(ScoringForwardModel, forward)
 
     def explains(action: str, source: Image.Image, target: Image.Image) -> bool:
-        return get_world(DEFAULT).explains(action, source, target)
+        return world_that_says(action).explains(action, source, target)
 
     return make_verifier(verifier, Parts(reads, explains, likely if foreign else None, seed))

@@ -139,6 +139,60 @@ def rollout(
 
 @verb
 @runs_models
+def plan(
+    start: Annotated[Path, typer.Argument(metavar="START", help="Image to begin with.")],
+    goal: Annotated[Path, typer.Argument(metavar="GOAL", help="Image to reach.")],
+    steps: Annotated[int, typer.Option(min=1, help="Actions, at most.")] = 3,
+    model: Model = "small",
+    inverse: Annotated[
+        str, typer.Option(help="Inverse model that proposes; by default the one in --model.", show_default=False)
+    ] = "",
+    proposals: Annotated[int, typer.Option(min=1, help="Actions tried at each frame, at most.")] = 12,
+    beam: Annotated[int, typer.Option(min=1, help="Frames kept after each step.")] = 4,
+    seed: Seed = 0,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the film strip, as image and page, and the numbers.")
+    ] = Path("plan"),
+) -> None:
+    """Find actions that lead from one image to another: the inverse model proposes, the forward model imagines.
+
+    Example: retrodict plan start.png goal.png --steps 2 --out plan
+    """
+    check_output(out)
+
+    from retrodict.api import plan as run
+    from retrodict.files import write_json
+    from retrodict.report.plan import title, write_plan
+    from retrodict.run_folder import RECORD, Input, check
+
+    settings = {
+        "steps": steps,
+        "model": model,
+        "inverse": inverse,
+        "proposals": proposals,
+        "beam": beam,
+        "seed": seed,
+    }
+    inputs: dict[str, Input] = {
+        "start": start,
+        "goal": goal,
+        "model weights": model,
+        "inverse weights": inverse,
+    }
+    record = check(out, "plan", settings, inputs=inputs)
+    made = run(
+        start, goal, steps=steps, model=model, inverse=inverse or None, proposals=proposals, beam=beam, seed=seed
+    )
+    write_json(out / RECORD, record)
+    write_plan(out, made)
+    typer.echo(title(made))
+    for number, (action, probability) in enumerate(zip(made.actions, made.probabilities, strict=True), start=1):
+        typer.echo(f"{number}. {action}  ({probability:.2f})")
+    typer.echo(f"Film strip: {out / 'strip.png'}, {out / 'plan.html'}")
+
+
+@verb
+@runs_models
 def rerank(
     source: Annotated[
         Path | None, typer.Argument(metavar="SOURCE", help="Image of the scene before the action.")

@@ -1,9 +1,9 @@
-"""Generation: candidate images, N for each prompt as one batch, and actions in words, greedily.
+"""Generation: candidate images, N for each prompt as one batch, and actions in words, greedily or sampled.
 
 A candidate's random numbers depend on the seed, its index and its prompt alone: the same seed gives the same candidate
 whatever N, batch composition or order. Image tokens are sampled from the image rows of the head only.
 
-Shape suffixes: P prompts, N candidates of a prompt, L tokens of one image.
+Shape suffixes: P prompts, N candidates of a prompt, R rows (P x N), L tokens of one image, V text tokens.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from retrodict.dynamics.kv_cache import KVCache, PaddedBatch, device_of, tokens_per_pass
-from retrodict.dynamics.sampling import uniforms
+from retrodict.dynamics.sampling import sample_token, uniforms
 from retrodict.dynamics.sequences import build
 from retrodict.dynamics.speculative import decode_speculative
 from retrodict.dynamics.stepwise import decode_stepwise
@@ -79,47 +80,93 @@ def write_actions(
 
     Equal prefixes are decoded once. `at_once` bounds the tokens of one forward pass.
     """
+    return [written[0] for written in _written(family, sequences, 1, None, 0.0, max_tokens, at_once)]
+
+
+@torch.inference_mode()
+def sample_actions(
+    family: TokenFamily,
+    sequences: Sequence[TokenSequence],
+    n: int,
+    seed: int,
+    temperature: float,
+    max_tokens: int = 24,
+    at_once: int | None = None,
+) -> list[list[Explanation]]:
+    """`n` sampled actions for each inverse prefix, equal ones too, with their log-probabilities at temperature 1."""
+    return _written(family, sequences, n, seed, temperature, max_tokens, at_once)
+
+
+def _written(
+    family: TokenFamily,
+    sequences: Sequence[TokenSequence],
+    n: int,
+    seed: int | None,
+    temperature: float,
+    max_tokens: int,
+    at_once: int | None,
+) -> list[list[Explanation]]:
+    """`n` actions of each prefix; without a seed the likeliest tokens."""
     first: dict[bytes, int] = {}
     same_as = [first.setdefault(sequence.ids_T.tobytes(), i) for i, sequence in enumerate(sequences)]
     order = sorted(first.values(), key=lambda i: len(sequences[i].ids_T))
-    written: dict[int, Explanation] = {}
+    written: dict[int, list[Explanation]] = {}
     while order:
         length = len(sequences[order[0]].ids_T)
         size = max(1, (at_once or tokens_per_pass(device_of(family))) // length)
         chunk, order = order[:size], order[size:]
-        written.update(zip(chunk, _write(family, [sequences[i] for i in chunk], max_tokens), strict=True))
+        some = [sequences[i] for i in chunk]
+        numbers_RS = None
+        if seed is not None:
+            numbers = [uniforms(seed, i, sequence, max_tokens) for sequence in some for i in range(n)]
+            numbers_RS = torch.from_numpy(np.stack(numbers))
+        explained = _write(family, some, n, numbers_RS, temperature, max_tokens)
+        written.update({i: explained[row * n : (row + 1) * n] for row, i in enumerate(chunk)})
     return [written[i] for i in same_as]
 
 
-def _write(family: TokenFamily, sequences: Sequence[TokenSequence], max_tokens: int) -> list[Explanation]:
+def _write(
+    family: TokenFamily,
+    sequences: Sequence[TokenSequence],
+    n: int,
+    numbers_RS: Tensor | None,
+    temperature: float,
+    max_tokens: int,
+) -> list[Explanation]:
+    """The actions of a batch, `n` rows for each sequence; random numbers [rows, tokens], None for greedy ones."""
     batch = PaddedBatch(family, sequences, room=max_tokens)
     device = batch.device
     length_P = torch.tensor([len(s.ids_T) for s in sequences], device=device)
     longest = int(length_P.max())
     cache = KVCache(family, longest + max_tokens)
     inputs = {name: value_PT[:, :longest] for name, value_PT in batch.inputs.items()}
-    hidden_PD = cache.prefill(batch.ids_RT[:, :longest], inputs, length_P[:, None] - 1)[:, 0]
-    row_P = torch.arange(len(sequences), device=device)  # of those that are not finished
-    logprob_P = torch.zeros(len(sequences), device=device)
-    tokens: list[list[int]] = [[] for _ in sequences]
+    hidden_RD = cache.prefill(batch.ids_RT[:, :longest], inputs, length_P[:, None] - 1)[:, 0]
+    prompt_R = torch.arange(len(sequences), device=device).repeat_interleave(n)
+    if n > 1:
+        cache, hidden_RD = cache.fork(prompt_R), hidden_RD[prompt_R]
+    row_R = torch.arange(len(prompt_R), device=device)  # those that are not finished
+    logprob_R = torch.zeros(len(prompt_R), device=device)
+    tokens: list[list[int]] = [[] for _ in prompt_R]
     for step in range(max_tokens):
-        best_P, token_P = family.text_logits(hidden_PD).float().log_softmax(-1).max(-1)
-        logprob_P[row_P] += best_P
-        for row, token in zip(row_P.tolist(), token_P.tolist(), strict=True):
+        logprobs_RV = family.text_logits(hidden_RD).float().log_softmax(-1)
+        token_R = logprobs_RV.argmax(-1)
+        if numbers_RS is not None:
+            token_R = sample_token((logprobs_RV / temperature).softmax(-1), numbers_RS.to(device)[row_R, step])
+        logprob_R[row_R] += logprobs_RV.gather(-1, token_R[:, None])[:, 0]
+        for row, token in zip(row_R.tolist(), token_R.tolist(), strict=True):
             tokens[row].append(token)
-        open_P = (token_P != family.eos).nonzero()[:, 0]
-        if step + 1 == max_tokens or not len(open_P):
+        open_R = (token_R != family.eos).nonzero()[:, 0]
+        if step + 1 == max_tokens or not len(open_R):
             break
-        if len(open_P) < len(row_P):
-            row_P, token_P = row_P[open_P], token_P[open_P]
-            cache = cache.fork(open_P)
-        position_P1 = length_P[row_P][:, None] + step
-        hidden_P1D = cache.extend(
-            token_P[:, None], batch.inputs_at(row_P, position_P1), position_P1, torch.ones_like(position_P1).bool()
-        )
-        hidden_PD = hidden_P1D[:, 0]
+        if len(open_R) < len(row_R):
+            row_R, token_R = row_R[open_R], token_R[open_R]
+            cache = cache.fork(open_R)
+        position_R1 = length_P[prompt_R[row_R]][:, None] + step
+        inputs = batch.inputs_at(prompt_R[row_R], position_R1)
+        hidden_R1D = cache.extend(token_R[:, None], inputs, position_R1, torch.ones_like(position_R1).bool())
+        hidden_RD = hidden_R1D[:, 0]
     explanations = []
-    for sequence, ids, logprob in zip(sequences, tokens, logprob_P.tolist(), strict=True):
+    for prompt, ids, logprob in zip(prompt_R.tolist(), tokens, logprob_R.tolist(), strict=True):
         words = [token for token in ids if token != family.eos]
-        explanations.append(Explanation(family.text(words), LogProb(logprob, len(ids)), sequence.prompt))
+        explanations.append(Explanation(family.text(words), LogProb(logprob, len(ids)), sequences[prompt].prompt))
     return explanations

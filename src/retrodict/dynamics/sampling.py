@@ -37,11 +37,11 @@ def sample_token(probability: Tensor, uniform: Tensor) -> Tensor:
 
 
 def uniforms(seed: int, index: int, sequence: TokenSequence, count: int) -> FloatArray:
-    """The random numbers in [0, 1) that sample candidate `index` of a prompt, one per image token.
+    """The random numbers in [0, 1) that sample candidate `index` of a prompt, one per token.
 
     They depend on the seed, the index and the prompt alone, so a candidate is the same whatever the batch holds.
     """
-    assert sequence.segments.completion is not None
-    prefix_T = sequence.ids_T[: sequence.segments.completion[0]]
+    completion = sequence.segments.completion
+    prefix_T = sequence.ids_T if completion is None else sequence.ids_T[: completion[0]]
     digest = hashlib.blake2b(f"{seed}/{index}/".encode() + prefix_T.tobytes(), digest_size=16).digest()
     return np.random.default_rng(int.from_bytes(digest)).random(count, dtype=np.float32)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from retrodict.dynamics.generate import sample_images, write_actions
+from retrodict.dynamics.generate import sample_actions, sample_images, write_actions
 from retrodict.dynamics.likelihood import score
 from retrodict.dynamics.sequences import build
 from retrodict.models.protocol import (
@@ -24,7 +24,7 @@ from retrodict.sampling import Sampling
 
 
 class UnifiedModel:
-    """`InverseModel` and `ScoringForwardModel` over one `TokenFamily`.
+    """`ProposingInverseModel` and `ScoringForwardModel` over one `TokenFamily`.
 
     Frames are images, or candidates whose image tokens are used as they are when they come from the same tokenizer.
     """
@@ -64,6 +64,11 @@ class UnifiedModel:
             build(self.family, "inverse", source_L=s, target_L=t) for s, t in zip(sources_NL, targets_NL, strict=True)
         ]
         return write_actions(self.family, sequences)
+
+    def propose(self, pairs: Sequence[Pair], n: int, seed: int, temperature: float) -> list[list[Explanation]]:
+        rows = zip(*self._codes_of_both(*zip(*pairs, strict=True)), strict=True)
+        sequences = [build(self.family, "inverse", source_L=s, target_L=t) for s, t in rows]
+        return sample_actions(self.family, sequences, n, seed, temperature)
 
     def score(self, pairs: Sequence[Pair], actions: Sequence[str]) -> list[LogProb]:
         sources_NL, targets_NL = self._codes_of_both([s for s, _ in pairs], [t for _, t in pairs])

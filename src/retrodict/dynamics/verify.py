@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from retrodict.images import html_row
@@ -211,12 +212,17 @@ class CopyGate:
 
 def same_image(a: Image.Image, b: Image.Image, grid: tuple[int, int]) -> bool:
     """Whether no cell of the grid (rows, columns) differs visibly. `b` is resized to `a`."""
+    return not changed_cells(a, b, grid).any()
+
+
+def changed_cells(a: Image.Image, b: Image.Image, grid: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Which cells of the grid (rows, columns) differ visibly. `b` is resized to `a`."""
     if b.size != a.size:
         b = b.resize(a.size, Image.Resampling.BOX)
     difference = np.abs(np.asarray(a.convert("RGB"), np.float32) - np.asarray(b.convert("RGB"), np.float32)).mean(2)
     rows, columns = grid
-    cells = [cell for band in np.array_split(difference, rows) for cell in np.array_split(band, columns, axis=1)]
-    return max(float(cell.mean()) for cell in cells) < SAME
+    bands = (np.array_split(band, columns, axis=1) for band in np.array_split(difference, rows))
+    return np.array([[float(cell.mean()) >= SAME for cell in band] for band in bands])
 
 
 def inverse_logprobs(model: InverseModel, pools: Sequence[Pool]) -> list[list[LogProb]]:

@@ -121,6 +121,24 @@ class InverseModel(Protocol):
         ...
 
 
+class ProposingInverseModel(InverseModel, Protocol):
+    """An inverse model that can also sample several actions for one pair."""
+
+    def propose(self, pairs: Sequence[Pair], n: int, seed: int, temperature: float) -> list[list[Explanation]]:
+        """Sample actions.
+
+        Args:
+            pairs: As for `explain`; they may lie several actions apart.
+            n: Actions for each pair, some of which may be equal.
+            seed: The same seed gives the same actions, whatever else is in the batch.
+            temperature: Above 0; the higher, the more different the actions.
+
+        Returns:
+            `n` actions for each pair, with their log-probabilities at temperature 1.
+        """
+        ...
+
+
 class ForwardModel(Protocol):
     """Predicts the frame after an action: a world model of one step."""
 

@@ -68,8 +68,8 @@ def set_value(values: JsonObject, key: str, value: object) -> None:
     """Change the value at a dotted key, making sections that are not there."""
     *sections, leaf = key.split(".")
     for section in sections:
-        inner = values.setdefault(section, {})
+        inner = values.get(section, {})
         if not isinstance(inner, dict):
             raise ValueError(f"--set {key}: `{section}` is a value, not a section")
-        values = inner
+        values[section] = values = dict(inner)  # a copy: an alias of YAML is the very same section elsewhere
     values[leaf] = value

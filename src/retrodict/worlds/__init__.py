@@ -29,3 +29,8 @@ def world_of(rows: Iterable[FramePair]) -> World | None:
     """The world that owns all of the rows; None without rows, or where no world owns them all."""
     rows = list(rows)
     return next((world for name in WORLDS if rows and all(map((world := get_world(name)).owns, rows))), None)
+
+
+def world_that_says(action: str) -> World:
+    """The world whose action a sentence states; the default one where none does."""
+    return next((world for world in map(get_world, WORLDS) if world.wordings(action)), get_world(DEFAULT))

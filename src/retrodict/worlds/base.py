@@ -7,7 +7,7 @@ images here, so a world keeps its own types to itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -117,6 +117,22 @@ class World(Protocol):
 
     def alternatives(self, row: Transition) -> list[str]:
         """All actions of the row's suite that its source allows and that lead elsewhere."""
+        ...
+
+    def possible(self, source: Image.Image) -> list[str]:
+        """All actions that an image allows, each in its plainest wording."""
+        ...
+
+    def play(self, source: Image.Image, actions: Sequence[str]) -> list[Image.Image] | None:
+        """What the world shows after each of some actions in a row.
+
+        Args:
+            source: the image to begin with; nothing is hidden in it, such as a thing that an agent carries.
+            actions: what is done, in any wording.
+
+        Returns:
+            One image for each action; None where one of them states no action or cannot happen.
+        """
         ...
 
     def true_action(self, pair: FramePair, truth: Path) -> str | None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image
 
 from retrodict.transitions import FramePair, Transition
-from retrodict.worlds.babyai import language, rules, sampling
-from retrodict.worlds.babyai.images import read
+from retrodict.worlds.babyai import engine, language, rules, sampling
+from retrodict.worlds.babyai.images import draw, read
 from retrodict.worlds.babyai.language import Action, parse_action, wordings
 from retrodict.worlds.babyai.tiles import State, from_text
 from retrodict.worlds.base import Score, World
@@ -90,6 +90,19 @@ class BabyAI:
             for action in _allowed(source, true)
             if (true is None or action.suite == true.suite) and not rules.explains(action, source, target)
         ]
+
+    def possible(self, source: Image.Image) -> list[str]:
+        return [wordings(action)[0] for action in rules.possible_actions(*read([source]))]
+
+    def play(self, source: Image.Image, actions: Sequence[str]) -> list[Image.Image] | None:
+        (state,), carrying, shown = read([source]), "", []
+        for stated in map(parse_action, actions):
+            after = engine.carry_out(stated, state, carrying) if stated is not None and rules.is_room(state) else None
+            if after is None:
+                return None
+            state, carrying = after
+            shown.append(draw(state))
+        return shown
 
     def true_action(self, pair: FramePair, truth: Path) -> str | None:
         states = _truth(truth / Path(pair.clip).with_suffix(".json"))

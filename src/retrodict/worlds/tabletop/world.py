@@ -13,6 +13,7 @@ from retrodict.worlds.base import Score, World
 from retrodict.worlds.tabletop import language, outcomes, sampling, scoring, videos
 from retrodict.worlds.tabletop.language import parse_action, templates
 from retrodict.worlds.tabletop.parsing import parse, possible_sizes
+from retrodict.worlds.tabletop.rendering import draw
 from retrodict.worlds.tabletop.scene import Size, State, same_scene
 
 
@@ -102,6 +103,20 @@ class Tabletop:
             and (outcome := outcomes.apply(source, action)) is not None
             and not same_scene(outcome, target)
         ]
+
+    def possible(self, source: Image.Image) -> list[str]:
+        scene = parse(source)
+        return [templates(action)[0] for action in outcomes.actions(scene) if outcomes.apply(scene, action)]
+
+    def play(self, source: Image.Image, actions: Sequence[str]) -> list[Image.Image] | None:
+        scene, shown = parse(source), []
+        for stated in map(parse_action, actions):
+            after = None if stated is None else outcomes.apply(scene, stated)
+            if after is None:
+                return None
+            scene = after
+            shown.append(draw(scene))
+        return shown
 
     def true_action(self, pair: FramePair, truth: Path) -> str | None:
         video = _truth(truth / Path(pair.clip).with_suffix(".json"))

@@ -30,6 +30,8 @@ from retrodict.evaluation.bench import (
     write_predictions,
 )
 from retrodict.evaluation.exact import exactness
+from retrodict.evaluation.judge.plan import Plan
+from retrodict.evaluation.judge.run import judge_run
 from retrodict.evaluation.pool import Scored, exact_scorer, reason_counts
 from retrodict.evaluation.summary import best_of_k, pool_sizes
 from retrodict.models.editors import CopyModel
@@ -209,6 +211,17 @@ def test_bench_on_tabletop_with_copy_and_with_given_images(tmp_path: Path) -> No
     entry = run_bench("tabletop", out=tmp_path / "given", predictions=mine, items=20, seed=7)["systems"]["mine"]
     assert (entry["greedy"]["score"], entry["greedy"]["n"], entry["greedy"]["n_unscored"]) == (1, 15, 5)
     assert sum(entry["unscored"].values()) == 5
+
+    # Judgements stay with the images that they are of.
+    judged = tmp_path / "given" / "judge"
+    judge_run(tmp_path / "given", Plan(kind="exact", card_items=15, force=True))
+    run_bench("tabletop", out=tmp_path / "given", predictions=mine, items=20, seed=7)
+    assert (judged / "exact.json").is_file() and (judged / "exact.jsonl").is_file()
+    first = next(mine.iterdir())
+    Image.new("RGB", (96, 96)).save(first)
+    run_bench("tabletop", out=tmp_path / "given", predictions=mine, items=20, seed=7)
+    assert not (judged / "exact.json").exists() and (judged / "exact.card.json").is_file()
+    assert sorted(file.name for file in (judged / "earlier-1").iterdir()) == ["exact.json", "exact.jsonl"]
 
 
 def test_exactness_of_few_scenes_has_no_floor() -> None:

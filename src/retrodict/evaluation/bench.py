@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from retrodict.evaluation.inverse_eval import measure_explanations
 from retrodict.evaluation.metrics import L1_PROTOCOL, L1_PROTOCOLS, l1
 from retrodict.evaluation.pool import ItemResult, Scored, Scorer, item_result, score_frame, score_images
 from retrodict.evaluation.predict import evaluate, parts_of
-from retrodict.evaluation.predictions import read_predictions, write_items, write_predictions
+from retrodict.evaluation.predictions import JUDGEMENTS, read_predictions, write_items, write_predictions
 from retrodict.evaluation.summary import MIN_COPY, compare, estimate, item_values, summarise
 from retrodict.files import JsonObject, write_json
 from retrodict.images import read_image
@@ -151,8 +152,11 @@ def run_bench(
     progress.stage("predict", f"{len(benchmark.items)} items, {frames}, by {system}")
     file = out / "predictions" / f"{system}.parquet"
     predicting, resumed = time.monotonic(), file.exists() or parts_of(file).exists()
+    told = ""
     if given is not None:
         results = given
+        if file.is_file() and _images(read_predictions(file)) != _images(given):
+            told = _set_judgements_aside(out)
         write_predictions(file, results)
     elif system == COPY and benchmark.world is None:  # the sources once more: nothing to score, and nothing to store
         results = [item_result(t, Scored()) for t in benchmark.items]
@@ -170,7 +174,7 @@ def run_bench(
             progress=progress,
         )
     seconds = {} if resumed else {"predict": round(time.monotonic() - predicting, 1)}  # of a part it would say little
-    progress.done(f"{len(results)} items")
+    progress.done(f"{len(results)} items{told}")
     progress.stage("measure", f"{len(results)} items")
     if isinstance(forward, UnifiedModel):
         write_recognition(out, forward.family, benchmark.items)
@@ -274,6 +278,23 @@ def _system(
 def _distance_from_source(source: Image.Image, action: str, candidate: Image.Image) -> float:
     """What a selector scores that only avoids copies: a verifier must beat it."""
     return l1(candidate, source)
+
+
+def _images(results: Sequence[ItemResult]) -> list[tuple[str, bytes | None]]:
+    return [(result.id, result.greedy.image) for result in results]
+
+
+def _set_judgements_aside(out: Path) -> str:
+    """What judges said of other images no longer stands beside these; what they answered stays in their cache."""
+    said = [file for file in (out / JUDGEMENTS).glob("*.json*") if not file.name.endswith(".card.json")]
+    if not said:
+        return ""
+    number = next(i for i in count(1) if not (out / JUDGEMENTS / f"earlier-{i}").exists())
+    aside = out / JUDGEMENTS / f"earlier-{number}"
+    aside.mkdir()
+    for file in said:
+        file.rename(aside / file.name)
+    return f"; {aside} has what judges said of other images"
 
 
 def _from_folder(folder: Path, benchmark: Benchmark) -> list[ItemResult]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from retrodict.evaluation.benchmarks import read_results
 from retrodict.evaluation.metrics import METRICS
 from retrodict.evaluation.pool import MEASURES, ItemResult, Scored
+from retrodict.evaluation.predictions import JUDGEMENTS
 from retrodict.evaluation.summary import item_values
 from retrodict.files import JsonMapping, JsonObject, write_json
 from retrodict.run_folder import claim, relative_path
@@ -92,7 +93,9 @@ def compare_runs(
 
 
 def _common_measure(a: Path, b: Path) -> str:
-    judges = {path.stem for path in (a / "judge").glob("*.jsonl")} & {p.stem for p in (b / "judge").glob("*.jsonl")}
+    judges = {path.stem for path in (a / JUDGEMENTS).glob("*.jsonl")} & {
+        p.stem for p in (b / JUDGEMENTS).glob("*.jsonl")
+    }
     if len(judges) == 1:
         return JUDGE + judges.pop()
     return "l1" if any("protocol" in read_results(run) for run in (a, b)) else "score"
@@ -120,7 +123,7 @@ def read_values(run: Path, measure: str, row: str) -> dict[str, Value]:
 
 
 def _judged(run: Path, name: str, row: str) -> dict[str, Value]:
-    records = list(_lines(run / "judge" / f"{name}.jsonl"))
+    records = list(_lines(run / JUDGEMENTS / f"{name}.jsonl"))
     rows = sorted({str(record["row"]) for record in records})
     if row not in rows:
         raise ValueError(f"The judge {name} of {run} has no row {row}: it has {', '.join(rows)}.")

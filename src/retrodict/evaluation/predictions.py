@@ -14,6 +14,7 @@ from retrodict.evaluation.pool import ItemResult, Scored
 from retrodict.files import JsonObject, write_atomic, write_lines
 from retrodict.transitions import open_parquet
 
+JUDGEMENTS = "judge"  # of a run, the folder of what judges said of its predictions
 GREEDY = -1  # the candidate index of the greedy frame
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _TEXT = ("id", "class", "group", "action", "reason")

@@ -11,7 +11,7 @@ from typing import Any
 
 from retrodict.evaluation.benchmarks import items_of_run, read_results, stored_items
 from retrodict.evaluation.pool import ItemResult
-from retrodict.evaluation.predictions import read_predictions
+from retrodict.evaluation.predictions import JUDGEMENTS, read_predictions
 from retrodict.files import JsonObject
 from retrodict.report.kit.format import finite
 from retrodict.report.kit.images import hashed
@@ -87,7 +87,7 @@ class Run:
     def judges(self) -> list[JsonObject]:
         """What judges wrote, by name: the numbers of `judge/<name>.json`, and `verdicts`, score by (row, item)."""
         entries = []
-        for path in sorted((self.folder / "judge").glob("*.json")):
+        for path in sorted((self.folder / JUDGEMENTS).glob("*.json")):
             entry = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(entry, dict) and entry.get("kind") == "judge":
                 entries.append({**entry, "verdicts": self._verdicts(path.with_suffix(".jsonl"))})
@@ -96,7 +96,7 @@ class Run:
     @cached_property
     def pairwise(self) -> list[JsonObject]:
         """What judges of pairs wrote."""
-        entries = (json.loads(p.read_text(encoding="utf-8")) for p in sorted((self.folder / "judge").glob("*.json")))
+        entries = (json.loads(p.read_text(encoding="utf-8")) for p in sorted((self.folder / JUDGEMENTS).glob("*.json")))
         return [entry for entry in entries if isinstance(entry, dict) and entry.get("kind") == "pairwise"]
 
     def _verdicts(self, path: Path) -> dict[tuple[str, str], float | None]:

@@ -17,11 +17,12 @@ from retrodict.evaluation.judge.chat import ChatJudge
 from retrodict.evaluation.judge.kinds import JUDGES
 from retrodict.evaluation.judge.pairwise import PairJudge
 from retrodict.evaluation.judge.protocol import Judge
+from retrodict.evaluation.predictions import JUDGEMENTS
 from retrodict.prompts.chat import DEFAULT, ChatPrompt, load_chat_prompt
 from retrodict.transitions import Transition
 
 AGAIN: tuple[Reason, ...] = ("parse", "range", "refused", "filtered")  # what another try may cure
-FOLDER, CACHE = "judge", "answers.sqlite"
+FOLDER, CACHE = JUDGEMENTS, "answers.sqlite"
 
 
 @dataclass(frozen=True)

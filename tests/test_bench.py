@@ -36,6 +36,7 @@ from retrodict.evaluation.pool import Scored, exact_scorer, reason_counts
 from retrodict.evaluation.summary import best_of_k, pool_sizes
 from retrodict.models.editors import CopyModel
 from retrodict.models.protocol import Candidate, Frame
+from retrodict.progress import Event, EventProgress
 from retrodict.sampling import Sampling
 from retrodict.transitions import Transition
 from retrodict.worlds import get_world, tabletop
@@ -208,7 +209,17 @@ def test_bench_on_tabletop_with_copy_and_with_given_images(tmp_path: Path) -> No
     for example in tabletop.sample(20, 7, namespace="bench")[:15]:
         tabletop.draw(example.target).save(mine / f"{example.id}.png")
     (mine / "bench-cells-7-15.png").write_bytes(b"no image")
-    entry = run_bench("tabletop", out=tmp_path / "given", predictions=mine, items=20, seed=7)["systems"]["mine"]
+    tabletop.draw(tabletop.sample(1, 7, namespace="bench")[0].source).save(mine / "bench-cells-7-0.jpg")
+    (mine / "bench-cells-7-99.png").touch()
+    events: list[Event] = []
+    progress = EventProgress(events.append)
+    found = run_bench("tabletop", out=tmp_path / "given", predictions=mine, items=20, seed=7, progress=progress)
+    assert found["files"] == {"extra": ["bench-cells-7-99.png"], "twice": ["bench-cells-7-0.jpg"]}
+    assert next(event["summary"] for event in events if event["event"] == "done") == (
+        "20 items; 5 without an image that can be read; named after no item: bench-cells-7-99.png; "
+        "of a name that stands twice: bench-cells-7-0.jpg"
+    )
+    entry = found["systems"]["mine"]
     assert (entry["greedy"]["score"], entry["greedy"]["n"], entry["greedy"]["n_unscored"]) == (1, 15, 5)
     assert sum(entry["unscored"].values()) == 5
 

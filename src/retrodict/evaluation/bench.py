@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -154,9 +154,9 @@ def run_bench(
     predicting, resumed = time.monotonic(), file.exists() or parts_of(file).exists()
     told = ""
     if given is not None:
-        results = given
-        if file.is_file() and _images(read_predictions(file)) != _images(given):
-            told = _set_judgements_aside(out)
+        results, told = given.results, given.told()
+        if file.is_file() and _images(read_predictions(file)) != _images(results):
+            told += _set_judgements_aside(out)
         write_predictions(file, results)
     elif system == COPY and benchmark.world is None:  # the sources once more: nothing to score, and nothing to store
         results = [item_result(t, Scored()) for t in benchmark.items]
@@ -214,6 +214,7 @@ def run_bench(
         "system": system,
         **measured,
         "seconds": seconds,
+        **({} if given is None else {"files": {"extra": given.extra, "twice": given.twice}}),
         **({"usage": forward.usage} if isinstance(forward, EditEndpoint) else {}),
         **provenance(time.monotonic() - began, config=config, seed=seed),
     }
@@ -280,7 +281,7 @@ def _distance_from_source(source: Image.Image, action: str, candidate: Image.Ima
     return l1(candidate, source)
 
 
-def _images(results: Sequence[ItemResult]) -> list[tuple[str, bytes | None]]:
+def _images(results: Sequence[ItemResult]) -> list[tuple[str, bytes]]:
     return [(result.id, result.greedy.image) for result in results]
 
 
@@ -297,15 +298,32 @@ def _set_judgements_aside(out: Path) -> str:
     return f"; {aside} has what judges said of other images"
 
 
-def _from_folder(folder: Path, benchmark: Benchmark) -> list[ItemResult]:
+@dataclass(frozen=True)
+class _Given:
+    """Images that somebody else made, and how their files fit the items."""
+
+    results: list[ItemResult]
+    extra: list[str]  # files that are named after no item
+    twice: list[str]  # files that another one of the same name, but for its suffix, stands in for
+
+    def told(self) -> str:
+        """What a reader should know of them, for the end of a line."""
+        missing = sum(not result.greedy.image for result in self.results)
+        said = [f"{missing:,} without an image that can be read"] if missing else []
+        for names, what in ((self.extra, "named after no item"), (self.twice, "of a name that stands twice")):
+            if names:
+                more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+                said.append(f"{what}: {names[0]}{more}")
+        return "".join(f"; {part}" for part in said)
+
+
+def _from_folder(folder: Path, benchmark: Benchmark) -> _Given:
     if not Path(folder).is_dir():
         raise ValueError(f"{folder} is no folder of predictions.")
-    images = {
-        path.relative_to(folder).as_posix().removesuffix(path.suffix): path
-        for path in sorted(Path(folder).rglob("*"))
-        if path.suffix.lower() in IMAGES
-    }
-    if not any(t.id in images for t in benchmark.items):
+    files = [path for path in sorted(Path(folder).rglob("*")) if path.suffix.lower() in IMAGES]
+    images = {path.relative_to(folder).as_posix().removesuffix(path.suffix): path for path in files}
+    names = {t.id for t in benchmark.items}
+    if not names & images.keys():
         raise ValueError(f"{folder} holds no image named after an item, such as {benchmark.items[0].id}.png.")
     results = []
     for transition in benchmark.items:
@@ -316,7 +334,12 @@ def _from_folder(folder: Path, benchmark: Benchmark) -> list[ItemResult]:
             except (OSError, ValueError) as error:
                 frame = Scored(reason=f"unreadable image: {error}")
         results.append(item_result(transition, frame))
-    return results
+    shown = [path.relative_to(folder).as_posix() for path in files]
+    return _Given(
+        results,
+        [path.relative_to(folder).as_posix() for name, path in images.items() if name not in names],
+        [name for name, path in zip(shown, files, strict=True) if path not in images.values()],
+    )
 
 
 def write_recognition(out: Path, family: TokenFamily, transitions: Sequence[Transition]) -> None:

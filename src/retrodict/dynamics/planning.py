@@ -28,6 +28,7 @@ from retrodict.models.protocol import (
     Frame,
     InverseModel,
     ProposingInverseModel,
+    ScoringForwardModel,
     image_of,
 )
 from retrodict.sampling import Sampling
@@ -35,6 +36,7 @@ from retrodict.sampling import Sampling
 GRID = (8, 8)  # cells in which frames are compared where the model has no image tokens of its own
 TEMPERATURE = 1.5  # of sampled proposals: the likeliest action alone is often one that leads nowhere
 PARTS = 12  # cells, or patches of neighbouring cells, of which parts of a difference are put together
+LIKELY = 0.05  # a goal this probable after an action counts as imagined
 SURE = 0.5  # a plan this probable ends the search
 
 Cells = npt.NDArray[np.bool_]
@@ -184,6 +186,8 @@ class _Search:
     def _step(self, nodes: Sequence[_Node], seen: list[Image.Image]) -> list[_Node]:
         """The nodes after one more action: the nearest to the goal first, and of alike ones the first."""
         edges = self._imagine(self._propose(nodes))
+        if all(edge.far for edge in edges):
+            edges += self._goal_as_outcome(edges)
         kept: list[_Edge] = []
         for edge in sorted(edges, key=lambda e: (e.far, -e.node.probability, -e.outcome.logprob.sum)):
             if len(kept) == self._beam:
@@ -214,6 +218,18 @@ class _Search:
             for (node, action), (outcome,) in zip(asked, sampled, strict=True)
         ]
 
+    def _goal_as_outcome(self, edges: Sequence[_Edge]) -> list[_Edge]:
+        """The goal itself after the action that makes it likeliest, if that is likely enough: an action such as "go to
+        the ball" may end in several ways, of which the forward model imagines one."""
+        if not hasattr(self._forward, "score_targets") or not edges:
+            return []
+        model = cast(ScoringForwardModel, self._forward)
+        sides = [e.node.frame for e in edges], [e.action for e in edges], [self._goal] * len(edges)
+        best, logprob = max(zip(edges, model.score_targets(*sides), strict=True), key=lambda row: row[1].sum)
+        if logprob.sum < math.log(LIKELY):
+            return []
+        return [_Edge(best.node, best.action, Candidate(self._goal, logprob=logprob), 0)]
+
     def _read_again(self, edges: Sequence[_Edge]) -> list[_Edge]:
         """The same steps in the words that the inverse model finds for them, where these lead to the same frame.
 
@@ -227,7 +243,7 @@ class _Search:
             id(edge): other
             for (edge, _), other in zip(anew, imagined, strict=True)
             if self._alike(edge.outcome.image, other.outcome.image)
-        }
+        }  # where not, and for a goal that was no imagined frame, the proposal stands
         return [better.get(id(edge), edge) for edge in edges]
 
     def _propose(self, nodes: Sequence[_Node]) -> list[tuple[_Node, str]]:

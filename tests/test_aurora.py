@@ -203,11 +203,10 @@ def test_bench_on_the_compact_copy_with_the_small_model(compact: Path, tmp_path:
         *("small", "small.k2.idm_fdm"),
     }
     assert results["all"]["round_trip_target"]["n"] == 10
-    assert results["all"]["small"]["n"] + results["all"]["small"]["n_unscored"] == 10
     assert set(results["k_curve"]["k2"]) == {"oracle", "min_copy", "idm", "idm_fdm", "random"}
     assert set(results["idp"]["floors"]) == {"constant", "random"}
     assert (tmp_path / "report.html").stat().st_size > 10_000
-    assert "Not scored: 10 (This model does not know ...)." in (tmp_path / "report.md").read_text()
+    assert results["all"]["small"]["n"] == 10, "any sentence can be said"
     line = json.loads((tmp_path / "items" / "small.jsonl").read_text().splitlines()[0])
     assert set(line["metrics"]) == {"copy_ratio", "copy", "change_iou", "explained"}
 

@@ -93,7 +93,7 @@ def _card(
         card = make_pair_card(judge, items, plan.card_items, progress)
     else:
         card = make_card(judge, items, plan.card_items, progress)
-    if isinstance(judge, Chat) and not judge.used:
+    if isinstance(judge, Chat) and not judge.used and (plan.online or not plan.force):
         raise ValueError(f"The judge {name} gave no answers{_first_failure(judge)}; the same command asks again.")
     write_json(run / FOLDER / f"{name}.card.json", {"judge": dict(judge.metadata), **card})
     progress.done("trusted" if card["trusted"] else "not trusted")

@@ -22,7 +22,7 @@ from PIL import Image
 from retrodict.dynamics.planning import Plan, plan
 from retrodict.dynamics.verify import changed_cells
 from retrodict.loading import load
-from retrodict.models.protocol import Candidate, ForwardModel
+from retrodict.models.protocol import Candidate, ForwardModel, Frame, image_of
 from retrodict.sampling import Sampling
 from retrodict.stats import wilson
 from retrodict.worlds import get_world
@@ -69,8 +69,15 @@ class Simulator:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    def sample(self, sources, actions, n, seed, sampling=None):  # type: ignore[no-untyped-def]
-        images = [source.image if isinstance(source, Candidate) else source for source in sources]
+    def sample(
+        self,
+        sources: Sequence[Frame],
+        actions: Sequence[str],
+        n: int,
+        seed: int,
+        sampling: Sampling = Sampling(),
+    ) -> list[list[Candidate]]:
+        images = [image_of(source) for source in sources]
         return [[Candidate((self.world.play(i, [a]) or [i])[0])] * n for i, a in zip(images, actions, strict=True)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,6 @@ def test_sentences_are_told_apart() -> None:
 
 
 def test_without_the_engine_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "minigrid", None)
+    monkeypatch.setitem(sys.modules, "minigrid", None)
     with pytest.raises(ImportError, match=r"pip install 'retrodict\[babyai\]'"):
         engine.tile_images(9)

@@ -15,11 +15,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import JsonHandler, listening
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -91,12 +92,8 @@ def images(body: dict[str, Any]) -> list[str]:
     return [p["image_url"]["url"] for p in body["messages"][-1]["content"] if p["type"] == "image_url"]
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(JsonHandler, BaseHTTPRequestHandler):
     server_ref: Server
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
 
     def do_POST(self) -> None:
         server = self.server_ref
@@ -148,31 +145,13 @@ class Handler(BaseHTTPRequestHandler):
         server.answered[instruction] += 1
         return self.send(200, step if isinstance(step, dict) else completion(step))
 
-    def send(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
-        raw = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
 
 @contextmanager
 def serving(**options: Any) -> Iterator[Server]:
     server = Server(**options)
-    http = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"server_ref": server}))
-    http.daemon_threads = True
-    server.url = f"http://127.0.0.1:{http.server_port}/v1"
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with listening(type("Bound", (Handler,), {"server_ref": server})) as address:
+        server.url = f"{address}/v1"
         yield server
-    finally:
-        http.shutdown()
-        http.server_close()
-        thread.join()
 
 
 def image(shade: int) -> bytes:

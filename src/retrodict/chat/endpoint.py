@@ -14,6 +14,7 @@ import os
 import random
 import re
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -73,7 +74,7 @@ class Outcome:
 R = TypeVar("R")
 
 
-class Caller(Generic[R]):
+class Caller(ABC, Generic[R]):
     """Use inside one event loop, and `close` it there. `counts` says what was sent and why it was sent again."""
 
     def __init__(self, served: str, *, timeout: float, attempts: int, slowest: float = 60.0) -> None:
@@ -124,9 +125,9 @@ class Caller(Generic[R]):
             return Outcome(None, {}, self._clean(lost.detail), lost_paid, lost.silent)
         return Outcome(body, {**how, "attempts": attempt.retry_state.attempt_number}, lost_paid=lost_paid)
 
+    @abstractmethod
     async def _once(self, request: R) -> tuple[JsonMapping, JsonObject]:
         """One answer, and how it was had. Raises `LostError`, `RefusedError`."""
-        raise NotImplementedError
 
     def _wait(self, state: RetryCallState) -> float:
         from tenacity import wait_random_exponential

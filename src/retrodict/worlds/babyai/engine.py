@@ -6,6 +6,7 @@ The package is imported when something is asked of it, so that retrodict works w
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import os
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ def _package() -> None:
     """Raises `ImportError`, with the remedy, where the engine is not installed."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     try:
-        import minigrid  # noqa: F401
+        importlib.import_module("minigrid")
     except ImportError:
         raise ImportError("The world babyai needs: pip install 'retrodict[babyai]'") from None
 

@@ -8,10 +8,11 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test lint format bench paper clean
+.PHONY: help demo test test-all lint format bench paper clean
 help:
 	@echo 'make demo    run the whole loop on the simulated world; the report appears in demo/report.html'
-	@echo 'make test    lint, type check and all tests'
+	@echo 'make test    lint, type check and the tests, but for the slow ones'
+	@echo 'make test-all  the slow ones, too, as continuous integration does'
 	@echo 'make lint    lint and type check only'
 	@echo 'make format  rewrite the code in the house style'
 	@echo 'make bench   measure the shipped model; results appear in runs/bench'
@@ -31,6 +32,9 @@ demo: $(READY)
 	$(BIN)/retrodict demo --out demo
 
 test: lint
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'not slow'
+
+test-all: lint
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: $(READY)

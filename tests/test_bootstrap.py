@@ -66,6 +66,7 @@ def recipe(shared_data: Path, tmp_path: Path) -> Path:
     return tmp_path / "recipe.yaml"
 
 
+@pytest.mark.slow
 def test_the_loop_on_real_clips(recipe: Path) -> None:
     out = recipe.parent / "out"
     command = ["bootstrap", str(recipe), "--out", str(out)]

@@ -68,6 +68,7 @@ def check_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
 def test_two_processes_are_as_good_as_one(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(WORKER.parent))

@@ -130,6 +130,7 @@ def test_a_disk_that_cannot_be_written(folder: Path, arguments: list[str]) -> No
     assert result.stdout.split() == ["disk"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["20k", "300k"])
 def test_a_disk_that_fills_up(folder: Path, size: str) -> None:
     """First the image tokenizer does not fit, then the model; what was begun does not pass for a model."""

@@ -127,6 +127,7 @@ def check_same(two: dict[str, Any], one: dict[str, Any]) -> None:
     assert two["nll"] == pytest.approx(one["nll"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_two_ranks_give_what_one_gives_and_a_kill_costs_nothing(tmp_path: Path) -> None:
     # Two batches of predictions; neither 10 nor 13 rows are whole steps of 4 sequences.
     recipe = make_data(tmp_path, labelled=10, test=40)
@@ -155,6 +156,7 @@ def test_two_ranks_give_what_one_gives_and_a_kill_costs_nothing(tmp_path: Path) 
     check_same(outcome(out), outcome(tmp_path / "alone"))
 
 
+@pytest.mark.slow
 def test_two_ranks_train_adapters_of_a_published_model_as_one_does(tmp_path: Path) -> None:
     recipe = make_data(tmp_path, labelled=6, test=3)
     write_checkpoint(tmp_path / "checkpoint", "liquid")
@@ -267,6 +269,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_world_of_one_file_runs_the_demo(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(DOTS)
     training = "{steps: 2, per_device_batch_size: 4}"

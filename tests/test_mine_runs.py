@@ -89,6 +89,7 @@ def test_the_same_bytes_from_every_executor(videos, expected, tmp_path):
         assert contents(tmp_path / str(workers)) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # Ray warns of its own settings
 def test_the_same_bytes_from_ray(videos, expected, tmp_path):
     pytest.importorskip("ray")
@@ -170,6 +171,7 @@ def children():
     return sorted(found)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_that_is_killed_or_hangs_is_replaced(videos, expected, tmp_path, blow):

@@ -30,6 +30,7 @@ def walk(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return walk
 
 
+@pytest.mark.slow
 def test_every_command_of_the_readme_works_on_miniatures_of_what_it_downloads(
     walk: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -202,6 +202,7 @@ def as_table(name: str, table: dict[str, str]) -> str:
     return "\n".join([head, "", "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in table.items()), ""])
 
 
+@pytest.mark.slow
 def test_the_measurements_run_on_a_tiny_model(tmp_path: Path) -> None:
     torch.manual_seed(0)
     rows = [example.transition() for example in tabletop.sample(10, 0)]

@@ -33,6 +33,7 @@ def numbers(out: Path) -> str:
     return json.dumps({key: found[key] for key in found if key not in ("command", "seconds", "wall_seconds")})
 
 
+@pytest.mark.slow
 def test_a_killed_bench_resumes_with_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     parts = killed / "predictions" / "small-parts"

@@ -17,6 +17,7 @@ TINY = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", tabletop.SIZES)
 def test_makes_models_that_load(tmp_path: Path, size: str) -> None:
     command = [sys.executable, str(SCRIPT), "--out", str(tmp_path), "--size", size, *TINY.split()]

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from study_browser import FLAGS, chromium, served, tokens
 
 from retrodict.study.build import build
@@ -194,6 +195,7 @@ def finish_in_browsers(study: Path, middle: int) -> None:
     assert [visitor.troubles for visitor in visitors] == [[], [], []]
 
 
+@pytest.mark.slow
 def test_three_raters_finish_at_once_in_a_browser(studied_runs: list[str], tmp_path: Path) -> None:
     chromium()
     study = tmp_path / "s"

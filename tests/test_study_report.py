@@ -134,6 +134,7 @@ def test_without_a_preference_the_item_level_test_errs_as_often_as_it_says() -> 
     assert 0.03 <= np.mean(rejected) <= 0.07
 
 
+@pytest.mark.slow
 def test_power_finds_a_design_that_shows_the_difference() -> None:
     assumption = Assumption(difference=0.8, systems=3, luck=0.0, dropout=0.3, items_per_rater=20)
     worth = assumption.worth()

@@ -20,7 +20,7 @@ from retrodict.report import runs
 from retrodict.transitions import FramePair, Transition, read_rows
 from retrodict.video import MineConfig, mine
 from retrodict.worlds import WORLDS, get_world, world_of
-from retrodict.worlds.base import World
+from retrodict.worlds.base import STILL, World
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +31,18 @@ def dots(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=["tabletop", "babyai", "dots"])
 def world(request: pytest.FixtureRequest, dots: None) -> World:
     return get_world(request.param)
+
+
+def test_what_is_impossible_changes_nothing(world: World) -> None:
+    rows = world.sample_still(12, 3, namespace="mine", split="train")
+    assert len({row.id for row in rows}) == 12 and rows == world.sample_still(12, 3, namespace="mine", split="train")
+    for row in rows:
+        assert row.category == STILL and row.source == row.target
+        assert world.score(row.source_image, row).score == 1
+        assert world.action_between(row.source_image, row.target_image) is None
+        assert world.play(row.source_image, [row.action]) is None
+    changed = world.sample(1, 4, namespace="mine")[0].target_image
+    assert world.score(changed, rows[0]).score < 1
 
 
 def test_a_world_judges_its_own_rows(world: World) -> None:

@@ -9,6 +9,7 @@ import json
 import random
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,19 @@ class Dots:
             )
             rows.append(row)
         return rows
+
+    def sample_still(self, count: int, seed: int, *, namespace: str, split: str = "") -> list[Transition]:
+        rows = self.sample(count, seed, namespace=f"still-{namespace}", split=split)
+        return [
+            replace(
+                row,
+                category="still",
+                target=row.source,
+                provenance={"dots": dict.fromkeys(("source", "target"), row.provenance["dots"]["source"])},
+                action="paint the pink dot red",  # there is none
+            )
+            for row in rows
+        ]
 
     def _scene(self, rng: random.Random, of_test: bool) -> Scene:
         while True:

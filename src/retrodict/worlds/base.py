@@ -16,6 +16,8 @@ from PIL import Image
 
 from retrodict.transitions import FramePair, Transition
 
+STILL = "still"  # the category of rows in which nothing happens
+
 
 @dataclass(frozen=True, slots=True)
 class Score:
@@ -54,6 +56,13 @@ class World(Protocol):
             namespace: which stream to sample from. Streams share no rows by construction; those whose name ends in
                 "test", "val" or "bench" start from scenes that no other stream and no video shows.
             split: what the rows' `split` says.
+        """
+        ...
+
+    def sample_still(self, count: int, seed: int, *, namespace: str, split: str = "") -> list[Transition]:
+        """Random rows in which nothing happens, as their action is impossible: the target is the source.
+
+        Their category is `STILL`; `sample` has none of them. Arguments are those of `sample`.
         """
         ...
 

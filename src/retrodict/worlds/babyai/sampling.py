@@ -21,11 +21,11 @@ from retrodict.worlds.babyai.images import draw
 from retrodict.worlds.babyai.language import SUITE_OF, TITLES, Action, every_action, wordings
 from retrodict.worlds.babyai.rules import explanations, is_room, possible, possible_actions
 from retrodict.worlds.babyai.tiles import FLOOR, State, agents, at, name_of, things, to_text
+from retrodict.worlds.base import STILL
 
 NAME = "babyai"
 HELD_OUT = ("val", "test", "bench")  # namespaces, or the last part of their names
 SUITES = tuple(TITLES)
-STILL = "still"  # the category of rows in which nothing happens
 
 _ACTIONS = 6  # of an episode
 _TRIES = 40  # to find an action that one explanation fits

@@ -26,6 +26,9 @@ class BabyAI:
     def sample(self, count: int, seed: int, *, namespace: str, split: str = "") -> list[Transition]:
         return [example.transition(split) for example in sampling.sample(count, seed, namespace=namespace)]
 
+    def sample_still(self, count: int, seed: int, *, namespace: str, split: str = "") -> list[Transition]:
+        return [example.transition(split) for example in sampling.sample_still(count, seed, namespace=namespace)]
+
     def write_videos(self, folder: Path, count: int, seed: int, *, actions: int, truth: Path) -> list[Path]:
         return sampling.write_videos(folder, count, seed, actions=actions, truth=truth)
 

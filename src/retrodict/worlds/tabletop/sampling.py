@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import zlib
 from dataclasses import dataclass
 
 from retrodict.images import encode_png
 from retrodict.transitions import Transition
+from retrodict.worlds.base import STILL
 from retrodict.worlds.tabletop.language import SUITE_KINDS, SUITES, Action, Kind, templates
 from retrodict.worlds.tabletop.outcomes import SIDES, apply, board, true_action
 from retrodict.worlds.tabletop.rendering import draw
@@ -88,6 +90,23 @@ def sample(
         text = rng.choice(templates(action))
         examples.append(Example(f"{namespace}-{size}-{seed}-{index}", size, suite, source, target, action, text))
     return examples
+
+
+def sample_still(count: int, seed: int, *, namespace: str) -> list[Example]:
+    """Examples of size "cells" in which nothing happens: there is no room, nothing to stand on, or no such thing."""
+    held_out = namespace.rsplit("-", 1)[-1] in HELD_OUT
+    kinds = [kind for kinds in SUITE_KINDS.values() for kind in kinds]
+    rows: list[Example] = []
+    for number in itertools.count():
+        if len(rows) == count:
+            return rows
+        rng = random.Random(f"tabletop/{STILL}/{namespace}/{seed}/{number}")
+        here, elsewhere = (random_state(rng, "cells", kind) for kind in rng.choices(kinds, k=2))
+        action = random_action(rng, rng.choice((here, elsewhere)), rng.choice(kinds))
+        if action is not None and apply(here, action) is None and is_held_out(here) == held_out:
+            name = f"{namespace}-{STILL}-{seed}-{number}"
+            rows.append(Example(name, "cells", STILL, here, here, action, rng.choice(templates(action))))
+    raise AssertionError("counting ended")
 
 
 def check_size(size: Size, suites: tuple[str, ...]) -> None:

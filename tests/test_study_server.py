@@ -27,11 +27,11 @@ from uvicorn.server import ServerState
 
 from retrodict.study.build import Texts, build
 from retrodict.study.plan import DATABASE, Crowd, Design
-from retrodict.study.server import check_address
 from retrodict.study.server.app import create_app
-from retrodict.study.server.connections import limited
 from retrodict.study.server.safety import HEADERS
 from retrodict.study.store import Store
+from retrodict.web.address import check_address
+from retrodict.web.connections import limited
 
 NAMES = ("quokka", "wombat", "numbat", "bilby")
 ROOT = Path(__file__).parents[1]
@@ -427,7 +427,7 @@ def test_as_many_connections_end_as_come_too_many_in_one_turn() -> None:
     async def alive(count: int) -> list[int]:
         config = uvicorn.Config(Starlette())
         config.load()
-        state, wires, protocol = ServerState(), [Wire() for _ in range(count)], limited(3)
+        state, wires, protocol = ServerState(), [Wire() for _ in range(count)], limited(3, 15.0)
         for wire in wires:
             protocol(config, state, {}).connection_made(wire)
         return [i for i, wire in enumerate(wires) if not wire.ended]

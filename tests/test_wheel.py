@@ -91,6 +91,7 @@ def test_every_command_works_bare_or_names_its_extra(wheel: Path, tmp_path: Path
     ]
     needs = {
         "judge": ["judge", run, "--model", "some", "--base-url", "http://127.0.0.1:9/v1"],
+        "serve": ["serve"],
         "study": ["study", "serve", str(tmp_path / "no-study")],
         "ray": ["mine", str(tmp_path / "videos"), "--out", str(tmp_path / "with-ray"), "--executor", "ray", "-q"],
     }

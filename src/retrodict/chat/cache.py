@@ -11,6 +11,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,8 +64,24 @@ class AnswerCache:
         return int(self._connection.execute("SELECT count(*) FROM answers").fetchone()[0])
 
 
+IN_MEMORY = Path(":memory:")  # SQLite's name for a cache that ends when it is closed
+_in_memory: ContextVar[bool] = ContextVar("in_memory", default=False)
+
+
+@contextmanager
+def kept_in_memory() -> Iterator[None]:
+    """While the block runs, models are made whose answers are kept for one call and never on disk."""
+    token = _in_memory.set(True)
+    try:
+        yield
+    finally:
+        _in_memory.reset(token)
+
+
 def user_cache(name: str) -> Path:
-    """A file in the user's cache folder."""
+    """A file in the user's cache folder, or `IN_MEMORY`."""
+    if _in_memory.get():
+        return IN_MEMORY
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrodict" / name
 
 

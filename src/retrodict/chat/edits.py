@@ -19,7 +19,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from retrodict.chat.cache import AnswerCache, open_cache, user_cache
+from retrodict.chat.cache import IN_MEMORY, AnswerCache, open_cache, user_cache
 from retrodict.chat.endpoint import Caller, LostError, RefusedError
 from retrodict.chat.parsing import is_filtered, shorten
 from retrodict.chat.request import OPENAI, check_base_url
@@ -128,10 +128,9 @@ class EditEndpoint:
             lost = asyncio.run(self._ask(missing, cache))
             _say(self.usage, sum(self._used.values()) - before)
             if lost:
-                raise UnansweredError(
-                    f"{len(lost)} of {len(missing)} images did not arrive ({lost[0]}): what did is kept, and the same "
-                    "command asks only for the others."
-                )
+                kept = ": what did is kept, and the same command asks only for the others"
+                said = f"{len(lost)} of {len(missing)} images did not arrive ({lost[0]})"
+                raise UnansweredError(f"{said}{'' if self._cache == IN_MEMORY else kept}.")
         for key in edits:
             self._used.setdefault(key, False)
 

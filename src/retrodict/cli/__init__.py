@@ -5,7 +5,7 @@ Each module registers its commands when it is imported; the order here is the or
 
 # ruff: noqa: I001 (see above)
 from retrodict.cli.app import app, main
-from retrodict.cli import demo, data, train, predict, bench, evaluate, judge, study, families, about
+from retrodict.cli import demo, data, train, predict, serve, bench, evaluate, judge, study, families, about
 
 __all__ = [
     "about",
@@ -18,6 +18,7 @@ __all__ = [
     "judge",
     "main",
     "predict",
+    "serve",
     "study",
     "train",
 ]

@@ -213,8 +213,9 @@ def links(
     Example: retrodict study links study --add 2
     """
     from retrodict.study.plan import DATABASE
-    from retrodict.study.server import check_address, links
+    from retrodict.study.server import links
     from retrodict.study.store import Store
+    from retrodict.web.address import check_address
 
     check_address(public_url)
     if add:

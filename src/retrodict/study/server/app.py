@@ -23,8 +23,7 @@ from retrodict.study.server.safety import Guard
 from retrodict.study.server.status import Board
 from retrodict.study.store import Store
 from retrodict.study.words import words_of
-
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+from retrodict.web.address import LOOPBACK
 
 
 def create_app(folder: Path, *, hosts: tuple[str, ...] = LOOPBACK, base: str = "") -> Starlette:

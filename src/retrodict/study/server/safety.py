@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections import OrderedDict
-from dataclasses import dataclass, field
-from urllib.parse import urlsplit
-
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from retrodict.web import safety
+from retrodict.web.safety import Bucket, TooLargeError, is_from_another_site, read_body, with_body
+
 LARGEST_BODY = 4096  # bytes; a judgement has about 150, with the longest comment 3,800
 BODY_SECONDS = 10.0  # for a body to arrive
-HEADERS = {
+HEADERS = safety.HEADERS | {
     "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",  # links carry the rater's token, which no other site is told
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "X-Robots-Tag": "noindex, nofollow",
     "X-Study": "1",  # by which a page knows that no login page of a network answers in its place
 }
-
-
-@dataclass
-class Bucket:
-    """So many requests per second over time, and `burst` at once, for each of at most `most` callers."""
-
-    rate: float
-    burst: float
-    most: int = 10_000
-    _levels: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
-
-    def allows(self, caller: str) -> bool:
-        now = time.monotonic()
-        level, at = self._levels.pop(caller, (self.burst, now))
-        level = min(self.burst, level + (now - at) * self.rate)
-        granted = level >= 1
-        self._levels[caller] = (level - granted, now)
-        if len(self._levels) > self.most:
-            self._levels.popitem(last=False)
-        return granted
 
 
 class Guard:
@@ -86,16 +57,14 @@ class Guard:
                 await send(message)
 
         refusal = self._refusal(request, address)
-        if refusal is not None:
-            await refusal(scope, receive, headed)
-        elif request.method != "POST":
-            await self.app(scope, receive, headed)
-        else:
-            body = await _body(receive)
-            if isinstance(body, bytes):
-                await self.app(scope, _given(body), headed)
-            else:
-                await body(scope, receive, headed)
+        if refusal is None and request.method == "POST":
+            try:
+                receive = with_body(await read_body(receive, LARGEST_BODY, BODY_SECONDS), receive)
+            except TooLargeError:
+                refusal = _too_large()
+            except TimeoutError:
+                refusal = PlainTextResponse("Too slow.", 408, {"Connection": "close"})
+        await (refusal or self.app)(scope, receive, headed)
 
     def _refusal(self, request: Request, address: str) -> PlainTextResponse | None:
         path = request.url.path.split("/")
@@ -108,39 +77,11 @@ class Guard:
         if "transfer-encoding" in request.headers or not length.isdecimal() or int(length) > most:
             return _too_large()
         if request.method == "POST":
-            if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-                return PlainTextResponse("Not from another site.", 403)
-            origin = request.headers.get("origin")
-            if origin is not None and urlsplit(origin).netloc not in {request.headers.get("host"), self.host} - {""}:
+            if is_from_another_site(request, (self.host,)):
                 return PlainTextResponse("Not from another site.", 403)
             if path[1] == "enter" and not self.entering.allows(address):
                 return _too_many(60)
         return None
-
-
-async def _body(receive: Receive) -> bytes | PlainTextResponse:
-    """The body, counted as it arrives, whatever was announced; or the refusal of what is too large or too slow."""
-    body = b""
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while True:
-                message = await receive()
-                body += bytes(message.get("body", b""))
-                if len(body) > LARGEST_BODY:
-                    return _too_large()
-                if message["type"] == "http.disconnect" or not message.get("more_body"):
-                    return body
-    except TimeoutError:
-        return PlainTextResponse("Too slow.", 408, {"Connection": "close"})
-
-
-def _given(body: bytes) -> Receive:
-    parts: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive() -> Message:
-        return parts.pop() if parts else {"type": "http.disconnect"}
-
-    return receive
 
 
 def _too_large() -> PlainTextResponse:

@@ -26,9 +26,10 @@ from retrodict.evaluation.judge.exact import ExactJudge
 from retrodict.evaluation.judge.offline import batch_in, batch_out, dry_run
 from retrodict.evaluation.judge.parsing import read_scores
 from retrodict.evaluation.judge.plan import Plan
+from retrodict.evaluation.judge.predictions import Row
 from retrodict.evaluation.judge.protocol import Question, Verdict, merge, unscored, verdict
 from retrodict.evaluation.judge.results import estimate
-from retrodict.evaluation.judge.run import judge_run
+from retrodict.evaluation.judge.run import comparisons, judge_run
 from retrodict.evaluation.pool import exact_scorer
 from retrodict.files import write_json
 from retrodict.images import encode_png
@@ -219,6 +220,15 @@ def test_the_exact_judge_agrees_with_the_world_and_counts_what_is_missing(run: P
     assert "it tells the ground truth from a copy" in write_report(run).read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="no exact state"):
         ExactJudge([Transition(id="a")])
+
+
+def test_several_rows_against_copy_are_one_family_of_tests() -> None:
+    items = examples(8)
+    rows = [Row(name, name, (None,) * 8, ()) for name in ("copy", "a", "b")]
+    verdicts = {"copy": [verdict(0, 0)] * 8, "a": [verdict(9, 9)] * 8, "b": [verdict(i % 3, 9) for i in range(8)]}
+    compared = comparisons(rows, verdicts, items)
+    assert [entry["p"] for entry in compared.values()] == pytest.approx([2 / 2**8, 2 / 2**5])  # 3 of b are copy's 0
+    assert [entry["p_holm"] for entry in compared.values()] == pytest.approx([4 / 2**8, 2 / 2**5])
 
 
 def settings(**changes: Any) -> Settings:

@@ -11,6 +11,7 @@ from scipy import stats
 from retrodict.evaluation.metrics import l1
 from retrodict.stats import (
     Estimate,
+    adjust,
     holm,
     macro_interval,
     mean_interval,
@@ -159,7 +160,7 @@ def test_l1_resizes_the_prediction() -> None:
 
 
 def test_shares_at_the_ends_have_an_interval() -> None:
-    assert share_interval([0.0, 1.0, 1.0, 0.0]) == mean_interval([0.0, 1.0, 1.0, 0.0])
+    assert share_interval([0.0, 1.0, 1.0, 0.0]) == mean_interval([0.0, 1.0, 1.0, 0.0], scale=(0, 1))
     none = share_interval([0.0, 0.0, math.nan, 0.0], ["a", "a", "b", "c"])  # two groups of three scored values
     assert (none.mean, none.low, none.n, none.n_unscored) == (0, 0, 3, 1)
     assert none.high == pytest.approx(wilson(0, 2).high)
@@ -172,3 +173,31 @@ def test_entries_of_results_json():
     paired = paired_difference([1.0, 2.0, 3.0], [0.5, 1.0, 1.5]).entry("new", "old")
     assert list(paired) == ["a", "b", "difference", "ci95", "relative", "n", "n_unscored", "groups", "p"]
     assert (paired["a"], paired["b"], paired["difference"], paired["relative"]) == ("new", "old", 1.0, 1.0)
+
+
+def test_even_clusters_have_the_interval_of_student() -> None:
+    """Of a mean of normal values: no bootstrap's shape to speak of, so the ends are those of the t distribution."""
+    values = stats.norm.ppf((np.arange(12) + 0.5) / 12)
+    half = stats.t.ppf(0.975, 11) * values.std(ddof=1) / math.sqrt(12)
+    estimate = mean_interval(np.repeat(values, 3), np.repeat(np.arange(12), 3).astype(str))
+    assert estimate.ci95 == pytest.approx([-half, half], rel=0.04)
+
+
+@pytest.mark.parametrize("counts", [[1] * 6, [1] * 12, [1] * 50, [1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 6, 8, 12, 20]])
+def test_intervals_of_few_and_uneven_clusters_hold_the_mean(counts: list[int]) -> None:
+    """250 trials: of true coverage .95 fewer than .915 come up one time in two hundred; .88, as before, two in a
+    hundred trials pass."""
+    rng, names = np.random.default_rng(4), np.repeat(np.arange(len(counts)), counts).astype(str)
+    held = 0
+    for _ in range(250):
+        shared = np.repeat(rng.normal(0, 1, len(counts)), counts)
+        estimate = mean_interval(0.6 * shared + 0.4 * rng.normal(0, 1, len(names)), names)
+        held += estimate.low <= 0 <= estimate.high
+    assert held / 250 >= 0.915
+
+
+def test_a_family_is_adjusted_together() -> None:
+    family = [{"p": 0.01}, {"p": 0.04}, {"p": NAN}]
+    adjust(family)
+    assert [entry["p_holm"] for entry in family[:2]] == [0.02, 0.04]
+    assert math.isnan(family[2]["p_holm"])

@@ -20,7 +20,7 @@ from retrodict.evaluation.predictions import JUDGEMENTS
 from retrodict.evaluation.summary import item_values
 from retrodict.files import JsonMapping, JsonObject, write_json
 from retrodict.run_folder import claim, relative_path
-from retrodict.stats import holm, macro_interval, paired_difference
+from retrodict.stats import adjust, macro_interval, paired_difference
 
 JUDGE = "judge:"
 EXPLAINED = ("rouge1", "rougeL", "verb", "objects", "exact", "bertscore")
@@ -71,8 +71,7 @@ def compare_runs(
         return {"mean_a": means["a"], "mean_b": means["b"], **entry}
 
     subsets = {name: paired(np.array(categories) == name) for name in dict.fromkeys(categories)}
-    for entry, adjusted in zip(subsets.values(), holm([e["p"] for e in subsets.values()]), strict=True):
-        entry["p_holm"] = adjusted
+    adjust(subsets.values())
     macro = macro_interval(x - y, categories, groups)
     results = {
         "kind": "compare",

@@ -73,7 +73,7 @@ def _selector_score(frame: Scored, selector: str) -> float:
 def estimate(items: Sequence[ItemResult], selector: str = "greedy", k: int = 1) -> JsonObject:
     """`{"score", "es", "me", "ci95", "n", "n_unscored", "copy_rate"}`; the interval is that of the score."""
     scores = item_values(items, selector, k, "score")
-    interval = mean_interval(scores, groups_of(items))
+    interval = mean_interval(scores, groups_of(items), (0.0, 1.0))
     return {
         "score": interval.mean,
         "es": _mean(item_values(items, selector, k, "es")),

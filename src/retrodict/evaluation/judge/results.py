@@ -30,7 +30,7 @@ def estimate(verdicts: Sequence[Verdict], items: Sequence[Transition]) -> JsonOb
 def _estimate(verdicts: Sequence[Verdict], items: Sequence[Transition]) -> JsonObject:
     """`bounds`: the mean if every unscored item had scored 0, and if it had scored 10."""
     scores = [v.score for v in verdicts]
-    estimate = mean_interval(scores, groups(items))
+    estimate = mean_interval(scores, groups(items), (0.0, TOP))
     total = len(scores)
     known = 0.0 if estimate.n == 0 else estimate.mean * estimate.n
     return {

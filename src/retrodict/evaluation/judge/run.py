@@ -20,6 +20,7 @@ from retrodict.evaluation.judge.results import estimate as estimate_row
 from retrodict.evaluation.predictions import GREEDY
 from retrodict.files import JsonMapping, JsonObject, write_json, write_lines
 from retrodict.progress import Progress, QuietProgress
+from retrodict.stats import adjust
 from retrodict.transitions import Transition
 
 
@@ -123,10 +124,15 @@ def _judge(judge: Judge, rows: Sequence[Row], progress: Progress) -> dict[str, l
 def comparisons(
     rows: Sequence[Row], verdicts: Mapping[str, Sequence[Verdict]], items: Sequence[Transition]
 ) -> JsonObject:
-    """Every row against Copy, and a system's chosen frames against its greedy ones."""
-    pairs = [(row.name, COPY) for row in rows if row.name != COPY and ".pool" not in row.name]
-    pairs += [(r.name, r.system) for r in rows if r.name.startswith(f"{r.system}.k")]
-    return {f"{a} - {b}": compare(verdicts[a], verdicts[b], items, (a, b)) for a, b in pairs}
+    """Every row against Copy, and a system's chosen frames against its greedy ones: two families for Holm's p."""
+    against_copy = [(row.name, COPY) for row in rows if row.name != COPY and ".pool" not in row.name]
+    against_greedy = [(r.name, r.system) for r in rows if r.name.startswith(f"{r.system}.k")]
+    compared: JsonObject = {}
+    for family in (against_copy, against_greedy):
+        entries = {f"{a} - {b}": compare(verdicts[a], verdicts[b], items, (a, b)) for a, b in family}
+        adjust(entries.values())
+        compared |= entries
+    return compared
 
 
 def _curves(

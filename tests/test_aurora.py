@@ -330,6 +330,116 @@ def test_guidance_of_pipelines_with_two_kinds_of_it() -> None:
     assert names == ["true_cfg_scale", "guidance_scale"]
 
 
+@pytest.mark.filterwarnings("ignore")  # the library's own, about its configurations
+def test_qwen_image_edit_runs_through_a_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny, in the published layout, whose processor reads videos, too, which nobody asks for but needs torchvision."""
+    import transformers
+    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit
+    from transformers import processing_utils
+    from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+    from transformers.video_processing_utils import BaseVideoProcessor
+
+    from retrodict.loading import load
+
+    class VideoProcessor(BaseVideoProcessor):
+        def __init__(self) -> None:
+            pass
+
+        def to_dict(self) -> dict[str, Any]:
+            return {"video_processor_type": "Qwen2VLVideoProcessor"}
+
+    monkeypatch.setattr(processing_utils.transformers_module, "VideoProcessorMixin", BaseVideoProcessor, raising=False)
+    editor = tmp_path / "qwen"
+    save_tiny_qwen_edit(editor, VideoProcessor())
+    if not transformers.utils.is_torchvision_available():
+        with pytest.raises(
+            ImportError, match=r"^QwenImageEditPipeline needs torchvision: pip install torchvision, from"
+        ):
+            load(f"diffusers:{editor}", "forward")
+    monkeypatch.setattr(AutoVideoProcessor, "from_pretrained", lambda *_, **__: VideoProcessor())
+    sizes = pipeline_qwenimage_edit.calculate_dimensions  # it reads every source at a million pixels
+    monkeypatch.setattr(pipeline_qwenimage_edit, "calculate_dimensions", lambda area, ratio: sizes(96**2, ratio))
+
+    (tmp_path / "items").mkdir()
+    for name, colour in (("a.png", "red"), ("b.png", "blue")):
+        Image.new("RGB", (64, 48), colour).save(tmp_path / "items" / name)
+    item = {"file_name": "a.png", "target": "b.png", "action": "move it"}
+    (tmp_path / "items" / "metadata.jsonl").write_text(json.dumps(item) + "\n")
+    results = run_bench(
+        str(tmp_path / "items"),
+        out=tmp_path / "run",
+        model=f"diffusers:{editor}@steps=1,side=32",
+        n=2,
+        verifier="idm",
+        inverse="small",
+    )
+    assert results["all"][f"{results['system']}.k2.idm"]["n"] == 1
+    model = load(f"diffusers:{editor}@steps=1,side=32", "forward")
+    images = {}
+    for guidance in (None, 1.0, 9.0):  # of itself it is guided, by 4
+        pools = model.sample([Image.new("RGB", (64, 48), "red")], ["move it"], 1, 0, Sampling(guidance=guidance))
+        images[guidance] = pools[0][0].image
+    assert {image.size for image in images.values()} == {(32, 16)}  # whole pairs of latents
+    assert len({image.tobytes() for image in images.values()}) == 3
+
+
+def save_tiny_qwen_edit(folder: Path, videos: Any) -> None:
+    import torch
+    from diffusers import (
+        AutoencoderKLQwenImage,
+        FlowMatchEulerDiscreteScheduler,
+        QwenImageEditPipeline,
+        QwenImageTransformer2DModel,
+    )
+    from tokenizers import pre_tokenizers
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer, Qwen2VLProcessor
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    torch.manual_seed(0)
+    letters = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    named = ["im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad"]
+    tokenizer = Qwen2Tokenizer(vocab=letters, merges=[], additional_special_tokens=[f"<|{name}|>" for name in named])
+    ids = dict(zip(named, tokenizer.convert_tokens_to_ids([f"<|{name}|>" for name in named]), strict=True))
+    small = {"hidden_size": 16, "intermediate_size": 16}
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
+    heads = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    text = {"vocab_size": len(tokenizer), "rope_parameters": rope, "pad_token_id": 0, **heads, **small}
+    vision = {"depth": 1, "num_heads": 2, "out_hidden_size": 16, "patch_size": 4, "window_size": 16, **small}
+    config = Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config={**vision, "fullatt_block_indexes": [0]},
+        image_token_id=ids["image_pad"],
+        video_token_id=ids["video_pad"],
+        vision_start_token_id=ids["vision_start"],
+        vision_end_token_id=ids["vision_end"],
+    )
+    images = Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, size={"shortest_edge": 64, "longest_edge": 256})
+    QwenImageEditPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=AutoencoderKLQwenImage(
+            base_dim=4,
+            z_dim=4,
+            dim_mult=[1, 1, 1, 1],
+            num_res_blocks=1,
+            temperal_downsample=[False, True, True],
+            latents_mean=[0.0] * 4,
+            latents_std=[1.0] * 4,
+        ),
+        text_encoder=Qwen2_5_VLForConditionalGeneration(config),
+        tokenizer=tokenizer,
+        processor=Qwen2VLProcessor(images, tokenizer, videos),
+        transformer=QwenImageTransformer2DModel(
+            in_channels=16,
+            out_channels=4,
+            num_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=1,
+            joint_attention_dim=16,
+            axes_dims_rope=(8, 4, 4),
+        ),
+    ).save_pretrained(folder)
+
+
 def save_tiny_kontext(folder: Path) -> None:
     import torch
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel

@@ -59,7 +59,7 @@ class DiffusersEditor:
 
         Raises:
             ValueError: It is no pipeline, takes no image and prompt, or has no such option.
-            ImportError: The extra is not installed.
+            ImportError: The extra, or a library that this pipeline alone uses, is not installed.
         """
         model, options = _split(name)
         try:
@@ -77,6 +77,8 @@ class DiffusersEditor:
         loader: Any = DiffusionPipeline
         try:
             pipeline = loader.from_pretrained(str(model), use_safetensors=True, dtype=_dtype(), **unchecked)
+        except ImportError as error:
+            raise ImportError(f"{kind.__name__} needs {_lacking(error)}.") from error
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(f"{model} cannot be loaded as {kind.__name__}: {str(error).splitlines()[0]}") from error
         pipeline.set_progress_bar_config(disable=True)
@@ -166,6 +168,14 @@ def _pipeline_class(model: str) -> type[Any]:
     if not isinstance(kind, type) or not issubclass(kind, DiffusionPipeline):
         raise ValueError(f"{model} is a {name}, which this version of diffusers does not have: update it.")
     return kind
+
+
+def _lacking(error: ImportError) -> str:
+    """Which library a pipeline asks for, and how to get it."""
+    said = " ".join(str(error).split())
+    if "torchvision" in said.lower():  # Qwen's processors; not in the extra, as one that is not made for torch breaks it
+        return "torchvision: pip install torchvision, from the package index that torch is from"
+    return said
 
 
 def _dtype() -> Any:

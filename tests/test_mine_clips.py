@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from retrodict.video import ClipRef, MineConfig, process_clip
+from retrodict.video.clip_miner import windows
 from retrodict.video.decode import luma, open_video
 from retrodict.video.frame_buffer import FrameBuffer
 from retrodict.video.motion import Meter, sharpness
@@ -290,6 +291,34 @@ def test_still_and_short_clips_are_results_with_a_reason(tmp_path):
     write_video(tmp_path / "short.mp4", [np.roll(noise, i, 0) for i in range(9)])
     assert mined(tmp_path / "still.mp4").reason == "static"
     assert mined(tmp_path / "short.mp4").reason == "too_short"
+
+
+def test_windows_side_by_side_that_overlap_and_of_all_shots(tmp_path):
+    """9 s in three shots of 3 s: what each kind of window gives, and no pair that joins two shots."""
+    path = tmp_path / "long.mp4"
+    write_video(path, [frame for seed in range(3) for frame in textures(seed, 30)])
+    ref = ClipRef(path=path, name="long.mp4")
+
+    def spans(segment):
+        return [
+            (round(one.start, 3), one.stop and round(one.stop, 3)) for one in windows(ref, MineConfig(segment=segment))
+        ]
+
+    assert spans("") == spans("20s") == spans("20s/1s") == spans("shot") == [(0, None)]
+    assert spans("4s") == [(0, 4.5), (4.5, None)]
+    assert spans("3s") == [(0, 3), (3, 6), (6, None)]
+    assert spans("4s/2s") == [(0, 4), (1.667, 5.667), (3.333, 7.333), (5, None)]
+    assert spans("3s/3s") == spans("3s")
+    for wrong in ("4s/5s", "shots", "4s/", "/2s", "0s"):
+        with pytest.raises(ValueError, match=r"segment is .*10s/5s"):
+            MineConfig(segment=wrong)
+
+    few = {"min_gap": 8, "frames_per_clip": 3}
+    whole, by_shot = mined(path, **few), mined(path, **few, segment="shot")
+    assert len(whole.pairs) <= 2 and len(by_shot.pairs) == 6 and by_shot.straddling == 0
+    for a, b in by_shot.pairs:
+        source, target = by_shot.keyframes[a], by_shot.keyframes[b]
+        assert source.index // 30 == target.index // 30 and target.index - source.index >= 8
 
 
 def test_one_short_action_amid_rest_is_a_pair(tmp_path):

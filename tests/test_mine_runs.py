@@ -18,8 +18,10 @@ import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 import retrodict
+from retrodict.cli import app
 from retrodict.progress import EventProgress
 from retrodict.transitions import read_rows
 from retrodict.video import ClipRef, MineConfig, mine
@@ -123,6 +125,24 @@ def test_a_long_video_is_cut_into_windows_that_resume(videos, tmp_path):
         container.mux(stream.encode())
     assert mine(folder, out, config, executor_name="serial").clips == 2
     assert {row.clip for row in read_rows(out)} <= {"a.mp4#00000", "a.mp4#00001"}
+
+
+def test_some_clips_are_the_first_by_name_or_a_sample_that_a_seed_fixes(videos, tmp_path):
+    every = sorted(path.relative_to(videos).as_posix() for path in videos.rglob("*.m*"))
+
+    def chosen(out, *options):
+        settings = ["--min-gap", "4", "--frames-per-clip", "2", "--executor", "serial", "--quiet"]
+        result = CliRunner().invoke(app, ["mine", str(videos), "--out", str(tmp_path / out), *settings, *options])
+        assert result.exit_code == 0, result.output
+        return [json.loads(line)["clip"] for line in (tmp_path / out / "clips.jsonl").read_text().splitlines()]
+
+    assert chosen("first", "--limit", "3") == every[:3]
+    sample = chosen("sample", "--sample", "4")
+    assert len(sample) == 4 and sample == sorted(sample) != every[:4]
+    assert chosen("again", "--sample", "4") == sample != chosen("other", "--sample", "4", "--seed", "1")
+    assert set(sample) < set(chosen("more", "--sample", "9")), "a larger sample holds the smaller one"
+    assert chosen("all", "--sample", "99") == chosen("sample", "--limit", "99") == every
+    assert len(chosen("both", "--sample", "4", "--limit", "2")) == 2
 
 
 def test_images_that_were_left_out_are_decoded_on_demand(videos, expected, tmp_path):

@@ -173,7 +173,9 @@ def _pipeline_class(model: str) -> type[Any]:
 def _lacking(error: ImportError) -> str:
     """Which library a pipeline asks for, and how to get it."""
     said = " ".join(str(error).split())
-    if "torchvision" in said.lower():  # Qwen's processors; not in the extra, as one that is not made for torch breaks it
+    if (
+        "torchvision" in said.lower()
+    ):  # Qwen's processors; not in the extra, as one that is not made for torch breaks it
         return "torchvision: pip install torchvision, from the package index that torch is from"
     return said
 

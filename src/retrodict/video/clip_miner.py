@@ -98,7 +98,8 @@ def _pick(known: ClipResult, meter: Meter, buffer: FrameBuffer, config: MineConf
     near = [(a, a + 1) for a, (i, j) in enumerate(pairwise(chosen)) if shot[i] == shot[j]]
     first = np.unique(shot, return_index=True)
     cut_frames = tuple(track.index[i] for number, i in zip(*first, strict=True) if number >= 0 and i > 0)
-    known = replace(known, cuts=cut_frames, straddling=max(0, len(chosen) - 1 - len(near)))
+    apart = 0 if config.by_shot else max(0, len(chosen) - 1 - len(near))
+    known = replace(known, cuts=cut_frames, straddling=apart)
     if not near:
         if len(chosen) < 2:
             return _without_pairs(known, "static", "all that moves, moves within one gap")
@@ -164,21 +165,30 @@ def decode_some(ref: ClipRef, wanted: set[int], tick: Tick = lambda: None) -> It
     raise ClipError("changed", f"{ref.path.name} has no frame {min(left)} any more")
 
 
-def windows(ref: ClipRef, length: float) -> list[ClipRef]:
-    """A clip cut into windows of about `length` seconds, all of one group; itself where it is short or unreadable."""
+def windows(ref: ClipRef, config: MineConfig) -> list[ClipRef]:
+    """A clip cut into its windows, all of one group; itself where it is to be mined whole, is short or unreadable.
+
+    Windows side by side are made a little longer or shorter, those that overlap a little closer, so that they fill it.
+    """
+    length, every = config.windows()
+    if math.isinf(length) or ref.unusable:
+        return [ref]
     try:
         with open_video(ref.path) as video:
-            end = min(video.length, math.inf if ref.stop is None else ref.stop)
+            span = min(video.length, math.inf if ref.stop is None else ref.stop) - ref.start
     except (ClipError, av.FFmpegError, OSError):
         return [ref]
-    count = round((end - ref.start) / length)
-    if count < 2 or ref.unusable:
+    overlap = every < length
+    count = 1 + math.ceil((span - length) / every - 1e-6) if overlap else round(span / length)
+    if count < 2:
         return [ref]
-    begins = [ref.start + (end - ref.start) * i / count for i in range(count)]
+    step = (span - length) / (count - 1) if overlap else span / count
+    begins = [ref.start + step * i for i in range(count)]
+    stops = [begin + length for begin in begins[:-1]] if overlap else begins[1:]
     common = replace(ref, group=ref.group or ref.name, meta={"file": ref.name, **ref.meta})
     return [
         replace(common, name=f"{ref.name}#{i:05d}", start=begin, stop=stop)
-        for i, (begin, stop) in enumerate(zip(begins, [*begins[1:], ref.stop], strict=True))
+        for i, (begin, stop) in enumerate(zip(begins, [*stops, ref.stop], strict=True))
     ]
 
 

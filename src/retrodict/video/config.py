@@ -16,6 +16,7 @@ ExecutorName = Literal["serial", "processes", "ray"]  # where clips are mined, w
 
 # Part of every config hash: raise it when the same settings would give other pairs.
 ALGORITHM = 4
+SHOTS_AT_ONCE = 60.0  # seconds whose shots are mined together, so that memory does not grow with a video
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +62,8 @@ class MineConfig:
     segment: str = field(
         default="",
         metadata={
-            "help": 'Cut longer videos into windows of about this length, each with its own keyframes: "10s". Empty: '
-            "none."
+            "help": "Give longer videos keyframes for each window of about a length (`10s`), for windows that overlap "
+            "(`10s/5s`: one every 5 s), or for each shot (`shot`). Empty: for the video."
         },
     )
     frames: bool = field(
@@ -88,8 +89,7 @@ class MineConfig:
             raise ValueError("compensate_camera needs motion 'flow': the other measures have no flow field to correct.")
         self.gap()
         seconds(self.snap, "snap")
-        if self.segment:
-            seconds(self.segment, "segment", least=0.1)
+        self.windows()
 
     def gap(self) -> tuple[float, bool]:
         """The least distance of two keyframes, and whether it is in seconds (else in frames)."""
@@ -99,6 +99,30 @@ class MineConfig:
         if not text.isdecimal() or int(text) < 1:
             raise ValueError(f'min_gap is {self.min_gap!r}: give a number of frames such as 20, or seconds as "0.8s".')
         return float(int(text)), False
+
+    def windows(self) -> tuple[float, float]:
+        """Length of a window and from one's start to the next one's, in seconds; infinite where there are none."""
+        if not self.segment:
+            return math.inf, math.inf
+        if self.by_shot:
+            return SHOTS_AT_ONCE, SHOTS_AT_ONCE
+        length, slash, step = self.segment.partition("/")
+        try:
+            window = seconds(length, "segment", least=0.1)
+            every = seconds(step, "segment", least=0.1) if slash else window
+        except ValueError:
+            window, every = 0.0, math.inf
+        if every > window:
+            raise ValueError(
+                f'segment is {self.segment!r}: give a length such as "10s", that and a step of at most as much '
+                '("10s/5s"), or "shot".'
+            )
+        return window, every
+
+    @property
+    def by_shot(self) -> bool:
+        """Whether each shot gets keyframes of its own."""
+        return self.segment == "shot"
 
     def digest(self) -> str:
         """Twelve hex digits that change when the settings (or the algorithm) do."""

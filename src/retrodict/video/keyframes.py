@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,18 @@ class Timeline:
     shot: Ints
     end: float  # seconds of the clip's last frame, a duplicate or not
 
+    def parts(self, config: MineConfig) -> Iterator[tuple[Ints, Timeline]]:
+        """What gets keyframes of its own: the whole clip, or each shot; its indices, and its frames alone."""
+        if not config.by_shot:
+            yield np.arange(len(self.seconds)), self
+            return
+        for number in np.unique(self.shot[self.shot >= 0]):
+            inside = np.flatnonzero(self.shot == number)
+            after = int(inside[-1]) + 1
+            arrays = (self.position, self.seconds, self.motion, self.lively, self.change, self.sharpness, self.shot)
+            end = float(self.seconds[after]) if after < len(self.seconds) else self.end
+            yield inside, Timeline(*(array[inside] for array in arrays), end)  # type: ignore[arg-type]
+
 
 def lay_out(track: Track, config: MineConfig) -> Timeline:
     """The frames of a clip as the rules see them: shots numbered, and no motion across a cut."""
@@ -61,6 +74,10 @@ def lay_out(track: Track, config: MineConfig) -> Timeline:
 
 def select(timeline: Timeline, config: MineConfig) -> list[int]:
     """Indices of the keyframes, in order. The timeline holds at least one frame."""
+    return [int(inside[i]) for inside, part in timeline.parts(config) for i in _select(part, config)]
+
+
+def _select(timeline: Timeline, config: MineConfig) -> list[int]:
     gap, _ = config.gap()
     if config.selection == "paper":
         return _greedy(timeline, np.flatnonzero(timeline.shot >= 0), k=config.frames_per_clip, gap=gap)
@@ -74,11 +91,15 @@ def select(timeline: Timeline, config: MineConfig) -> list[int]:
 def likely(timeline: Timeline, config: MineConfig) -> set[int]:
     """Indices of the keyframes if the clip ended here, and of frames that might become some once it goes on:
     the liveliest, two for each keyframe, and the frames that they would move to."""
+    return {int(inside[i]) for inside, part in timeline.parts(config) for i in _likely(part, config)}
+
+
+def _likely(timeline: Timeline, config: MineConfig) -> set[int]:
     gap, _ = config.gap()
     reach = seconds(config.snap, "snap") if config.selection == "exact" else 0.0
     peaks = _greedy(timeline, _usable(timeline, config), k=2 * config.frames_per_clip, gap=gap / 2)
     moved = {snap([peak], timeline, gap=gap, reach=reach)[0] for peak in peaks}
-    return {*select(timeline, config), *peaks, *moved}
+    return {*_select(timeline, config), *peaks, *moved}
 
 
 def _greedy(timeline: Timeline, usable: Ints, *, k: int, gap: float) -> list[int]:

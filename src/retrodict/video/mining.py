@@ -20,7 +20,7 @@ from retrodict.run_folder import claim
 from retrodict.transitions import FramePair, write_manifest
 from retrodict.video.clip_miner import decode_some, file_sha256, windows
 from retrodict.video.clips import ClipError, ClipRef, ClipResult, folder_clips
-from retrodict.video.config import ALGORITHM, ExecutorName, MineConfig, seconds
+from retrodict.video.config import ALGORITHM, ExecutorName, MineConfig
 from retrodict.video.executors import executor
 from retrodict.video.shards import forget, is_done, plan, read_ledgers, record, remove_leftovers, take, write_shard
 
@@ -91,8 +91,7 @@ def mine(
     engine = executor(executor_name, config, workers=workers, timeout=timeout, retries=retries)
     settings = {"algorithm": ALGORITHM, **config.to_dict()}
     claim(out, "mine", settings, apart={ref.path.parent: ref.path for ref in refs}.values())
-    if config.segment:
-        refs = [window for ref in refs for window in windows(ref, seconds(config.segment, "segment"))]
+    refs = [window for ref in refs for window in windows(ref, config)]
     with _held(out):
         done = read_ledgers(out)
         again = {ref.name for ref in refs if ref.name in done and not is_done(ref, done[ref.name], retry_failed)}

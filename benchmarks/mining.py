@@ -1,6 +1,6 @@
 """What mining costs and what it chooses, measured on a folder of video.
 
-    python benchmarks/mining.py CLIPS [speed] [scale] [cuts] [dissolves] [sharpness]
+    python benchmarks/mining.py CLIPS [speed] [scale] [cuts] [dissolves] [sharpness] [vectors]
 
 All numbers are ratios within one run on the same files, so they hold on a busy or a slow machine:
 
@@ -9,6 +9,7 @@ scale      clips/s of two worker processes over one
 cuts       known cuts found, false alarms per 1,000 frames, and the same on shots joined at random
 dissolves  pairs across dissolves of 12 to 50 frames, rendered between shots joined at random
 sharpness  Laplacian variance of keyframes over the clip's median frame, for `mine` and for the paper's rule
+vectors    rank correlation, over the frames of a clip, of the codec's motion vectors with the optical flow
 
 Everything is one thread per process. Baselines use PyAV, OpenCV and NumPy only.
 """
@@ -32,9 +33,12 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from scipy.stats import spearmanr
 
 from retrodict.video import ClipRef, MineConfig, mine, process_clip
 from retrodict.video.clips import folder_clips
+from retrodict.video.decode import luma, open_video
+from retrodict.video.motion import Meter
 
 # Cuts that were found by eye, by file name; files that are not named hold none.
 KNOWN_CUTS = {
@@ -264,6 +268,33 @@ def sharpness(clips: list[Path]) -> None:
     say("sharpness", f"  lowest clip, {worst[0]}", worst[1])
 
 
+def vectors(clips: list[Path]) -> None:
+    """Mean length of the vectors into the past, over the image, in frame widths; those between frames of a file."""
+    correlations = []
+    for path in clips:
+        motion = []
+        with open_video(path) as video:
+            video._stream.codec_context.options |= {"flags2": "+export_mvs"}
+            meter = Meter(MineConfig(), video.fps)
+            for item in video.decode():
+                exported = item.frame.side_data.get("MOTION_VECTORS")
+                if meter.push(item.index, item.seconds, item.pts, luma(item.frame)) and exported is not None:
+                    one = exported.to_ndarray()
+                    area = one["w"].astype(float) * one["h"] * (one["source"] < 0)
+                    length = np.hypot(one["motion_x"], one["motion_y"]) / np.maximum(one["motion_scale"], 1)
+                    motion.append((meter.track.motion[-1], float((length * area).sum())))
+        if len(motion) > 10:
+            correlations.append(float(spearmanr(*zip(*motion[1:], strict=True)).statistic))
+    say(
+        "vectors",
+        f"rank correlation with the flow, median of {len(correlations)} clips",
+        np.median(correlations),
+        "0.8",
+    )
+    say("vectors", "  at least .8 in", sum(value >= 0.8 for value in correlations))
+    say("vectors", "  lowest, highest", [round(min(correlations), 2), round(max(correlations), 2)])
+
+
 def greedy(motion: list[float], k: int = 6, gap: int = 20) -> list[int]:
     chosen: list[int] = []
     for i in np.argsort(motion)[::-1]:
@@ -280,7 +311,14 @@ def say(part: str, what: str, value: object, target: str = "") -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", type=Path, help="folder of video files")
-    parts = {"speed": speed, "scale": scale, "cuts": cuts, "dissolves": dissolves, "sharpness": sharpness}
+    parts = {
+        "speed": speed,
+        "scale": scale,
+        "cuts": cuts,
+        "dissolves": dissolves,
+        "sharpness": sharpness,
+        "vectors": vectors,
+    }
     parser.add_argument("parts", nargs="*", default=list(parts), help=f"of {', '.join(parts)}; all by default")
     options = parser.parse_args()
     cv2.setNumThreads(1)

@@ -1,11 +1,15 @@
 """Whether mining survives: kill -9, broken files, and an hour of video.
 
-    python benchmarks/mining_endurance.py CLIPS [kill] [broken] [memory]
+    python benchmarks/mining_endurance.py CLIPS [kill] [broken] [memory] [fill] [long]
 
 kill    200 copies of small clips; the whole run, or one worker, is killed with -9 at 20 random moments, run after run;
         then the run is finished and its output compared with that of a run nobody disturbed, byte by byte
 broken  300 mutated copies of the clips: bytes flipped or zeroed, cut off, emptied, texts under video names
 memory  peak memory of mining one minute and one hour of the same rendered video
+fill    200 pieces of the clips, mined with fresh memory filled with one of four bytes (glibc's MALLOC_PERTURB_), in one
+        process, in two and on Ray: all twelve outputs are compared byte by byte
+long    the clips one after the other, for thirteen minutes: CPU time over decoding alone, and peak memory, whole, in
+        windows, in windows that overlap, and shot by shot, in turn
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -145,8 +150,8 @@ def render(path: Path, frames: int) -> None:
         container.mux(stream.encode())
 
 
-def repeat(source: Path, target: Path, times: int) -> None:
-    """The same packets over and over, with times that go on: nothing is encoded again."""
+def repeat(source: Path, target: Path, times: int, length: float = 60) -> None:
+    """The same packets over and over, `length` seconds apart: nothing is encoded again."""
     with av.open(str(target), "w") as out:
         stream = None
         for turn in range(times):
@@ -154,9 +159,122 @@ def repeat(source: Path, target: Path, times: int) -> None:
                 stream = stream or out.add_stream_from_template(container.streams.video[0])
                 for packet in container.demux(video=0):
                     if packet.dts is not None:
-                        shift = int(turn * 60 / packet.time_base)
+                        shift = int(turn * length / packet.time_base)
                         packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
                         out.mux(packet)
+
+
+FILLED = (
+    "import sys; from pathlib import Path; from retrodict.video import mine, MineConfig; "
+    "mine(Path(sys.argv[1]), Path(sys.argv[2]), MineConfig(min_gap=4), executor_name=sys.argv[3], workers=2, "
+    "shard_clips=50)"
+)
+
+
+def fill(clips: list[Path]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        videos = Path(folder, "videos")
+        videos.mkdir()
+        made = pieces(clips, videos, 200)
+        outputs = {}
+        for byte in (0, 85, 165, 255):
+            for executor in ("serial", "processes", "ray"):
+                out = Path(folder, f"{executor}-{byte}")
+                command = [sys.executable, "-c", FILLED, str(videos), str(out), executor]
+                subprocess.run(
+                    command, check=True, env=os.environ | {"MALLOC_PERTURB_": str(byte)}, capture_output=True
+                )
+                outputs[byte, executor] = {path.name: path.read_bytes() for path in out.iterdir()}
+        first = outputs[0, "serial"]
+        pairs = json.loads(first["manifest.json"])["kept"]
+        differ = [key for key, files in outputs.items() if files != first]
+        say(
+            "fill",
+            f"of {len(outputs)} outputs ({made} clips, {pairs} pairs, {len(first)} files), other bytes",
+            len(differ),
+        )
+
+
+def pieces(clips: list[Path], folder: Path, count: int) -> int:
+    """Clips of 24 frames, 160 pixels wide, the given clips in turn."""
+    frames = {path: small_frames(path, 24 * (count // len(clips) + 2)) for path in clips}
+    made = turn = 0
+    while made < count:
+        for path in clips:
+            part = frames[path][24 * turn : 24 * turn + 24]
+            if part and made < count:
+                encode(folder / f"{made:03d}.mp4", part, "libx264" if made % 2 else "mpeg4")
+                made += 1
+        turn += 1
+    return made
+
+
+def small_frames(path: Path, most: int, width: int = 160, height: int = 120) -> list[av.VideoFrame]:
+    frames = []
+    with av.open(str(path)) as container:
+        for packet in container.demux(video=0):
+            try:
+                frames += [frame.reformat(width, height, "yuv420p") for frame in packet.decode()]
+            except av.FFmpegError:
+                continue
+            if len(frames) >= most:
+                break
+    return frames[:most]
+
+
+def encode(path: Path, frames: list[av.VideoFrame], codec: str) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = frames[0].width, frames[0].height, "yuv420p"
+        for number, frame in enumerate(frames):
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+LONG = """
+import re, sys, time
+from pathlib import Path
+from retrodict.video import ClipRef, MineConfig, process_clip
+from retrodict.video.clip_miner import windows
+from retrodict.video.decode import open_video
+path, segment = Path(sys.argv[1]), sys.argv[2]
+config, ref = MineConfig(segment=segment.removeprefix("decode")), ClipRef(path=path, name="long")
+process_clip(ClipRef(path=path, name="warm", stop=2.0), config)
+begin, pairs = time.process_time(), 0
+if segment == "decode":
+    with open_video(path) as video:
+        pairs = sum(1 for _ in video.decode())
+else:
+    pairs = sum(len(process_clip(window, config).pairs) for window in windows(ref, config))
+peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+print(pairs, time.process_time() - begin, peak // 1024)
+"""
+
+
+def long(clips: list[Path], rounds: int = 3) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        once, path = Path(folder, "once.mp4"), Path(folder, "long.mkv")
+        frames = [frame for clip in clips for frame in small_frames(clip, 10_000, 320, 240)]
+        encode(once, frames, "libx264")
+        repeat(once, path, round(13 * 60 * 25 / len(frames) + 0.5), len(frames) / 25)
+        ratios: dict[str, list[float]] = {}
+        said = {}
+        for _ in range(rounds):  # in turn, so that all meet the same neighbours
+            decoding = 0.0
+            for segment in ("decode", "", "10s", "10s/5s", "shot"):
+                command = [sys.executable, "-c", LONG, str(path), segment]
+                done = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+                decoding = float(done[1]) if segment == "decode" else decoding
+                ratios.setdefault(segment, []).append(float(done[1]) / decoding)
+                said[segment] = f"{done[0]} {'frames' if segment == 'decode' else 'pairs'}, peak {done[2]} MiB"
+        for segment, values in ratios.items():
+            rounded = ", ".join(f"{value:.2f}" for value in values)
+            say(
+                "long",
+                f"{segment or 'whole'}: {said[segment]}; CPU over decoding: {rounded}",
+                f"{np.median(values):.2f}",
+            )
 
 
 def say(part: str, what: str, value: object) -> None:
@@ -166,14 +284,14 @@ def say(part: str, what: str, value: object) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", type=Path, help="folder of video files")
-    parser.add_argument("parts", nargs="*", default=["kill", "broken", "memory"], help="all by default")
+    parser.add_argument("parts", nargs="*", default=["kill", "broken", "memory", "fill", "long"], help="all by default")
     options = parser.parse_args()
     clips = [ref.path for ref in folder_clips(options.clips)]
     for part in options.parts:
         if part == "memory":
             memory()
         else:
-            {"kill": kill, "broken": broken}[part](clips)
+            {"kill": kill, "broken": broken, "fill": fill, "long": long}[part](clips)
 
 
 if __name__ == "__main__":

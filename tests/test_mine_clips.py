@@ -312,6 +312,8 @@ def test_windows_side_by_side_that_overlap_and_of_all_shots(tmp_path):
     for wrong in ("4s/5s", "shots", "4s/", "/2s", "0s"):
         with pytest.raises(ValueError, match=r"segment is .*10s/5s"):
             MineConfig(segment=wrong)
+    with pytest.raises(ValueError, match=r"vectors rank frames unlike their flow \(correlation .54"):
+        MineConfig(motion="vectors")
 
     few = {"min_gap": 8, "frames_per_clip": 3}
     whole, by_shot = mined(path, **few), mined(path, **few, segment="shot")

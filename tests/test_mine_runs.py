@@ -145,6 +145,51 @@ def test_some_clips_are_the_first_by_name_or_a_sample_that_a_seed_fixes(videos, 
     assert len(chosen("both", "--sample", "4", "--limit", "2")) == 2
 
 
+def copied(path, out, scale, quality):
+    """A clip encoded anew, smaller and worse."""
+    with av.open(str(path)) as container, av.open(str(out), "w") as made:
+        source = container.streams.video[0]
+        stream = made.add_stream("libx264", rate=source.average_rate)
+        stream.width, stream.height = (int(side * scale) // 2 * 2 for side in (source.width, source.height))
+        stream.pix_fmt, stream.options = "yuv420p", {"crf": str(quality), "preset": "ultrafast"}
+        for frame in container.decode(source):
+            made.mux(stream.encode(frame.reformat(stream.width, stream.height, "yuv420p")))
+        made.mux(stream.encode())
+
+
+def same_as(out):
+    return {name: clip["same_as"] for name, clip in ledger(out).items() if "same_as" in clip}
+
+
+def test_clips_that_show_the_same_are_found_and_can_be_left_out(shared_data, tmp_path):
+    """Copies under other names, smaller and worse; and no two takes of one scene by one camera that stands still."""
+    clips = shared_data / "clips"
+    (tmp_path / "videos").mkdir()
+    for name in ("asl_book.mkv", "asl_eat.mkv", "asl_walk.mkv", "asl_want.mkv", "ucf101_Archery.avi"):
+        shutil.copy(clips / name, tmp_path / "videos" / name)
+    shutil.copy(clips / "asl_eat.mkv", tmp_path / "videos" / "b.mkv")
+    copied(clips / "ucf101_Archery.avi", tmp_path / "videos" / "zz.mp4", 0.6, 33)
+    same = {"b.mkv": "asl_eat.mkv", "zz.mp4": "ucf101_Archery.avi"}
+
+    kept = mine(tmp_path / "videos", tmp_path / "kept", CONFIG, executor_name="serial")
+    assert same_as(tmp_path / "kept") == same
+    assert kept.near_duplicates == 2 and {row.clip for row in read_rows(tmp_path / "kept")} >= set(same)
+
+    config = replace(CONFIG, near_duplicates="drop")
+    dropped = mine(tmp_path / "videos", tmp_path / "dropped", config, executor_name="serial", shard_clips=3)
+    assert dropped.dropped == {"near_duplicate": 2} and dropped.near_duplicates == 2
+    assert {row.clip for row in read_rows(tmp_path / "dropped")} == {clip.name for clip in clips.glob("asl_*")} | {
+        "ucf101_Archery.avi"
+    }
+    once = contents(tmp_path / "dropped")
+    assert mine(tmp_path / "videos", tmp_path / "dropped", config, executor_name="serial").resumed == 7
+    assert contents(tmp_path / "dropped") == once
+    shutil.copy(clips / "asl_book.mkv", tmp_path / "videos" / "asl_eat.mkv")  # so that b.mkv is alone again
+    mine(tmp_path / "videos", tmp_path / "dropped", config, executor_name="serial")
+    assert same_as(tmp_path / "dropped") == {"asl_eat.mkv": "asl_book.mkv", "zz.mp4": "ucf101_Archery.avi"}
+    assert "b.mkv" in {row.clip for row in read_rows(tmp_path / "dropped")}
+
+
 def test_images_that_were_left_out_are_decoded_on_demand(videos, expected, tmp_path):
     mine(videos, tmp_path / "with", CONFIG, executor_name="serial")
     mine(videos, tmp_path / "without", MineConfig(min_gap=4, frames_per_clip=4, frames=False), executor_name="serial")

@@ -86,6 +86,10 @@ def mine(
         )
         progress.done(f"{result.pairs:,} pairs")
     typer.echo(f"{out}: {result.pairs} pairs from {result.clips} clips{dropped(result.dropped)}")
+    if result.near_duplicates and config.near_duplicates == "keep":
+        typer.echo(
+            f"{result.near_duplicates} clips show the same as another one: --near-duplicates drop leaves them out."
+        )
     if result.dropped.get("unreadable") == result.clips:
         raise ValueError(f"Not one of the videos could be read: {out / 'clips.jsonl'} says why.")
 

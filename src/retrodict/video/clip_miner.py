@@ -18,6 +18,7 @@ import numpy as np
 from retrodict.video.clips import ClipError, ClipRef, ClipResult, Keyframe
 from retrodict.video.config import MineConfig
 from retrodict.video.decode import Decoded, Gray, Video, luma, open_video
+from retrodict.video.duplicates import Fingerprint
 from retrodict.video.frame_buffer import Buffered, FrameBuffer
 from retrodict.video.keyframes import Timeline, lay_out, select
 from retrodict.video.motion import NO_PTS, Meter, Track, pyramid
@@ -58,7 +59,7 @@ def _mine(ref: ClipRef, config: MineConfig, tick: Tick) -> ClipResult:
     decoded = 0
     with open_video(ref.path) as video:
         buffer = FrameBuffer(config, video.view)
-        meter = Meter(config, video.fps)
+        meter, fingerprint = Meter(config, video.fps), Fingerprint()
         for item in video.decode(ref.start, ref.stop):
             tick()
             if not decoded and min(pyramid(luma(item.frame))[1].shape) < _LEAST_SIDE:
@@ -66,6 +67,7 @@ def _mine(ref: ClipRef, config: MineConfig, tick: Tick) -> ClipResult:
             decoded += 1
             if meter.push(item.index, item.seconds, item.pts, luma(item.frame)):
                 buffer.add(meter.track, meter.small, item.frame)
+            fingerprint.push(item.seconds, meter.small, meter.track.motion[-1])
         track = meter.finish()
         known = ClipResult(
             ref=ref,
@@ -76,6 +78,7 @@ def _mine(ref: ClipRef, config: MineConfig, tick: Tick) -> ClipResult:
             duration=track.end - track.seconds[0] + 1 / video.fps if len(track) else 0.0,
             fps=video.fps,
             time_base=video.time_base,
+            fingerprint=fingerprint.to_dict(),
         )
     if not decoded:
         if known.ref.is_segment and not known.corrupt_packets:

@@ -78,6 +78,7 @@ class ClipResult:
     time_base: str = ""
     straddling: int = 0  # neighbouring keyframes that made no pair because a cut lies between them
     unlike: int = 0  # those that made none because they have nothing in common
+    fingerprint: JsonMapping = field(default_factory=dict)  # by which clips that show the same are found; may be empty
 
 
 def readable(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -21,8 +21,20 @@ from retrodict.transitions import FramePair, write_manifest
 from retrodict.video.clip_miner import decode_some, file_sha256, windows
 from retrodict.video.clips import ClipError, ClipRef, ClipResult, folder_clips
 from retrodict.video.config import ALGORITHM, ExecutorName, MineConfig
+from retrodict.video.duplicates import near_duplicates
 from retrodict.video.executors import executor
-from retrodict.video.shards import forget, is_done, plan, read_ledgers, record, remove_leftovers, take, write_shard
+from retrodict.video.shards import (
+    NEAR_DUPLICATE,
+    forget,
+    is_done,
+    plan,
+    read_ledgers,
+    record,
+    remove_leftovers,
+    set_aside,
+    take,
+    write_shard,
+)
 
 CLIPS, PAGE = "clips.jsonl", "index.html"  # the page is written by retrodict.report.mining
 _LOCK = ".lock"
@@ -42,6 +54,7 @@ class MineResult:
     dropped: dict[str, int] = field(default_factory=dict)  # clips without pairs, by reason
     straddling: int = 0  # neighbouring keyframes that made no pair because a cut lies between them
     unlike: int = 0  # those that made none because they have nothing in common
+    near_duplicates: int = 0  # clips that show the same as one before them, whether their pairs were kept or not
     resumed: int = 0  # clips that an earlier run had done
     video_seconds: float = 0.0  # of this run
     wall_seconds: float = 0.0
@@ -96,6 +109,7 @@ def mine(
         done = read_ledgers(out)
         again = {ref.name for ref in refs if ref.name in done and not is_done(ref, done[ref.name], retry_failed)}
         again |= _old_windows(refs, set(done))
+        again |= {n for n, clip in done.items() if clip["reason"] == NEAR_DUPLICATE and clip["detail"] in again}
         forget(out, again)
         done = {name: clip for name, clip in done.items() if name not in again}
         resumed = len(done)
@@ -104,8 +118,12 @@ def mine(
             results = _watched(mined, progress, len(done), resumed + sum(len(shard.refs) for shard in shards))
             for shard in shards:
                 done |= {clip["clip"]: clip for clip in write_shard(out, shard, take(results, shard), config)}
-        result = _summary(out, list(done.values()), resumed, begun)
-        _publish(out, config, [done[name] for name in sorted(done)], result)
+        first = near_duplicates(done.values())
+        if config.near_duplicates == "drop":
+            set_aside(out, first)
+            done |= read_ledgers(out)
+        result = _summary(out, list(done.values()), resumed, begun, first)
+        _publish(out, config, [done[name] | _same(first, name) for name in sorted(done)], result)
     return result
 
 
@@ -151,7 +169,7 @@ def _watched(results: Iterator[ClipResult], progress: Progress | None, done: int
         yield result
 
 
-def _summary(out: Path, clips: list[JsonObject], resumed: int, begun: float) -> MineResult:
+def _summary(out: Path, clips: list[JsonObject], resumed: int, begun: float, first: Mapping[str, str]) -> MineResult:
     return MineResult(
         out=out,
         clips=len(clips),
@@ -159,10 +177,15 @@ def _summary(out: Path, clips: list[JsonObject], resumed: int, begun: float) -> 
         dropped=dict(Counter(clip["reason"] for clip in clips if clip["reason"])),
         straddling=sum(clip["straddling"] for clip in clips),
         unlike=sum(clip["unlike"] for clip in clips),
+        near_duplicates=len(first),
         resumed=resumed,
         video_seconds=sum(clip["duration"] for clip in clips[resumed:]),
         wall_seconds=time.monotonic() - begun,
     )
+
+
+def _same(first: Mapping[str, str], name: str) -> JsonObject:
+    return {"same_as": first[name]} if name in first else {}
 
 
 def _publish(out: Path, config: MineConfig, clips: list[JsonObject], result: MineResult) -> None:
@@ -180,7 +203,11 @@ def _publish(out: Path, config: MineConfig, clips: list[JsonObject], result: Min
         kept=result.pairs,
         dropped={**result.dropped, "straddles_cut": result.straddling, "nothing_in_common": result.unlike},
         config_sha256=config.digest(),
-        clips={"mined": result.clips, "with_pairs": sum(1 for clip in clips if clip["pairs"])},
+        clips={
+            "mined": result.clips,
+            "with_pairs": sum(1 for clip in clips if clip["pairs"]),
+            "near_duplicates": result.near_duplicates,
+        },
     )
 
 

@@ -9,20 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from retrodict.files import JsonMapping, JsonObject
-from retrodict.transitions import FramePair, file_rows, read_notes, row_files, write_rows
+from retrodict.transitions import FramePair, file_rows, read_notes, write_rows
 from retrodict.versions import versions
 from retrodict.video.clip_miner import file_sha256
 from retrodict.video.clips import ClipRef, ClipResult, readable
 from retrodict.video.config import MineConfig
 
 _CLIPS, _CONFIG = b"retrodict.clips", b"retrodict.config"
+NEAR_DUPLICATE = "near_duplicate"  # the reason of a clip whose pairs were set aside; its detail is the first one's name
 _FAILED = frozenset({"hung", "crashed", "unreadable", "undecodable", "missing", "empty", "changed"})
 
 
@@ -92,6 +93,7 @@ def record(result: ClipResult, pairs: int) -> JsonObject:
         "unlike": result.unlike,
         "duration": round(result.duration, 3),
         "fps": round(result.fps, 4),
+        "fingerprint": result.fingerprint,
     }
 
 
@@ -110,15 +112,31 @@ def is_done(ref: ClipRef, record: JsonMapping, retry_failed: bool) -> bool:
 
 def forget(out: Path, clips: Collection[str]) -> None:
     """Take clips out of the shards that hold them, whose other clips stay."""
-    for file in row_files(out) if clips else ():
+    _revise(out, lambda clip: None if clip["clip"] in clips else clip)
+
+
+def set_aside(out: Path, first: Mapping[str, str]) -> None:
+    """Take the pairs of near-duplicates out of the shards; `first` names for each the clip that shows the same."""
+
+    def without_pairs(clip: JsonMapping) -> JsonMapping:
+        name = first.get(clip["clip"])
+        return clip if name is None else {**clip, "pairs": 0, "reason": NEAR_DUPLICATE, "detail": name}
+
+    _revise(out, without_pairs)
+
+
+def _revise(out: Path, change: Callable[[JsonMapping], JsonMapping | None]) -> None:
+    """Change the ledgers' records, or drop them; shards keep the rows of the clips that still have pairs."""
+    for file in sorted(out.glob("*.parquet")):
         notes = read_notes(file)
         ledger = json.loads(notes[_CLIPS])
-        kept = [clip for clip in ledger if clip["clip"] not in clips]
-        if not kept:
+        changed = [clip for clip in map(change, ledger) if clip is not None]
+        if not changed:
             file.unlink()
-        elif len(kept) < len(ledger):
-            rows = (row for row in file_rows(file) if row.clip not in clips)
-            write_rows(file, rows, FramePair, {_CLIPS: json.dumps(kept).encode(), _CONFIG: notes[_CONFIG]})
+        elif changed != ledger:
+            left = {clip["clip"] for clip in changed if clip["pairs"]}
+            rows = (row for row in file_rows(file) if row.clip in left)
+            write_rows(file, rows, FramePair, {_CLIPS: json.dumps(changed).encode(), _CONFIG: notes[_CONFIG]})
 
 
 def _stat(ref: ClipRef) -> os.stat_result | None:

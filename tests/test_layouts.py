@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -23,6 +24,7 @@ from retrodict.data import (
     Columns,
     Item,
     UnusableError,
+    export_lerobot,
     image_pairs,
     labelled_clips,
     read_clips,
@@ -30,8 +32,9 @@ from retrodict.data import (
     write_transitions,
 )
 from retrodict.data.files import inside
+from retrodict.data.lerobot import lerobot
 from retrodict.data.ssv2 import shows_action
-from retrodict.transitions import Transition, read_rows
+from retrodict.transitions import Transition, read_rows, write_rows
 from retrodict.transitions import read_transitions as read_written
 from retrodict.video import MineConfig, mine
 from retrodict.video.mining import with_images
@@ -193,6 +196,110 @@ def test_lerobot_subtasks_else_tasks(tmp_path, subtasks):
     assert ends == (parts if subtasks else whole) + [("stack the cups", 30, 49)]
     assert {row.group for row in rows} == {"episode-000000", "episode-000001"}
     assert rows[0].category == "fold the cloth"
+
+
+def test_lerobot_cameras_are_chosen_and_may_be_several(tmp_path):
+    lerobot_set(tmp_path, True)
+    counting_video(tmp_path / "videos" / "wrist" / "chunk-000" / "file-000.mp4", 50)
+    info = json.loads((tmp_path / "meta" / "info.json").read_text())
+    info["features"]["wrist"] = {"dtype": "video"}
+    (tmp_path / "meta" / "info.json").write_text(json.dumps(info))
+    file = tmp_path / "meta" / "episodes" / "chunk-000" / "file-000.parquet"
+    rows = pq.read_table(file).to_pylist()
+    wrist = [{k.replace("/cam/", "/wrist/"): v for k, v in row.items() if "/cam/" in k} for row in rows]
+    pq.write_table(pa.Table.from_pylist([a | b for a, b in zip(rows, wrist, strict=True)]), file)
+    names = ["episode-000000/000", "episode-000000/001", "episode-000001"]
+    assert [ref.name for ref in read_clips("lerobot", tmp_path)] == names
+    (ref, *_) = read_clips("lerobot", tmp_path, cameras=["wrist"])
+    assert ref.name == names[0] and "wrist" in ref.path.parts and ref.meta["camera"] == "wrist"
+    both = read_clips("lerobot", tmp_path, cameras=["wrist", "cam"])
+    assert [ref.name for ref in both] == [f"{camera}/{name}" for camera in ("wrist", "cam") for name in names]
+    assert len({ref.group for ref in both}) == 2
+    with pytest.raises(ValueError, match="has no camera 'top': choose of cam, wrist"):
+        read_clips("lerobot", tmp_path, cameras=["top"])
+    with pytest.raises(ValueError, match=r"--camera is for layouts with several \(lerobot\)"):
+        read_clips("ucf101", tmp_path, cameras=["top"])
+
+
+def test_annotated_pairs_become_subtasks_that_lerobot_reads(tmp_path):
+    """Pairs of two episodes; a less sure one that overlaps another; a plan that stays; old subtasks, which go."""
+    lerobot_set(tmp_path / "set", True)
+    file = tmp_path / "set" / "data" / "chunk-000" / "file-000.parquet"
+    table = pq.read_table(file)
+    times = pa.array([n / 10 if n < 30 else (n - 30) / 10 for n in range(50)], pa.float32())
+    pq.write_table(table.append_column("timestamp", times), file)
+    before = file.read_bytes()
+
+    def pair(name, start, stop, action, logprob, episode):
+        return Transition(
+            id=name,
+            t_source=start,
+            t_target=stop,
+            action=action,
+            action_source="idm",
+            logprob=logprob,
+            tokens=2,
+            provenance={"camera": "cam", "episode": episode},
+        )
+
+    rows = [
+        pair("a", 0.5, 1.0, "lift it", -0.2, 0),
+        pair("b", 0.8, 1.5, "drop it", -2.0, 0),
+        pair("c", 2.0, 2.5, "turn it", -0.4, 0),
+        pair("d", 3.5, 4.0, "push it", -1.0, 1),  # half a second into the second episode
+    ]
+    write_rows(tmp_path / "labelled" / "rows.parquet", rows)
+    command = ["export", str(tmp_path / "labelled"), str(tmp_path / "set"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0 and "3 subtasks; dropped: 1 overlapping" in result.output, result.output
+    assert file.read_bytes() == before
+
+    out = pq.read_table(tmp_path / "out" / "data" / "chunk-000" / "file-000.parquet")
+    cells = out["language_persistent"].to_pylist()
+    said = [[(row["style"], row["content"], round(row["timestamp"], 3)) for row in cell] for cell in cells]
+    assert said[:30] == [[("plan", "x", 0.0), ("subtask", "lift it", 0.5), ("subtask", "turn it", 2.0)]] * 30
+    assert said[30:] == [[("subtask", "push it", 0.5)]] * 20
+    confidence = out["subtask_confidence"].to_numpy()
+    assert [round(float(confidence[n]), 3) for n in (4, 5, 10, 11, 20, 25, 26, 35, 41)] == [
+        0,
+        0.905,
+        0.905,
+        0,
+        0.819,
+        0.819,
+        0,
+        0.607,
+        0,
+    ]
+    features = json.loads((tmp_path / "out" / "meta" / "info.json").read_text())["features"]
+    assert features["language_persistent"]["dtype"] == features["language_events"]["dtype"] == "language"
+    clips = [(clip.ref.start, clip.ref.stop, clip.action) for clip in lerobot(tmp_path / "out")]
+    assert clips == [(0.5, 2.0, "lift it"), (2.0, 3.0, "turn it"), (3.5, 5.0, "push it")]
+    assert CliRunner().invoke(app, command).exit_code == 0, "the same again changes nothing"
+
+    datasets = pytest.importorskip("datasets")
+    text = datasets.Value("string")
+    language = {"role": text, "content": text, "style": text, "timestamp": datasets.Value("float32"), "camera": text}
+    language["tool_calls"] = datasets.List(datasets.Json())  # as lerobot 0.6 declares it
+    events = {name: kind for name, kind in language.items() if name != "timestamp"}
+    loaded = datasets.Dataset.from_parquet(
+        [str(tmp_path / "out" / "data" / "chunk-000" / "file-000.parquet")],
+        features=datasets.Features(
+            {
+                "episode_index": datasets.Value("int64"),
+                "language_persistent": datasets.List(language),
+                "timestamp": datasets.Value("float32"),
+                "subtask_confidence": datasets.Value("float32"),
+                "language_events": datasets.List(events),
+            }
+        ),
+        cache_dir=str(tmp_path / "cache"),
+    )
+    assert [row["content"] for row in loaded[40]["language_persistent"]] == ["push it"]
+
+    write_rows(tmp_path / "labelled" / "rows.parquet", [replace(rows[0], provenance={"camera": "top", "episode": 0})])
+    with pytest.raises(ValueError, match="a is no labelled pair of"):
+        export_lerobot(tmp_path / "labelled", tmp_path / "set", tmp_path / "other")
 
 
 def test_lerobot_v2_has_a_file_for_each_episode(tmp_path):

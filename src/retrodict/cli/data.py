@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from retrodict.data import Columns, Item
     from retrodict.video import ClipRef
 
+Cameras = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Of a robot set, a camera to read; by default the first by name. Repeatable."),
+]
+
 
 @verb
 @options_of(MineConfig)
@@ -44,6 +49,7 @@ def mine(
     annotations: Annotated[
         Path | None, typer.Option(help="The collection's own list, where it does not lie next to the videos.")
     ] = None,
+    camera: Cameras = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many clips: a try.")] = None,
     sample: Annotated[int | None, typer.Option(min=1, help="Only so many clips, chosen at random.")] = None,
     seed: Annotated[int, typer.Option(help="Of --sample.")] = 0,
@@ -73,7 +79,7 @@ def mine(
     with open_progress(quiet, "retrodict mine") as progress:
         progress.stage("mine", "find the moments between which something happens")
         result = run(
-            _some(_clips(videos, layout, annotations), limit, sample, seed),
+            _some(_clips(videos, layout, annotations, camera or ()), limit, sample, seed),
             out,
             config,
             executor_name=executor,
@@ -128,6 +134,7 @@ def import_labelled(
             "Repeatable.",
         ),
     ] = None,
+    camera: Cameras = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many: a try.")] = None,
     sample: Annotated[
         int | None, typer.Option(min=1, help="Only so many, of which --seed decides; the others are not read.")
@@ -153,11 +160,14 @@ def import_labelled(
     if kind in labelled_layouts():
         if images or column:
             raise ValueError(f"{kind} is a collection of video: --images and --column are for image pairs.")
-        items = labelled_clips(kind, data, annotations)
+        items = labelled_clips(kind, data, annotations, camera or ())
         if LAYOUTS[kind].on_hub(data):
             given["data"] = str(data)
         given["annotations"] = annotations and relative_path(annotations, out)
+        given |= {"cameras": camera} if camera else {}
     else:
+        if camera:
+            raise ValueError(f"{kind} has no cameras: leave out --camera.")
         if annotations:
             raise ValueError(f"{kind} names its actions in the file: leave out --annotations.")
         columns = _columns(PRESETS[kind], column or ())
@@ -184,6 +194,27 @@ def import_labelled(
 
 
 app.command("import", cls=Command)(guarded(import_labelled))
+
+
+@verb
+def export(
+    labelled: Annotated[
+        Path, typer.Argument(metavar="LABELLED", help="Pairs that were mined from DATA and annotated.")
+    ],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of a LeRobotDataset v3.")],
+    out: OutDir,
+) -> None:
+    """Write annotated actions into a copy of the LeRobot data set that they come from, as subtasks with a confidence.
+
+    Example: retrodict export labelled aloha --out aloha-subtasks
+    """
+    check_output(out)
+
+    from retrodict.data import export_lerobot
+
+    counts = export_lerobot(labelled, data, out)
+    left_out = {reason: count for reason, count in counts.items() if reason != "subtasks"}
+    typer.echo(f"{out}: {counts['subtasks']} subtasks{dropped(left_out)}")
 
 
 @verb
@@ -234,16 +265,18 @@ def collect(
     typer.echo(f"Next: retrodict bootstrap {out / 'recipe.yaml'} --out runs/{out.name}")
 
 
-def _clips(videos: list[Path], layout: str, annotations: Path | None) -> list[Path] | list[ClipRef]:
+def _clips(
+    videos: list[Path], layout: str, annotations: Path | None, cameras: Sequence[str]
+) -> list[Path] | list[ClipRef]:
     """What to mine: files and folders as they are, or the clips of one known collection."""
-    if layout == FOLDER and annotations is None:
+    if layout == FOLDER and annotations is None and not cameras:
         return videos
     if len(videos) > 1:
         raise ValueError(f"--layout {layout} reads one folder: give the collection's folder alone.")
 
     from retrodict.data import read_clips
 
-    return read_clips(layout, videos[0], annotations)
+    return read_clips(layout, videos[0], annotations, cameras)
 
 
 def _some(

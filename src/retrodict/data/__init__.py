@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from retrodict.data.layouts import Columns as Columns
     from retrodict.data.layouts import labelled_clips as labelled_clips
     from retrodict.data.layouts import read_clips as read_clips
+    from retrodict.data.lerobot_export import export_lerobot as export_lerobot
 
 _HOMES = {
     "LAYOUTS": "layouts",
     "PRESETS": "layouts",
     "Columns": "layouts",
     "Item": "items",
+    "export_lerobot": "lerobot_export",
     "UnusableError": "items",
     "image_pairs": "images",
     "labelled_clips": "layouts",
@@ -43,6 +45,7 @@ __all__ = [
     "Columns",
     "Item",
     "UnusableError",
+    "export_lerobot",
     "image_pairs",
     "labelled_clips",
     "read_clips",

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from retrodict.data.items import Item
     from retrodict.video.clips import ClipRef
 
-# From the folder of the videos, and the collection's own list where it does not lie there, or is to limit the clips.
-Reader = Callable[[Path, "Path | None"], "Sequence[ClipRef | LabelledClip]"]
+# From the folder of the videos, the collection's own list where it does not lie there, or is to limit the clips, and,
+# where there are several, the cameras.
+Reader = Callable[..., "Sequence[ClipRef | LabelledClip]"]
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,24 @@ class Layout:
         reader: `module:function`, a `Reader`.
         labelled: what it reads are `LabelledClip`s: they have an action in words.
         hub_files: of a repository on the hub, what it reads; empty where collections of this layout are not there.
+        has_cameras: its scenes may be filmed by several cameras, of which the reader takes those it is given.
     """
 
     reader: str
     labelled: bool = False
     hub_files: tuple[str, ...] = ()
+    has_cameras: bool = False
 
     def on_hub(self, root: Path) -> bool:
         """Whether `root` is no path, but the hub id of a collection of this layout."""
         return bool(self.hub_files) and is_hub_id(root)
 
-    def read(self, root: Path, annotations: Path | None) -> Sequence[ClipRef | LabelledClip]:
+    def read(
+        self, root: Path, annotations: Path | None, cameras: Sequence[str] = ()
+    ) -> Sequence[ClipRef | LabelledClip]:
+        if cameras and not self.has_cameras:
+            several = ", ".join(name for name, layout in LAYOUTS.items() if layout.has_cameras)
+            raise ValueError(f"--camera is for layouts with several ({several}): leave it out.")
         if self.on_hub(root):
             try:
                 root = fetch(Part(str(root), self.hub_files, "dataset"))
@@ -51,7 +59,7 @@ class Layout:
                 raise ValueError(f"The data set '{root}' is no folder here and could not be had: {error}") from None
         module, _, function = self.reader.partition(":")
         reader: Reader = getattr(import_module(module), function)
-        return reader(root, annotations)
+        return reader(root, annotations, cameras) if self.has_cameras else reader(root, annotations)
 
 
 FOLDER = "folder"  # no collection: every video below a folder
@@ -62,7 +70,12 @@ LAYOUTS = {
     "moments": Layout("retrodict.data.classes:moments"),
     "epic100": Layout("retrodict.data.epic:epic100", labelled=True),
     "ssv2": Layout("retrodict.data.ssv2:ssv2", labelled=True),
-    "lerobot": Layout("retrodict.data.lerobot:lerobot", labelled=True, hub_files=("meta/*", "data/*", "videos/*")),
+    "lerobot": Layout(
+        "retrodict.data.lerobot:lerobot",
+        labelled=True,
+        hub_files=("meta/*", "data/*", "videos/*"),
+        has_cameras=True,
+    ),
 }
 
 
@@ -94,20 +107,21 @@ def labelled_layouts() -> list[str]:
     return [name for name, layout in LAYOUTS.items() if layout.labelled]
 
 
-def read_clips(layout: str, root: Path, annotations: Path | None = None) -> list[ClipRef]:
+def read_clips(layout: str, root: Path, annotations: Path | None = None, cameras: Sequence[str] = ()) -> list[ClipRef]:
     """The clips of a collection, for `retrodict.video.mine`, with class and group.
 
     Args:
         layout: one of `LAYOUTS`.
         root: folder of the videos.
         annotations: the collection's own list, where it does not lie in `root` or is to limit the clips.
+        cameras: of a robot set, those to read; by default the first by name.
 
     Raises:
         ValueError: the layout is not known, or the folder or its annotations do not have that layout.
     """
     from retrodict.data.actions import LabelledClip
 
-    clips = _layout(layout).read(root, annotations)
+    clips = _layout(layout).read(root, annotations, cameras)
     return _unique([clip.ref if isinstance(clip, LabelledClip) else clip for clip in clips])
 
 
@@ -122,19 +136,19 @@ def _unique(refs: Sequence[ClipRef]) -> list[ClipRef]:
     return unique
 
 
-def labelled_clips(layout: str, root: Path, annotations: Path | None = None) -> list[Item]:
+def labelled_clips(layout: str, root: Path, annotations: Path | None = None, cameras: Sequence[str] = ()) -> list[Item]:
     """The labelled clips of a collection, each read when it is called.
 
     EPIC: first and last frame of the segment and its narration. Something-Something v2: first and last frame and the
     label; those that AURORA excludes are unusable. LeRobot: first and last frame of a subtask, else of the episode.
-    Errors are those of `read_clips`.
+    Arguments and errors are those of `read_clips`.
     """
     from retrodict.data.actions import LabelledClip, clip_key, transition_of
     from retrodict.data.items import Item
 
     if not _layout(layout).labelled:
         raise ValueError(f"The layout {layout} names no actions: {', '.join(labelled_layouts())} do.")
-    clips = [clip for clip in _layout(layout).read(root, annotations) if isinstance(clip, LabelledClip)]
+    clips = [clip for clip in _layout(layout).read(root, annotations, cameras) if isinstance(clip, LabelledClip)]
     return [Item(clip.ref.name, partial(clip_key, clip), partial(transition_of, clip)) for clip in clips]
 
 

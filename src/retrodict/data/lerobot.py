@@ -20,7 +20,9 @@ _LANGUAGE = "language_persistent"
 
 
 @dataclass(frozen=True)
-class _Dataset:
+class Dataset:
+    """A data set's folder and its `meta/info.json`."""
+
     root: Path
     info: JsonObject
 
@@ -42,32 +44,40 @@ class _Dataset:
         return inside(self.root, name)
 
 
-def lerobot(root: Path, annotations: Path | None = None, camera: str = "") -> list[LabelledClip]:
-    """Clips of one camera (the first by name, unless given), with the action in words.
+def lerobot(root: Path, annotations: Path | None = None, cameras: Sequence[str] = ()) -> list[LabelledClip]:
+    """Clips of one camera (the first by name) or of those given, with the action in words.
 
     An episode whose data holds subtask spans (`language_persistent` rows of style `subtask`) gives a clip per span;
-    any other gives one clip with its task. Class is the task, group the episode.
+    any other gives one clip with its task. Class is the task, group the episode, whatever the camera.
     """
     if annotations is not None:
         raise ValueError("The layout lerobot has its annotations inside: leave out --annotations.")
-    data = _open(root)
+    data = open_dataset(root)
     if not data.cameras:
         raise ValueError(f"{root} has no video feature: only data sets with videos can be read.")
-    camera = camera or data.cameras[0]
-    if camera not in data.cameras:
-        raise ValueError(f"{root} has no camera {camera!r}: choose one of {', '.join(data.cameras)}.")
+    cameras = list(dict.fromkeys(cameras)) or data.cameras[:1]
+    if missing := [camera for camera in cameras if camera not in data.cameras]:
+        raise ValueError(f"{root} has no camera {missing[0]!r}: choose of {', '.join(data.cameras)}.")
     spans = _Subtasks(data)
-    return [clip for episode in _episodes(data) for clip in _clips(data, episode, camera, spans)]
+    clips = {name: [c for one in episodes_of(data) for c in _clips(data, one, name, spans)] for name in cameras}
+    if len(clips) == 1:
+        return clips[cameras[0]]
+    return [
+        replace(clip, ref=replace(clip.ref, name=f"{camera}/{clip.ref.name}"))
+        for camera, of_camera in clips.items()
+        for clip in of_camera
+    ]
 
 
-def _open(root: Path) -> _Dataset:
+def open_dataset(root: Path) -> Dataset:
+    """Raises `ValueError` where there is none, or one of another version."""
     if not (root / "meta" / "info.json").is_file():
         raise ValueError(f"{root} has no meta/info.json: give the folder of a LeRobot data set.")
     info = read_json(root / "meta" / "info.json")
     version = str(info.get("codebase_version", ""))
     if not version.startswith(("v2", "v3")):
         raise ValueError(f"{root} is a LeRobot data set of version {version or '?'}: convert it to v3 with lerobot.")
-    return _Dataset(root, info)
+    return Dataset(root, info)
 
 
 def _is_colour_video(feature: JsonObject) -> bool:
@@ -76,7 +86,8 @@ def _is_colour_video(feature: JsonObject) -> bool:
     return feature.get("dtype") == "video" and not depth
 
 
-def _episodes(data: _Dataset) -> list[JsonObject]:
+def episodes_of(data: Dataset) -> list[JsonObject]:
+    """What the data set says of each episode, in order."""
     if data.is_v2:
         file = data.root / "meta" / "episodes.jsonl"
         try:
@@ -86,18 +97,19 @@ def _episodes(data: _Dataset) -> list[JsonObject]:
     files = sorted((data.root / "meta" / "episodes").glob("**/*.parquet"))
     if not files:
         raise ValueError(f"{data.root}/meta/episodes holds no .parquet file.")
-    rows = [row for file in files for row in _read(file, None).to_pylist()]
+    rows = [row for file in files for row in read_table(file, None).to_pylist()]
     return sorted(rows, key=lambda row: int(row["episode_index"]))
 
 
-def _read(file: Path, columns: list[str] | None) -> pa.Table:
+def read_table(file: Path, columns: list[str] | None) -> pa.Table:
+    """Raises `ValueError` that names the file."""
     try:
         return pq.read_table(file, columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{file} is not a readable Parquet file: {error}.") from None
 
 
-def _clips(data: _Dataset, episode: JsonObject, camera: str, spans: _Subtasks) -> Iterator[LabelledClip]:
+def _clips(data: Dataset, episode: JsonObject, camera: str, spans: _Subtasks) -> Iterator[LabelledClip]:
     number = int(episode["episode_index"])
     if data.is_v2:
         chunk = number // int(data.info.get("chunks_size", 1000))
@@ -116,7 +128,7 @@ def _clips(data: _Dataset, episode: JsonObject, camera: str, spans: _Subtasks) -
         yield LabelledClip(ref, action)
 
 
-def _clip(data: _Dataset, path: Path, number: int, task: str, camera: str) -> LabelledClip:
+def _clip(data: Dataset, path: Path, number: int, task: str, camera: str) -> LabelledClip:
     """A whole video file as the clip of an episode."""
     name = f"episode-{number:06d}"
     meta = {"file": shown_name(path, data.root), "camera": camera, "episode": number}
@@ -130,7 +142,7 @@ def _first(tasks: str | Sequence[str] | None) -> str:
 class _Subtasks:
     """Subtask spans of episodes, from the data files, each of which is read once."""
 
-    def __init__(self, data: _Dataset) -> None:
+    def __init__(self, data: Dataset) -> None:
         self._data = data
         self._known: dict[Path, dict[int, list[JsonObject]]] = {}
 
@@ -150,7 +162,7 @@ class _Subtasks:
     @staticmethod
     def _load(file: Path) -> dict[int, list[JsonObject]]:
         """The rows stand on every frame of an episode; those of one frame are kept."""
-        table = _read(file, ["episode_index", _LANGUAGE])
+        table = read_table(file, ["episode_index", _LANGUAGE])
         numbers = table["episode_index"].to_pylist()
         firsts = {number: row for row, number in reversed(list(enumerate(numbers)))}
         return {number: table[_LANGUAGE][row].as_py() or [] for number, row in firsts.items()}

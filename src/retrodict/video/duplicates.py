@@ -32,7 +32,7 @@ class Fingerprint:
         self._step, self._begin = _STEP, 0.0
         self._images: list[str] = []
         self._motion: list[float] = []  # sum over the frames of each step
-        self._frames: list[int] = []
+        self._frames: list[float] = []
 
     def push(self, seconds: float, small: Gray, motion: float) -> None:
         """A frame's time, its small luma plane, and its motion per second."""

@@ -45,9 +45,19 @@ class Timeline:
         for number in np.unique(self.shot[self.shot >= 0]):
             inside = np.flatnonzero(self.shot == number)
             after = int(inside[-1]) + 1
-            arrays = (self.position, self.seconds, self.motion, self.lively, self.change, self.sharpness, self.shot)
-            end = float(self.seconds[after]) if after < len(self.seconds) else self.end
-            yield inside, Timeline(*(array[inside] for array in arrays), end)  # type: ignore[arg-type]
+            yield (
+                inside,
+                Timeline(
+                    position=self.position[inside],
+                    seconds=self.seconds[inside],
+                    motion=self.motion[inside],
+                    lively=self.lively[inside],
+                    change=self.change[inside],
+                    sharpness=self.sharpness[inside],
+                    shot=self.shot[inside],
+                    end=float(self.seconds[after]) if after < len(self.seconds) else self.end,
+                ),
+            )
 
 
 def lay_out(track: Track, config: MineConfig) -> Timeline:

@@ -15,6 +15,7 @@ from retrodict.bootstrap.annotate import annotate_dir
 from retrodict.bootstrap.select import select_dir
 from retrodict.images import encode_png
 from retrodict.models.protocol import Explanation, LogProb, Pair
+from retrodict.shards import Share
 from retrodict.transitions import FramePair, read_rows, read_transitions, write_rows
 
 
@@ -101,7 +102,7 @@ def test_processes_share_the_files_and_give_what_one_gives(reader: Reader, tmp_p
     for number in range(5):
         pairs(tmp_path / "pairs", f"f{number}", [10 * number + 1, 10 * number + 2])
     for rank in reversed(range(world)):
-        made = annotate_dir(tmp_path / "pairs", model="m", out=tmp_path / "out", share=(rank, world))
+        made = annotate_dir(tmp_path / "pairs", model="m", out=tmp_path / "out", share=Share(rank, world))
         assert made == (tmp_path / "out" / "manifest.json").is_file() == (rank == 0)
     assert sorted(reader.seen) == sorted(10 * n + i for n in range(5) for i in (1, 2))  # each once
     assert [row.action for row in read_transitions(tmp_path / "out")] == [

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from retrodict.loading import load
 from retrodict.models.protocol import InverseModel
 from retrodict.progress import Progress, QuietProgress
 from retrodict.run_folder import claim, relative_path
+from retrodict.shards import ALL, Shard, Share, run_shards
 from retrodict.transitions import (
     MANIFEST,
     FramePair,
@@ -76,7 +76,7 @@ def annotate_dir(
     model: str | Path,
     out: Path,
     progress: Progress | None = None,
-    share: tuple[int, int] = (0, 1),
+    share: Share = ALL,
 ) -> bool:
     """Label every pair of a directory: each file of pairs gives a file of the same name.
 
@@ -87,8 +87,8 @@ def annotate_dir(
         pairs: directory that `mine` wrote.
         model: name or folder of an inverse model; see `retrodict.load`.
         out: a new directory, or that of an earlier call with the same pairs and model.
-        share: which process of how many this is (rank, world size). Each labels its share of the files, and the
-            manifest is written by every one that finds all files made.
+        share: which of several processes this is. Each labels its share of the files, and the manifest is written by
+            every one that finds all files made.
 
     Returns:
         Whether all files are made; else other processes are still at their shares.
@@ -98,24 +98,20 @@ def annotate_dir(
     """
     files = row_files(pairs)
     claim(out, "annotate", {"pairs": relative_path(pairs, out)}, inputs={"model": str(model)}, apart=[pairs])
-    progress = progress or QuietProgress()
     inverse = lru_cache(maxsize=1)(lambda: load(model, role="inverse"))  # only when there is something to label
-    counts = [open_parquet(file).metadata.num_rows for file in files]
-    rank, world = share
-    if not all(_is_made(out / file.name, file) for file in files):
+    shards = [
+        Shard(
+            partial(_is_made, out / file.name, file),
+            partial(_annotate_file, inverse, file, out / file.name, str(model)),
+            open_parquet(file).metadata.num_rows,
+        )
+        for file in files
+    ]
+    if not all(shard.is_made() for shard in shards):
         (out / MANIFEST).unlink(missing_ok=True)  # it counts what is no more
-    for number, file in enumerate(files):
-        done, total = sum(counts[:number]), sum(counts)
-        if number % world == rank and not _is_made(out / file.name, file):
-
-            def tell(rows: int, done: int = done, total: int = total) -> None:
-                progress.advance(done + rows, total)
-
-            _annotate_file(inverse, file, out / file.name, str(model), tell)
-        progress.advance(done + counts[number], total)
-    if not all(_is_made(out / file.name, file) for file in files):
+    if run_shards(shards, share, progress or QuietProgress()):
         return False
-    _finish(out, files, str(model), sum(counts))
+    _finish(out, files, str(model), sum(shard.rows for shard in shards))
     return True
 
 
@@ -175,8 +171,3 @@ def _finish(out: Path, files: Sequence[Path], model: str, pairs: int) -> None:
     if not kept and dropped[NO_IMAGES] == pairs:
         raise ValueError(f"No frame pair has images: mine them without --no-frames ({out} holds no labels).")
     write_manifest(out, kind="transitions", config={"model": model}, kept=kept, dropped=dropped)
-
-
-def share_of_process() -> tuple[int, int]:
-    """Rank and world size under torchrun; (0, 1) elsewhere."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

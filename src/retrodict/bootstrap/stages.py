@@ -18,6 +18,7 @@ from retrodict.files import JsonObject, made_once, write_json
 from retrodict.images import encode_png
 from retrodict.progress import Progress
 from retrodict.prompts import Direction
+from retrodict.shards import Share
 from retrodict.training.config import METER, Weighting
 from retrodict.training.data import Stored, joined, source_rows, stored_transitions
 from retrodict.training.distributed import is_main, meet, process_count, process_number
@@ -368,7 +369,7 @@ def annotate(context: Context, progress: Progress) -> str:
         model=context.inverse_models["idm"],
         out=context.dir("annotated"),
         progress=progress,
-        share=(process_number(), process_count()),
+        share=Share(process_number(), process_count()),
     )
     meet()
     if is_main():  # to write the manifest, where others were still at their shares
@@ -429,7 +430,7 @@ def bench(name: str, context: Context, progress: Progress) -> str:
         progress=progress,
     )
     if process_count() > 1:
-        predict(share=(process_number(), process_count()))
+        predict(share=Share(process_number(), process_count()))
         meet()
         if not is_main():
             return ""

@@ -18,6 +18,7 @@ from retrodict.cli.options import (
     Many,
     Model,
     OutDir,
+    Part,
     Quiet,
     Seed,
     Subsets,
@@ -63,6 +64,7 @@ def bench(
     captions: Annotated[
         Path | None, typer.Option(help="JSON file of item ids and what their targets show, for CLIP-T.")
     ] = None,
+    shard: Part = "",
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -79,9 +81,10 @@ def bench(
         return
 
     from retrodict.report.runs import bench as run
+    from retrodict.shards import share_of_process
 
     with open_progress(quiet, "retrodict bench") as progress:
-        run(
+        results = run(
             bench,
             out=out,
             data=data,
@@ -97,9 +100,13 @@ def bench(
             protocol=l1,
             metrics=metric or (),
             captions=captions,
+            share=share_of_process(shard),
             seed=seed,
             progress=progress,
         )
+    if not results:
+        typer.echo(f"{out}: this share is predicted; whichever process finds all of them measures.")
+        return
     print_numbers(out)
     typer.echo(f"Numbers: {out / 'results.json'}\nReport: {out / 'report.html'}")
 

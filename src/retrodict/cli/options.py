@@ -90,6 +90,15 @@ Subsets = Annotated[
     list[str] | None,
     typer.Option(help="A subset to keep; by default all (of AURORA-Bench those with target images). Repeatable."),
 ]
+Part = Annotated[
+    str,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Only the I-th of N shares of the work, in a folder that all processes see; whoever is last finishes. "
+        "By default the share that torchrun or a Slurm array gives, else all.",
+    ),
+]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Only the first so many items of each subset: a try, not a result.")
 ]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from retrodict.cli.app import verb
-from retrodict.cli.options import Model, OutDir, Overrides, Quiet, runs_models, trains_models
+from retrodict.cli.options import Model, OutDir, Overrides, Part, Quiet, runs_models, trains_models
 from retrodict.cli.printing import print_counts, print_numbers
 from retrodict.errors import check_output
 from retrodict.progress.view import open_progress
@@ -72,24 +72,29 @@ def annotate(
     pairs: Annotated[Path, typer.Argument(metavar="PAIRS", help="Folder that `retrodict mine` wrote.")],
     out: OutDir,
     model: Model = "small",
+    shard: Part = "",
     quiet: Quiet = False,
 ) -> None:
     """Let an inverse model write down which action happened in each frame pair, and how sure it is.
 
-    Several processes share the files: torchrun --nproc-per-node 4 -m retrodict annotate PAIRS --out DIR
+    Several processes share the files: `--shard 1/4` to `--shard 4/4` anywhere, the ranks of torchrun, or the tasks of a
+    Slurm array.
 
     Example: retrodict annotate pairs/ --model small --out labelled
     """
     check_output(out)
 
-    from retrodict.bootstrap.annotate import annotate_dir, share_of_process
+    from retrodict.bootstrap.annotate import annotate_dir
+    from retrodict.shards import share_of_process
 
     with open_progress(quiet, "retrodict annotate") as progress:
         progress.stage("annotate", "the inverse model says which action each pair shows")
-        made = annotate_dir(pairs, model=model, out=out, progress=progress, share=share_of_process())
+        made = annotate_dir(pairs, model=model, out=out, progress=progress, share=share_of_process(shard))
         progress.done()
     if made:
         print_counts(out)
+    else:
+        typer.echo(f"{out}: this share is labelled; whichever process finds all files labelled counts them.")
 
 
 @verb

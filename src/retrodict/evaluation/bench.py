@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from retrodict.evaluation.features import Embedder
 from retrodict.evaluation.inverse_eval import measure_explanations
 from retrodict.evaluation.metrics import L1_PROTOCOL, L1_PROTOCOLS, l1
 from retrodict.evaluation.pool import ItemResult, Scored, Scorer, item_result, score_frame, score_images
-from retrodict.evaluation.predict import evaluate, parts_of
+from retrodict.evaluation.predict import evaluate, is_predicted, parts_of
 from retrodict.evaluation.predictions import JUDGEMENTS, read_predictions, write_items, write_predictions
 from retrodict.evaluation.summary import MIN_COPY, compare, estimate, item_values, summarise
 from retrodict.files import JsonObject, write_json
@@ -39,6 +40,7 @@ from retrodict.models.protocol import ForwardModel, InverseModel, TokenFamily
 from retrodict.progress import Progress, QuietProgress
 from retrodict.run_folder import RECORD, Input, check
 from retrodict.sampling import Sampling
+from retrodict.shards import ALL, Share
 from retrodict.training.config import Weighting
 from retrodict.training.weighting import loss_weights
 from retrodict.transitions import Transition
@@ -84,6 +86,7 @@ def run_bench(
     protocol: str = L1_PROTOCOL,
     metrics: Sequence[str] = (),
     captions: str | Path | None = None,
+    share: Share = ALL,
     progress: Progress | None = None,
 ) -> JsonObject:
     """Measure a model on a benchmark. The same call again resumes: finished batches of predictions are kept.
@@ -107,10 +110,11 @@ def run_bench(
         protocol: how L1 compares images of unequal size. It, `metrics` and `captions` may change when a run resumes.
         metrics: those that need a model: "clip", "dino", "bertscore", or "clip=FOLDER".
         captions: JSON file of item ids and what their targets show, for CLIP-T.
+        share: of several processes with the same `out`, which part of the predictions this one makes.
         progress: receives how far the work is.
 
     Returns:
-        What `results.json` holds (docs/evaluation.md).
+        What `results.json` holds (docs/evaluation.md); nothing where other processes are still at their shares.
 
     Raises:
         ValueError: an unknown name, missing data, or an `out` that holds a run with other settings.
@@ -162,7 +166,8 @@ def run_bench(
         results = [item_result(t, Scored()) for t in benchmark.items]
     else:
         assert forward is not None, "a system that gives no images has a model"
-        results = evaluate(
+        predict = partial(
+            evaluate,
             forward,
             benchmark.items,
             scorer=benchmark.scorer,
@@ -173,6 +178,12 @@ def run_bench(
             keep=file,
             progress=progress,
         )
+        if share.count > 1 and not is_predicted(file, len(benchmark.items)):
+            predict(share=share)
+            if not is_predicted(file, len(benchmark.items)):
+                progress.done("this share; others are at theirs")
+                return {}
+        results = predict()
     seconds = {} if resumed else {"predict": round(time.monotonic() - predicting, 1)}  # of a part it would say little
     progress.done(f"{len(results)} items{told}")
     progress.stage("measure", f"{len(results)} items")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from retrodict.evaluation.predictions import read_predictions, write_predictions
 from retrodict.models.protocol import Candidate, ForwardModel
 from retrodict.progress import Progress
 from retrodict.sampling import Sampling, SamplingError
+from retrodict.shards import ALL, Share
 from retrodict.transitions import Transition
 
 
@@ -28,7 +30,7 @@ def evaluate(
     seed: int,
     sampling: Sampling = Sampling(),
     keep: Path | None = None,
-    share: tuple[int, int] = (0, 1),
+    share: Share = ALL,
     progress: Progress | None = None,
 ) -> list[ItemResult]:
     """Predict every item: one greedy frame and `n` with `sampling`, each scored by all verifiers.
@@ -38,9 +40,9 @@ def evaluate(
     `SamplingError` when the model cannot be sampled so at all.
 
     `keep` names a file of predictions (`write_predictions`). Finished batches lie beside it until it can be written,
-    and the same call again makes only what is missing. Of several ranks, each makes its `share` (rank, number of ranks)
-    of the batches first; one of them then collects all in a call without. That model and settings are the same is the
-    caller's care (`run_folder.claim`); no verifier may remember earlier batches.
+    and the same call again makes only what is missing. Of several processes, each makes its `share` of the batches
+    first, and gets those alone; one of them then collects all in a call without (`is_predicted`). That model and
+    settings are the same is the caller's care (`run_folder.claim`); no verifier may remember earlier batches.
     """
     evaluation = _Evaluation(model, scorer, verifiers, n, seed, sampling)
 
@@ -48,16 +50,20 @@ def evaluate(
         items: list[ItemResult] = []
         for number, start in enumerate(range(0, len(transitions), BATCH)):
             batch = transitions[start : start + BATCH]
-            if number % share[1] != share[0]:
+            if not share.takes(number):
                 continue
             make = partial(evaluation.of, batch)
-            part = None if keep is None else parts_of(keep) / f"{number:05}.parquet"
-            items += make() if part is None else _predicted_once(part, batch, n, make)
+            if keep is None:
+                items += make()
+            elif _part(keep, number).is_file() or (whole := _stored(keep, transitions, n)) is None:
+                items += _predicted_once(_part(keep, number), batch, n, make)
+            else:
+                return whole  # another process has collected them meanwhile
             if progress is not None:
                 progress.advance(len(items), len(transitions))
         return items
 
-    if keep is None or share[1] > 1:
+    if keep is None or share.count > 1:
         return every()
     results = _predicted_once(keep, transitions, n, every)
     shutil.rmtree(parts_of(keep), ignore_errors=True)
@@ -118,13 +124,26 @@ def _predicted_once(
     file: Path, transitions: Sequence[Transition], n: int, make: Callable[[], list[ItemResult]]
 ) -> list[ItemResult]:
     """The predictions in `file` if they are those of these items with `n` candidates each, else made and written."""
-    if file.is_file():
-        stored = read_predictions(file)
-        if [(i.id, i.action, len(i.pool)) for i in stored] == [(t.id, t.action, n) for t in transitions]:
-            return stored
-    made = make()
-    write_predictions(file, made)
-    return made
+    stored = _stored(file, transitions, n)
+    if stored is None:
+        stored = make()
+        write_predictions(file, stored)
+    return stored
+
+
+def _stored(file: Path, transitions: Sequence[Transition], n: int) -> list[ItemResult] | None:
+    stored = read_predictions(file) if file.is_file() else []
+    wanted = [(t.id, t.action, n) for t in transitions]
+    return stored if [(i.id, i.action, len(i.pool)) for i in stored] == wanted else None
+
+
+def is_predicted(keep: Path, items: int) -> bool:
+    """Whether every batch of so many items lies beside `keep`, or `keep` itself is there."""
+    return keep.is_file() or all(_part(keep, number).is_file() for number in range(math.ceil(items / BATCH)))
+
+
+def _part(keep: Path, batch: int) -> Path:
+    return parts_of(keep) / f"{batch:05}.parquet"
 
 
 def parts_of(predictions: Path) -> Path:

@@ -18,12 +18,13 @@ Results = JsonObject
 
 
 def with_page(run: Callable[P, Results]) -> Callable[P, Results]:
-    """`run`, which writes `results.json` to its folder `out`, and then the folder's page."""
+    """`run`, which writes `results.json` to its folder `out`, and then the folder's page, where there are results."""
 
     @wraps(run)
     def both(*args: P.args, **kwargs: P.kwargs) -> Results:
         results = run(*args, **kwargs)
-        write_report(Path(str(kwargs["out"])))
+        if results:
+            write_report(Path(str(kwargs["out"])))
         return results
 
     both.__name__ = run.__name__.removeprefix("run_")

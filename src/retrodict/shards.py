@@ -21,11 +21,11 @@ class Share(NamedTuple):
     """Which process this is, from 0, of how many."""
 
     number: int = 0
-    count: int = 1
+    total: int = 1
 
     def takes(self, part: int) -> bool:
         """Whether the part of this number is this process's."""
-        return part % self.count == self.number
+        return part % self.total == self.number
 
 
 ALL = Share()

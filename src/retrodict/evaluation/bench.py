@@ -178,7 +178,7 @@ def run_bench(
             keep=file,
             progress=progress,
         )
-        if share.count > 1 and not is_predicted(file, len(benchmark.items)):
+        if share.total > 1 and not is_predicted(file, len(benchmark.items)):
             predict(share=share)
             if not is_predicted(file, len(benchmark.items)):
                 progress.done("this share; others are at theirs")

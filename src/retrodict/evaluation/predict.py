@@ -63,7 +63,7 @@ def evaluate(
                 progress.advance(len(items), len(transitions))
         return items
 
-    if keep is None or share.count > 1:
+    if keep is None or share.total > 1:
         return every()
     results = _predicted_once(keep, transitions, n, every)
     shutil.rmtree(parts_of(keep), ignore_errors=True)

@@ -217,3 +217,14 @@ def test_the_world_explains_what_happened_in_both_sizes_and_nothing_else(example
         assert not world.explains(example.text, source, source)  # a copy
         assert not world.explains(example.text, source, other)  # another outcome
         assert not any(world.explains(action, source, target) for action in world.alternatives(example.transition()))
+
+
+def test_scenes_are_put_together_and_fall_into_place() -> None:
+    world: Any = get_world("tabletop")
+    made = world.compose([("blue box", 1, 2), ("red ball", 1, 5), ("shelf", 3, 0), ("green cone", 3, 5)])
+    placed = [("blue box", 1, 0), ("green cone", 3, 3), ("red ball", 1, 1), ("shelf", 3, 2)]
+    assert world.placed(made) == placed and world.compose(placed).tobytes() == made.tobytes()
+    on_a_ball, outside, no_piece = [("red ball", 1, 0), ("blue box", 1, 3)], [("red ball", 6, 0)], [("red", 1, 0)]
+    for bad in (on_a_ball, outside, no_piece, [("red ball", 3, 2), ("shelf", 3, 2)], [("red ball", 0, 0)] * 2):
+        with pytest.raises(ValueError):
+            world.compose(bad)

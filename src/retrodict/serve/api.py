@@ -7,8 +7,8 @@ import io
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -217,6 +217,13 @@ async def _image(data: bytes, name: str, service: Service, held: ExitStack, copi
         pixels = image.width * image.height
     held.enter_context(service.memory.holding(3 * pixels * (1 + copies)))
     return await read_upload(data, name, service.limits)
+
+
+@asynccontextmanager
+async def read_source(form: Form, name: str, service: Service) -> AsyncIterator[Image.Image]:
+    """An uploaded image, while there is room for it. Raises `Refusal`."""
+    with ExitStack() as held:
+        yield await _image(form.file(name), name, service, held)
 
 
 async def _pair(form: Form, service: Service, held: ExitStack) -> tuple[Image.Image, Image.Image]:

@@ -19,26 +19,34 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from retrodict.serve import api
+from retrodict.serve import api, playground
 from retrodict.serve.api import Service
 from retrodict.serve.engine import Engine
 from retrodict.serve.forms import Limits, Memory, Refusal
 from retrodict.serve.metrics import Metrics
 from retrodict.serve.models import Models
+from retrodict.serve.playground import Playground
 from retrodict.web.address import LOOPBACK
 from retrodict.web.safety import HEADERS, TooLargeError, discard, is_from_another_site, read_body, with_body
+from retrodict.worlds import DEFAULT
 
 OPEN = ("/", "/healthz")  # and whatever the playground shows: the rest needs a key where there are keys
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
 
 def create_app(
-    models: Models, *, keys: Sequence[str] = (), hosts: tuple[str, ...] = LOOPBACK, limits: Limits | None = None
+    models: Models,
+    *,
+    world: str = DEFAULT,
+    keys: Sequence[str] = (),
+    hosts: tuple[str, ...] = LOOPBACK,
+    limits: Limits | None = None,
 ) -> Starlette:
     """The server as an ASGI application.
 
     Args:
         models: what answers.
+        world: whose examples, pieces and actions the playground offers.
         keys: one of them must come with every request, as `Authorization: Bearer KEY`; without any, all are answered.
         hosts: names that it answers to; "*": any.
         limits: what a request may be; by default `Limits()`.
@@ -52,7 +60,7 @@ def create_app(
         await asyncio.to_thread(service.engine.close)
 
     app = Starlette(
-        routes=[*api.routes, Route("/healthz", _health), Route("/metrics", _metrics)],
+        routes=[*api.routes, *playground.routes, Route("/healthz", _health), Route("/metrics", _metrics)],
         middleware=[
             Middleware(Guard, service=service, keys=keys),
             Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
@@ -61,7 +69,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    app.state.service, app.state.metrics = service, Metrics()
+    app.state.service, app.state.metrics, app.state.playground = service, Metrics(), Playground(world)
     return app
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from retrodict.web.address import check_free, hosts_answered
+from retrodict.worlds import DEFAULT
 
 CLOSING = 120.0  # seconds in which what was begun is answered after SIGTERM
 
@@ -20,7 +21,7 @@ def serve(
     inverse: str = "",
     n: int = 8,
     verifier: str = "",
-    world: str = "",
+    world: str = DEFAULT,
     host: str = "127.0.0.1",
     port: int = 8000,
     key_file: Path | None = None,
@@ -34,7 +35,7 @@ def serve(
         inverse: the inverse model behind the verifier; by default the one in `model`.
         n: candidates of each prediction, unless a request says otherwise.
         verifier: what chooses; by default "idm_fdm", or "idm" where the forward model gives no likelihoods.
-        world: whose examples, pieces and actions the playground offers; by default none but the default world's.
+        world: whose examples, pieces and actions the playground offers.
         host: address to listen on.
         port: port to listen on; 0: a free one.
         key_file: a file of keys, of which each request must bring one.
@@ -56,7 +57,8 @@ def serve(
     check_free(host, port)
     keys = read_keys(key_file) if key_file else []
     limits = Limits()
-    app = create_app(Models(model, inverse, verifier, n), keys=keys, hosts=hosts_answered(host), limits=limits)
+    models = Models(model, inverse, verifier, n)
+    app = create_app(models, world=world, keys=keys, hosts=hosts_answered(host), limits=limits)
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     say(f"Playground: {address}/\nAPI:        {address}/v1")
     if host not in ("127.0.0.1", "localhost", "::1") and not keys:

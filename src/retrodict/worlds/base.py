@@ -150,3 +150,25 @@ class World(Protocol):
         None where something moves in one of the frames, or none or several actions happened.
         """
         ...
+
+
+Placed = tuple[str, int, int]  # a piece, and its column and row from the bottom left
+
+
+class DrawableWorld(World, Protocol):
+    """A world whose scenes people can put together by hand."""
+
+    pieces: Sequence[str]  # what can be placed, such as "red ball"
+    grid: tuple[int, int]  # columns, rows
+
+    def compose(self, placed: Sequence[Placed]) -> Image.Image:
+        """The image of a scene, at rest: what is placed in the air falls.
+
+        Raises:
+            ValueError: there is no such piece or position, or such a scene cannot stand.
+        """
+        ...
+
+    def placed(self, image: Image.Image) -> list[Placed]:
+        """The pieces that an image shows, as `compose` takes them; what is no image of the world reads as anything."""
+        ...

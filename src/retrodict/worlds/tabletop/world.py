@@ -9,12 +9,25 @@ from pathlib import Path
 from PIL import Image
 
 from retrodict.transitions import FramePair, Transition
-from retrodict.worlds.base import Score, World
+from retrodict.worlds.base import DrawableWorld, Placed, Score
 from retrodict.worlds.tabletop import language, outcomes, sampling, scoring, videos
+from retrodict.worlds.tabletop.cells import CellsBoard
 from retrodict.worlds.tabletop.language import parse_action, templates
 from retrodict.worlds.tabletop.parsing import parse, possible_sizes
 from retrodict.worlds.tabletop.rendering import draw
-from retrodict.worlds.tabletop.scene import Size, State, same_scene
+from retrodict.worlds.tabletop.scene import (
+    COLOURS,
+    GRID,
+    MOST,
+    SHAPES,
+    SHELF_ROW,
+    Size,
+    State,
+    Thing,
+    same_scene,
+)
+
+SHELF = "shelf"  # a piece: one column of the plank
 
 
 class Tabletop:
@@ -23,6 +36,8 @@ class Tabletop:
     name = "tabletop"
     about = "A simulated tabletop: balls, boxes and cones, a floor, sometimes a shelf."
     suites: Mapping[str, str] = language.TITLES
+    pieces: Sequence[str] = (*(f"{colour} {shape}" for shape in SHAPES for colour in COLOURS), SHELF)
+    grid = (GRID, GRID)
 
     def sample(self, count: int, seed: int, *, namespace: str, split: str = "") -> list[Transition]:
         return [example.transition(split) for example in sampling.sample(count, seed, namespace=namespace)]
@@ -121,6 +136,28 @@ class Tabletop:
             shown.append(draw(scene))
         return shown
 
+    def compose(self, placed: Sequence[Placed]) -> Image.Image:
+        if not {piece for piece, _, _ in placed} <= set(self.pieces):
+            raise ValueError(f"There are {', '.join(self.pieces)}.")
+        words = [(piece.split(), x, y) for piece, x, y in placed if piece != SHELF]
+        things = [Thing(colour, shape, x, y) for (colour, shape), x, y in words]
+        shelf = {x for piece, x, _ in placed if piece == SHELF}  # at its height, wherever it is put
+        scene = State.of(things, shelf)
+        if len(things) > MOST or len({thing.colour for thing in things}) < len(things):
+            raise ValueError(f"A scene has up to {MOST} things, each of its own colour.")
+        board = CellsBoard(scene)
+        inside = all(0 <= x < GRID and 0 <= y < GRID for _, x, y in placed)
+        apart = len(board.things) == len(things) and not board.plank & board.things.keys()
+        settled = board.settle() if inside and apart else None
+        if settled is None:
+            raise ValueError("Things stand on the floor, the shelf or a box, one in a cell.")
+        return draw(settled)
+
+    def placed(self, image: Image.Image) -> list[Placed]:
+        scene = parse(image)
+        things = [(thing.name, int(thing.x), int(thing.y)) for thing in scene.things]
+        return [*things, *((SHELF, x, SHELF_ROW) for x in scene.shelf)]
+
     def true_action(self, pair: FramePair, truth: Path) -> str | None:
         video = _truth(truth / Path(pair.clip).with_suffix(".json"))
         try:
@@ -142,4 +179,4 @@ def _truth(path: Path) -> videos.VideoTruth:
     return videos.VideoTruth.load(path)
 
 
-WORLD: World = Tabletop()
+WORLD: DrawableWorld = Tabletop()

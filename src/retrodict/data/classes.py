@@ -6,7 +6,7 @@ import csv
 import re
 from pathlib import Path
 
-from retrodict.data.files import annotation, bad_row, folder, inside, read_csv, shown_name, video_index
+from retrodict.data.files import annotation, bad_row, folder, inside, listed_in, read_csv, shown_name, video_index
 from retrodict.video.clips import ClipRef, folder_clips
 
 _UCF_NAME = re.compile(r"v_(?P<name>.+)_g(?P<group>\d+)_c\d+$")
@@ -25,12 +25,13 @@ def plain_folder(root: Path, annotations: Path | None = None) -> list[ClipRef]:
 def ucf101(root: Path, annotations: Path | None = None) -> list[ClipRef]:
     """UCF-101: `Class/v_Class_g08_c01.avi`; clips of one `gNN` come from one video and share a group.
 
-    `annotations` is a `trainlist01.txt` or `testlist01.txt` that limits the clips.
+    `annotations` is a `trainlist01.txt` or `testlist01.txt` that limits the clips, of `UCF-101/` in or at `root`.
     """
     if annotations is None:
         return [_ucf_clip(ref.path, ref.name) for ref in folder_clips(folder(root))]
     names = [line.split()[0] for line in annotations.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [_ucf_clip(inside(root, name), name) for name in names]
+    where = listed_in(root, names)
+    return [_ucf_clip(inside(where, name), shown_name(where / name, root)) for name in names]
 
 
 def _ucf_clip(path: Path, name: str) -> ClipRef:
@@ -43,13 +44,14 @@ def _ucf_clip(path: Path, name: str) -> ClipRef:
 def kinetics700(root: Path, annotations: Path | None = None) -> list[ClipRef]:
     """Kinetics: `ID_000084_000094.mp4` anywhere below `root`, its label in a CSV file or the name of its folder.
 
-    A clip of the CSV file that is not there is yielded all the same, and so shows among the dropped as `missing`.
+    A clip of the CSV file that is not there is yielded all the same, and so shows among the dropped as `missing`. In a
+    folder of several CSV files that of the training split counts.
     """
     if annotations is None:
         return [_kinetics_clip(ref.path, ref.name, ref.category, {}) for ref in folder_clips(folder(root))]
     files = video_index(root)
     clips = []
-    table = annotation(annotations, root, ["*.csv"])
+    table = annotation(annotations, root, ["*train*.csv", "*.csv"])
     for line, row in enumerate(read_csv(table, _KINETICS_COLUMNS), 2):
         try:
             start, stop = (int(float(row[key])) for key in _KINETICS_COLUMNS[1:])
@@ -70,13 +72,17 @@ def _kinetics_clip(path: Path, name: str, label: str, meta: dict[str, str]) -> C
 
 
 def moments(root: Path, annotations: Path | None = None) -> list[ClipRef]:
-    """Moments in Time: headerless `category/file.mp4,label,...`, or the folders `category/` themselves."""
+    """Moments in Time: headerless `category/file.mp4,label,...`, or the folders `category/` themselves.
+
+    The list's paths count from `root` or from a folder in it (`training/` for `trainingSet.csv`).
+    """
     if annotations is None:
         labelled = [(ref.path, ref.name, ref.path.parent.name) for ref in folder_clips(folder(root))]
     else:
         with annotations.open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.reader(file) if len(row) > 1]
-        labelled = [(inside(root, row[0]), row[0], row[1]) for row in rows]
+        where = listed_in(root, [row[0] for row in rows])
+        labelled = [(inside(where, row[0]), shown_name(where / row[0], root), row[1]) for row in rows]
     return [
         ClipRef(path=path, name=name, category=label.replace("+", " "), group=_moments_source(path))
         for path, name, label in labelled

@@ -55,11 +55,25 @@ def video_index(root: Path) -> dict[str, Path]:
     return videos
 
 
+def below(root: Path) -> list[Path]:
+    """A folder and those in it, by name: where a collection's parts lie once all its archives are unpacked."""
+    with os.scandir(folder(root)) as entries:
+        names = sorted(one.name for one in entries if not one.name.startswith(".") and one.is_dir())
+    return [root, *(root / name for name in names)]
+
+
+def listed_in(root: Path, names: Sequence[str]) -> Path:
+    """The folder, `root` or one in it, that the paths of a list count from: where the first that exists is found."""
+    places = below(root)
+    return next((place for name in names for place in places if (place / name).is_file()), root)
+
+
 def annotation(given: Path | None, root: Path, names: Sequence[str]) -> Path:
-    """The annotation file given, or else the first of the usual names that lies in `root`, or in `given`, a folder."""
+    """The annotation file given, or else the first of the usual names that lies in `given`, a folder, or in or just
+    below `root`."""
     if given is not None and given.is_file():
         return given
-    for folder in [given] if given is not None else [root, root / "annotations"]:
+    for folder in [given] if given is not None else below(root):
         for pattern in names:
             if matches := sorted(folder.glob(pattern)):
                 return matches[0]

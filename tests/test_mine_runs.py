@@ -13,6 +13,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -23,8 +24,9 @@ from typer.testing import CliRunner
 import retrodict
 from retrodict.cli import app
 from retrodict.progress import EventProgress
+from retrodict.report.mining import in_words
 from retrodict.transitions import read_rows
-from retrodict.video import ClipRef, MineConfig, mine
+from retrodict.video import ClipRef, MineConfig, executors, mine
 from retrodict.video.executors import Worker
 from retrodict.video.mining import clip_progress, with_images
 
@@ -97,6 +99,28 @@ def test_the_same_bytes_from_ray(videos, expected, tmp_path):
     pytest.importorskip("ray")
     mine(videos, tmp_path / "out", CONFIG, executor_name="ray", shard_clips=5)
     assert contents(tmp_path / "out") == expected
+
+
+def test_ray_mines_in_as_many_workers_as_asked(monkeypatch):
+    asked = []
+
+    class Data:
+        DataContext = SimpleNamespace(get_current=lambda: SimpleNamespace(execution_options=SimpleNamespace()))
+
+        @staticmethod
+        def from_items(rows, override_num_blocks):
+            return Data()
+
+        def map_batches(self, miner, concurrency, **settings):
+            asked.append(concurrency)
+            return SimpleNamespace(iter_rows=lambda: [])
+
+    cluster = {"is_initialized": lambda: True, "cluster_resources": lambda: {"CPU": 64.0}}
+    monkeypatch.setattr(executors, "import_module", lambda name: SimpleNamespace(data=Data, **cluster))
+    for workers in (2, None):
+        engine = executors.executor("ray", CONFIG, workers=workers, timeout=9, retries=1)
+        assert list(engine.map([ClipRef(path=Path("a.mp4"), name="a.mp4")])) == []
+    assert asked == [2, 64]
 
 
 def test_a_long_video_is_cut_into_windows_that_resume(videos, tmp_path):
@@ -366,6 +390,34 @@ def test_names_of_strangers_are_escaped_and_the_page_stands_alone(videos, tmp_pa
     assert "&lt;b&gt;&amp;.mp4" in page and "&lt;i&gt;.mp4" in page
     assert "<script" not in page and "<b>" not in page and "http" not in page
     assert page.count("data:image/jpeg;base64,") == 6
+    assert "<h3>The file is empty: 1</h3>" in page and '&lt;i&gt;.mp4 <a href="clips.jsonl">line 2</a>' in page
+    assert (
+        "<p>Up to 4 frames of each clip are kept, 4 frames apart or more: as many as fit, then the most motion." in page
+    )
+
+
+def test_settings_are_said_in_words():
+    plain = in_words(MineConfig())
+    assert plain[0].endswith(
+        "of each clip are kept, 20 frames apart or more: as many as fit, then the most motion. Motion is optical flow."
+    )
+    assert plain[1:3] == [
+        "Each was moved by at most 0.3 s to where it is sharp, or to where an action rests.",
+        "No pair joins two shots.",
+    ]
+    other = MineConfig(
+        min_gap="0.8s", segment="10s/5s", selection="paper", motion="reference", cuts=False, frames=False
+    )
+    said = " ".join(in_words(other))
+    for words in (
+        "each window are kept, 0.8 s apart",
+        "greedily, as in the paper",
+        "Cuts were not",
+        "one every 5 s",
+        "No images",
+    ):
+        assert words in said
+    assert "of each shot" in in_words(MineConfig(segment="shot"))[0]
 
 
 def test_progress_tells_speed_pairs_and_failures(videos, tmp_path):

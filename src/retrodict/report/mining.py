@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec
@@ -21,20 +22,43 @@ from retrodict.report.kit.charts import Bar, Histogram, histogram
 from retrodict.report.kit.format import count, flat
 from retrodict.report.kit.images import Pair, hashed, shape_of, uri
 from retrodict.transitions import MANIFEST, open_parquet
+from retrodict.video.config import MineConfig, seconds
 from retrodict.video.mining import CLIPS, PAGE, MineResult
 from retrodict.video.mining import mine as video_mine
 
 P = ParamSpec("P")
 
 SAMPLE, SIDE, LARGE = 24, 240, 15_000
-REASONS = {
-    "too_short": "Too short for the smallest gap",
-    "static": "Nothing moves",
-    "cuts": "A cut between all keyframes",
-    "unlike": "Keyframes have nothing in common",
-    "unreadable": "Cannot be read",
-    "timeout": "No frame in time",
+EXAMPLES = 3  # clips of each reason that are named
+LONG = 90  # characters of a name or of what was found
+REASONS = {  # of the ledger: in words, and what there is to do
+    "too_short": ("Too short for the smallest gap", "A smaller --min-gap finds pairs in some of them."),
+    "static": ("Nothing moves", "--min-motion says what counts as motion."),
+    "too_small": ("Too thin to see motion", ""),
+    "cuts": ("A cut between all keyframes", "--segment shot gives each shot keyframes of its own."),
+    "unlike": ("Keyframes have nothing in common", ""),
+    "near_duplicate": ("Shows the same as another clip", "--near-duplicates keep leaves the pairs of all."),
+    "unreadable": ("Cannot be read", "The same command reads a file that has changed; --retry-failed tries all again."),
+    "undecodable": ("No frame can be decoded", ""),
+    "no_video": ("No video in the file", ""),
+    "empty": ("The file is empty", ""),
+    "missing": ("The list names a file that is not there", "Once it is, the same command mines it."),
+    "changed": ("The file changed while it was read", "--retry-failed mines it again."),
+    "hung": ("No frame in time", "--retry-failed tries again, with another --timeout if wanted."),
+    "crashed": ("The decoder crashed", "--retry-failed tries again."),
+    "repeated": ("The list names it twice", "The first counts."),
+    "bad_row": ("A row of the list cannot be read", ""),
 }
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why some clips gave no pairs."""
+
+    title: str
+    clips: int
+    advice: str
+    examples: list[tuple[str, str, int]]  # a clip, what was found, and its line in the ledger
 
 
 def write_page(out: Path) -> Path:
@@ -58,10 +82,13 @@ def write_page(out: Path) -> Path:
         title=title,
         hours=_duration(sum(clip["duration"] for clip in clips)),
         outcomes=_outcomes(clips),
-        examples=_examples(clips),
+        reasons=_reasons(clips),
+        same=_same(clips),
         notes=_notes(clips),
         plots=_plots(files),
         sample=_sample(files),
+        ledger=CLIPS,
+        words=in_words(_config(manifest["config"])),
         settings=list(flat(manifest["config"])),
         versions=list(flat(manifest["versions"])),
     )
@@ -94,29 +121,89 @@ def _outcomes(clips: Sequence[JsonMapping]) -> list[Bar]:
 
 
 def _reason(name: str) -> str:
-    return REASONS.get(name) or name.replace("_", " ").capitalize()
+    return REASONS.get(name, ("", ""))[0] or name.replace("_", " ").capitalize()
 
 
-def _examples(clips: Sequence[JsonMapping]) -> list[tuple[str, str]]:
-    """One clip of each reason, with what was found."""
-    firsts: dict[str, str] = {}
-    for clip in clips:
+def _reasons(clips: Sequence[JsonMapping]) -> list[Reason]:
+    """The reasons, the most frequent first, with their first clips in the ledger."""
+    of_reason: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
+    for line, clip in enumerate(clips, 1):
         if clip["reason"]:
-            firsts.setdefault(clip["reason"], f"{clip['clip']}: {clip['detail']}")
-    return [(_reason(why), text) for why, text in firsts.items()]
+            of_reason[clip["reason"]].append((shortened(clip["clip"]), shortened(clip["detail"]), line))
+    ordered = sorted(of_reason.items(), key=lambda item: -len(item[1]))
+    return [Reason(_reason(why), len(named), REASONS.get(why, ("", ""))[1], named[:EXAMPLES]) for why, named in ordered]
+
+
+def _same(clips: Sequence[JsonMapping]) -> list[tuple[str, str, int]]:
+    """Clips that show the same as another one, where the pairs of both were kept."""
+    named = [
+        (shortened(clip["clip"]), f"shows the same as {shortened(clip['same_as'])}", line)
+        for line, clip in enumerate(clips, 1)
+        if "same_as" in clip and not clip["reason"]
+    ]
+    return named[:EXAMPLES]
+
+
+def shortened(text: str) -> str:
+    """The middle of a long text left out."""
+    half = LONG // 2
+    return text if len(text) <= LONG else f"{text[:half]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"
+
+
+def _config(stored: JsonMapping) -> MineConfig:
+    """Settings of this version or an earlier one."""
+    known = {field.name for field in fields(MineConfig)}
+    return MineConfig(**{name: value for name, value in stored.items() if name in known})
+
+
+def in_words(config: MineConfig) -> list[str]:
+    """What the settings mean, a sentence each."""
+    gap, in_seconds = config.gap()
+    length, every = config.windows()
+    of = "shot" if config.by_shot else "window" if config.segment else "clip"
+    apart = f"{gap:g} s" if in_seconds else f"{gap:g} frames"
+    ranked = {
+        "flow": "optical flow",
+        "fast": "the difference of neighbouring frames",
+        "reference": "optical flow at full size, as in the paper",
+    }[config.motion]
+    rule = "as many as fit, then the most motion" if config.selection == "exact" else "greedily, as in the paper"
+    sentences = [
+        f"Up to {config.frames_per_clip} frames of each {of} are kept, {apart} apart or more: {rule}. Motion is "
+        f"{ranked}{', less that of the camera' if config.compensate_camera else ''}.",
+        "No pair joins two shots." if config.cuts else "Cuts were not looked for.",
+        f"What moves less than {config.min_motion:g} frame widths a second is static, unless part of it changes.",
+    ]
+    if config.selection == "exact" and (reach := seconds(config.snap, "snap")):
+        sentences.insert(1, f"Each was moved by at most {reach:g} s to where it is sharp, or to where an action rests.")
+    if config.segment and not config.by_shot:
+        overlap = f", one every {every:g} s" if every < length else ""
+        sentences.append(f"Longer videos were cut into windows of about {length:g} s{overlap}.")
+    if config.near_duplicates == "drop":
+        sentences.append("Of clips that show the same, the first by name gave its pairs.")
+    size = f", at most {config.max_side} pixels long" if config.max_side else ""
+    sentences.append(
+        f"Images are JPEGs of quality {config.jpeg_quality}{size}." if config.frames else "No images were stored."
+    )
+    return sentences
 
 
 def _notes(clips: Sequence[JsonMapping]) -> list[str]:
+    """What the bars do not show, where there was any."""
+
     def total(key: str) -> int:
         return sum(clip[key] for clip in clips)
 
-    frames = _counted(total("frames"), "frame")
-    return [
-        f"{_counted(total('straddling'), 'pair')} of neighbouring keyframes left out because a cut lies between them, "
-        f"{count(total('unlike'))} because the frames have nothing in common.",
-        f"{count(total('duplicates'))} of {frames} repeat the one before; "
-        f"{_counted(total('corrupt_packets'), 'packet')} could not be decoded.",
-    ]
+    cuts, unlike, same = total("straddling"), total("unlike"), sum("same_as" in clip for clip in clips)
+    notes = []
+    if cuts or unlike:
+        left_out = f"{_counted(cuts, 'pair')} of neighbouring keyframes left out because a cut lies between them"
+        notes.append(f"{left_out}, {count(unlike)} because the frames have nothing in common.")
+    if same:
+        notes.append(f"{_counted(same, 'clip')} {'shows' if same == 1 else 'show'} the same as another one.")
+    repeated, broken = total("duplicates"), total("corrupt_packets")
+    decoded = f"{count(repeated)} of {_counted(total('frames'), 'frame')} repeat the one before"
+    return [*notes, decoded + (f"; {_counted(broken, 'packet')} could not be decoded." if broken else ".")]
 
 
 def _duration(seconds: float) -> str:
@@ -167,4 +254,4 @@ def _pair(record: JsonMapping) -> Pair:
     kind = f" ({record['class']})" if record["class"] else ""
     note = f"{record['t_target'] - record['t_source']:.2f} s apart"
     images = uri(source, SIDE, LARGE), uri(target, SIDE, LARGE)
-    return Pair(*images, "", note=f"{record['id']}{kind}: {note}", shape=shape_of(source))
+    return Pair(*images, "", note=f"{shortened(record['id'])}{kind}: {note}", shape=shape_of(source))

@@ -130,3 +130,38 @@ def report(
     from retrodict.report import write_report
 
     typer.echo(f"Report: {write_report(runs, out)}")
+
+
+@verb
+def view(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...", help="Folders that demo, bootstrap or bench wrote; several stand side by side."
+        ),
+    ],
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Where to listen, on this machine only; 0: a free one.")
+    ] = 8377,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the pages as files, which need no server, and end.")
+    ] = None,
+) -> None:
+    """Look at every item of runs in the browser: images, candidates, scores, judges' words.
+
+    Example: retrodict view runs/bench runs/other
+    """
+    if out is not None:
+        check_output(out)
+
+    from retrodict.report.view_server import server
+    from retrodict.report.viewer import PAGE, Viewer
+
+    viewer = Viewer(runs)
+    if out is not None:
+        size = viewer.write(out)
+        typer.echo(f"Items: {len(viewer.items)}, {size / 1e6:,.1f} MB\nPage: {out / PAGE}")
+        return
+    with server(viewer, port) as listening:
+        typer.echo(f"{len(viewer.items)} items: http://127.0.0.1:{listening.server_port}/  (Ctrl-C ends)")
+        listening.serve_forever()

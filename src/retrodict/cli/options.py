@@ -13,6 +13,7 @@ import typer
 from typer.models import OptionInfo
 
 from retrodict.dynamics.verifiers import NONE, VERIFIERS
+from retrodict.evaluation import PUBLISHED
 from retrodict.placement import AUTO, DTYPES, asked_for
 from retrodict.worlds import WORLDS
 
@@ -70,8 +71,8 @@ Source = Annotated[Path, typer.Argument(metavar="SOURCE", help="Image of the sce
 Bench = Annotated[
     str,
     typer.Option(
-        help=f"What to measure on: {', '.join((*WORLDS, 'aurora'))}, or a folder of transitions (Parquet files of any "
-        "stage, or images beside a metadata.jsonl).",
+        help=f"What to measure on: {', '.join((*WORLDS, *PUBLISHED))}, or a folder of transitions (Parquet files of "
+        "any stage, or images beside a metadata.jsonl).",
     ),
 ]
 Data = Annotated[Path | None, typer.Option(help="Folder of the benchmark's data, where it does not make its own.")]

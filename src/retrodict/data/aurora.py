@@ -1,6 +1,7 @@
 """AURORA-Bench (McGill-NLP/AURORA): 50 items with an instruction for each of eight phenomena; five have targets.
 
-Reads the public layout (`test.json` next to `data/`) and the compact copy (`manifest.json` next to `images/`). The
+Reads the public layout (`test.json` next to `data/`), the compact copy (`manifest.json` next to `images/`), and the
+Parquet of the Hugging Face Hub (`McGill-NLP/aurora-bench`: input, instruction, source), which has no targets. The
 images belong to their owners (Charades, Something-Something, COCO and others): read their terms.
 """
 
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from retrodict.data.published import hub_rows
 from retrodict.files import JsonMapping, JsonObject
 from retrodict.transitions import Transition
 
@@ -24,7 +26,7 @@ def read_aurora(folder: Path, subsets: tuple[str, ...] = SUBSETS) -> list[Transi
 
     `category` is the subset; `group` is what items share: the photo of an edit sequence, the clip, the scene.
     `provenance["aurora"]` holds the file names and, where the record has them, a `caption` of the target and a
-    `counterfactual_action`. An item has the same id in both layouts: its subset and its number in it.
+    `counterfactual_action`. An item has the same id in all layouts: its subset and its number in it.
 
     Raises `ValueError` for an unknown subset, a folder of another layout, an empty instruction, a path that leaves the
     folder, a missing source.
@@ -42,13 +44,13 @@ def read_aurora(folder: Path, subsets: tuple[str, ...] = SUBSETS) -> list[Transi
 
 
 def _records(folder: Path) -> Iterator[JsonObject]:
-    """Records of either layout as `id, subset, source, target, instruction, origin`."""
+    """Records of any layout as `id, subset, source, target, instruction, origin`; images as paths, or as they are."""
     compact, public = folder / "manifest.json", folder / "test.json"
+    counts: Counter[str] = Counter()
     if compact.is_file():
         for record in _load(compact):
             yield {**record, "origin": record.get("orig_source") or record["source"]}
     elif public.is_file():
-        counts: Counter[str] = Counter()
         for record in _load(public):
             task = record["task"]
             counts[task] += 1
@@ -61,8 +63,20 @@ def _records(folder: Path) -> Iterator[JsonObject]:
                 "origin": record["input"],
                 **{name: record.get(name) for name in EXTRAS},
             }
+    elif any(folder.rglob("*.parquet")):
+        for record in hub_rows(folder, "AURORA-Bench", ("input", "instruction", "source")):
+            subset, image = record["source"], record["input"]
+            counts[subset] += 1
+            yield {
+                "id": f"{subset}-{counts[subset]:03d}",
+                "subset": subset,
+                "source": image["bytes"],
+                "target": None,
+                "instruction": record["instruction"],
+                "origin": image["path"] or f"{counts[subset]}",
+            }
     else:
-        raise ValueError(f"{folder} is no AURORA-Bench: it holds neither manifest.json nor test.json.")
+        raise ValueError(f"{folder} is no AURORA-Bench: it holds no manifest.json, test.json or .parquet file.")
 
 
 def _load(path: Path) -> list[JsonObject]:
@@ -85,12 +99,15 @@ def _transition(folder: Path, record: JsonMapping) -> Transition:
         raise ValueError(f"AURORA-Bench item {name} has no source image {record['source']}.")
     return Transition(
         id=name,
-        clip=record["source"],
+        clip=record["origin"] if isinstance(record["source"], bytes) else record["source"],
         category=record["subset"],
         group=f"{record['subset']}/{_shared(Path(record['origin']))}",
         source=source,
         target=_read(folder, record["target"], name) if record.get("target") else None,
-        provenance={"aurora": {k: record[k] for k in ("source", "target", "origin")} | _extras(record)},
+        provenance={
+            "aurora": {k: v for k in ("source", "target", "origin") if not isinstance(v := record[k], bytes)}
+            | _extras(record)
+        },
         action=action,
         split="test",
     )
@@ -107,7 +124,10 @@ def _shared(origin: Path) -> str:
     return origin.name.split(".mp4")[0] if ".mp4" in origin.name else origin.stem
 
 
-def _read(folder: Path, path: str, name: str) -> bytes | None:
+def _read(folder: Path, path: str | bytes, name: str) -> bytes | None:
+    """The image at a path of the folder, None where there is none; or one that is there already."""
+    if isinstance(path, bytes):
+        return path
     inside = folder.resolve()
     full = (inside / path).resolve()
     if not full.is_relative_to(inside):

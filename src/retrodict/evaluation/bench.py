@@ -94,7 +94,7 @@ def run_bench(
     Writes `results.json`, `items/`, `predictions/` and, where the benchmark samples its items, `test/`.
 
     Args:
-        bench: a world, "aurora", or a folder of transitions (`open_benchmark`).
+        bench: a world, a published benchmark, or a folder of transitions (`open_benchmark`).
         out: folder to write to.
         data: folder of a published benchmark's data.
         model: what predicts: a name for `retrodict.load`, or "copy".

@@ -1,8 +1,8 @@
 """Benchmarks: the items that models are measured on, and who can say exactly what an image of them shows.
 
-A benchmark is a world by its name (it samples its items), "aurora" with the folder that holds it, or anybody's folder
-of transitions: Parquet files, as every stage writes them, or images beside a `metadata.jsonl`, as Hugging Face's
-`imagefolder` has them, with one object a line:
+A benchmark is a world by its name (it samples its items), a published one (`PUBLISHED`) with the folder that holds it,
+or anybody's folder of transitions: Parquet files, as every stage writes them, or images beside a `metadata.jsonl`, as
+Hugging Face's `imagefolder` has them, with one object a line:
 
     {"file_name": "a.png", "target": "b.png", "action": "push the red ball to the left"}
 
@@ -21,6 +21,8 @@ from pathlib import Path
 
 from retrodict.data.aurora import SUBSETS, read_aurora
 from retrodict.data.files import inside
+from retrodict.data.published import read_bytemorph, read_gedit, read_imgedit, read_motionedit
+from retrodict.evaluation import PUBLISHED
 from retrodict.evaluation.pool import Scorer, exact_scorer, no_state
 from retrodict.files import JsonObject, write_lines
 from retrodict.images import read_image, write_image
@@ -31,9 +33,14 @@ from retrodict.worlds.base import World
 
 ITEMS = 300  # sampled from a world where no number is given
 METADATA = "metadata.jsonl"
-PUBLISHED: Mapping[str, Callable[[Path, tuple[str, ...]], list[Transition]]] = {
-    "aurora": lambda folder, subsets: read_aurora(folder, subsets or SUBSETS)
+_READERS: Mapping[str, Callable[[Path, tuple[str, ...]], list[Transition]]] = {
+    "aurora": lambda folder, subsets: read_aurora(folder, subsets or SUBSETS),
+    "bytemorph": lambda folder, _: read_bytemorph(folder),
+    "motionedit": lambda folder, _: read_motionedit(folder),
+    "gedit": lambda folder, _: read_gedit(folder),
+    "imgedit": lambda folder, _: read_imgedit(folder),
 }
+assert tuple(_READERS) == PUBLISHED, "each published benchmark has a reader"
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +108,7 @@ def open_benchmark(
     """The benchmark of a name or a folder.
 
     Args:
-        name: a world, "aurora", or a folder of transitions.
+        name: a world, one of `PUBLISHED`, or a folder of transitions.
         data: folder of a published benchmark's data.
         items: how many, the subsets in turn; by default all, or 300 of a world.
         subsets: those to keep; by default all that have targets.
@@ -119,7 +126,8 @@ def open_benchmark(
     if name in PUBLISHED:
         if data is None:
             raise ValueError(f"The benchmark {name} needs --data: the folder that holds it.")
-        rows, folder = PUBLISHED[name](data, tuple(subsets)), data
+        rows, folder = _READERS[name](data, tuple(subsets)), data
+        _refuse_doubles(folder, rows)
     elif folder.is_dir():
         rows = read_folder(folder)
     else:
@@ -193,7 +201,7 @@ def items_in(folder: Path) -> list[Transition]:
 
 def written(row: Transition, key: str) -> str | None:
     """A row's text metadata besides its action: a "caption" of the target, a "counterfactual_action"."""
-    text: str | None = (row.provenance.get("aurora") or {}).get(key)
+    text: str | None = row.provenance.get("aurora", row.provenance).get(key)
     return text or None
 
 
@@ -208,10 +216,14 @@ def read_folder(folder: Path) -> list[Transition]:
     rows = list(_from_metadata(folder)) if (folder / METADATA).is_file() else _from_parquet(folder)
     if not rows:
         raise ValueError(f"{folder} holds no transitions.")
+    _refuse_doubles(folder, rows)
+    return [row if row.category else replace(row, category=folder.resolve().name) for row in rows]
+
+
+def _refuse_doubles(folder: Path, rows: Sequence[Transition]) -> None:
     for name, count in Counter(row.id for row in rows).items():
         if count > 1:
             raise ValueError(f"{folder} holds {count} transitions called {name}: ids must differ.")
-    return [row if row.category else replace(row, category=folder.resolve().name) for row in rows]
 
 
 def _from_parquet(folder: Path) -> list[Transition]:

@@ -54,7 +54,7 @@ def run_probe(
     """Probe a model in the directions that it has. The same call again resumes from what `out/answers` holds.
 
     Args:
-        bench: a world, "aurora", or a folder of transitions (`open_benchmark`).
+        bench: a world, a published benchmark, or a folder of transitions (`open_benchmark`).
         out: folder to write to.
         model: a name for `retrodict.load`.
         directions: "inverse", "forward"; by default those that the model has, which is the inverse one alone where it

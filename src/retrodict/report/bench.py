@@ -23,6 +23,10 @@ from retrodict.report.run import Run
 
 BENCHES = {
     "aurora": "AURORA-Bench",
+    "bytemorph": "BM-Bench",
+    "motionedit": "MotionEdit-Bench",
+    "gedit": "GEdit-Bench",
+    "imgedit": "ImgEdit-Bench",
     "spatialmqa": "SpatialMQA",
     "embspatial": "EmbSpatial-Bench",
 }

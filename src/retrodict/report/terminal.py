@@ -24,7 +24,7 @@ def numbers(folder: Path) -> list[str]:
     run = Run.open(folder)
     bars = loop.ladder(run) or loop.distances(run)
     if not bars:
-        return []
+        return _unscored(run)
     title = "score: 1 is the right future, 0 nothing done or the scene broken"
     if loop.is_exact(run):
         title = "share of the patches that change which are exactly right, on held-out pairs"
@@ -36,9 +36,20 @@ def numbers(folder: Path) -> list[str]:
     for claim in claims(compared.values()):  # all but the check that choosing at random gains nothing
         text = f"{claim.headline} ({claim.detail})"
         lines += textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="    ")
+    lines += _unscored(run)
     if noise := loop.training_noise(run):
         lines += textwrap.wrap(noise, WIDTH)
     return lines
+
+
+def _unscored(run: Run) -> list[str]:
+    """Why items have no number, and who could score those without a target."""
+    lost = run.get("unscored") or {}
+    if not lost:
+        return []
+    text = "not scored: " + ", ".join(f"{count} ({reason})" for reason, count in lost.items())
+    judged = f"; a judge scores those too: retrodict judge {run.folder}" if "no target image" in lost else ""
+    return textwrap.wrap(text + judged, WIDTH, initial_indent="  ", subsequent_indent="    ")
 
 
 def _inverse(run: Run) -> list[str]:

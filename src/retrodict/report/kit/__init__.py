@@ -41,6 +41,13 @@ def _pages() -> jinja2.Environment:
     return pages
 
 
+def source(template: str) -> str:
+    """A template as it is written."""
+    environment = _pages()
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, template)[0]
+
+
 def render(template: str, **values: object) -> str:
     """A page of `report/templates` as self-contained HTML; all text that comes from a run is escaped."""
     return _pages().get_template(template).render(**values)

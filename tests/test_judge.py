@@ -98,7 +98,9 @@ def test_no_body_breaks_the_reader(body: Any) -> None:
 
 
 def test_prompts_are_files_with_a_hash_and_an_origin(tmp_path: Path) -> None:
-    assert chat_prompts() == ["explain_v1", "pairwise_v1", "paper_fig10_v1", "viescore_style_v1"]
+    assert chat_prompts() == [
+        *("editscore_style_v1", "explain_v1", "pairwise_v1", "paper_fig10_v1", "viescore_style_v1")
+    ]
     for name in chat_prompts():
         prompt = load_chat_prompt(name)
         assert prompt.id == name
@@ -378,3 +380,28 @@ def test_without_a_source_nothing_is_asked(tmp_path: Path) -> None:
         assert (found[0].reason, found[0].repeats, judge.metadata["prompt_sha256"]) == ("unsent", 2, PROMPT.sha256)
         with pytest.raises(ValueError, match="asks for a choice"):
             ChatJudge(load_chat_prompt("pairwise_v1"), settings(), cache)
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "scale", "expected"),
+    [
+        ('{"score": [20, 10, 25]}', 3, 25, (8, 4, 10)),
+        ('{"score": [20, 10]}', 3, 25, "parse"),
+        ('{"score": [26, 10, 1]}', 3, 25, "range"),
+        ('{"score": 3}', 1, 4, (7.5,)),
+        ('{"score": [3]}', 1, 4, (7.5,)),
+        ('{"score": 3}', 2, 10, "parse"),
+    ],
+)
+def test_a_prompt_has_its_own_numbers_and_scale(text: str, count: int, scale: float, expected: Any) -> None:
+    scores = read_scores(Reply(text), count, scale)
+    assert (scores.reason if isinstance(scores, Failure) else scores) == expected
+
+
+def test_one_and_three_numbers_make_a_score() -> None:
+    assert verdict(7).score == 7
+    three = verdict(8, 4, 9)
+    assert (three.es, three.me, three.score) == (8, 4, 6)  # the root of 4 * 9
+    prompt = load_chat_prompt("editscore_style_v1")
+    assert (len(prompt.scores), prompt.scale) == (3, 25)
+    assert prompt.schema["properties"]["score"]["items"]["maximum"] == 25

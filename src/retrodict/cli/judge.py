@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 @verb
 @runs_models
 def judge(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that demo, bootstrap or bench wrote.")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Folder that demo, bootstrap or bench wrote; with --on, one to write to."),
+    ],
     judge: Annotated[
         str, choice(JUDGES, help="; ".join(f"`{name}` {kind.about}" for name, kind in JUDGES.items()) + ".")
     ] = "endpoint",
@@ -39,12 +42,31 @@ def judge(
         ),
     ] = "https://api.openai.com/v1",
     prompt: Annotated[
-        str, typer.Option(help="What is asked: paper_fig10_v1, viescore_style_v1, pairwise_v1, or a .yaml file.")
+        str,
+        typer.Option(
+            help="What is asked: paper_fig10_v1, viescore_style_v1, editscore_style_v1, pairwise_v1, or a .yaml file."
+        ),
     ] = "paper_fig10_v1",
     name: Annotated[str, typer.Option(help="Name of the result; made of model and prompt by default.")] = "",
     data: Annotated[
         Path | None, typer.Option(help="Folder of the benchmark's images, where the run does not hold them.")
     ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many items of each subset; with --on, so many pairs.")
+    ] = None,
+    on: Annotated[
+        str,
+        typer.Option(
+            metavar="SET",
+            help="Compare with what people chose: editreward or mmrb2 (folder: --data), or a file of JSON lines.",
+        ),
+    ] = "",
+    verifier: Annotated[
+        str,
+        typer.Option(
+            help="With --on, in place of a judge: idm, idm_mean, contrast (of the inverse model --model), least_copy."
+        ),
+    ] = "",
     frames: Annotated[
         Frames,
         typer.Option(help="`best` judges greedy frames and those that the verifier chose, `all` every candidate."),
@@ -88,6 +110,10 @@ def judge(
     if run.is_file():
         raise ValueError(f"{run} is a file: name a folder that demo, bootstrap or bench wrote.")
     check_output(run)
+    if verifier:
+        if not on:
+            raise ValueError("--verifier needs --on: judges are asked about runs, verifiers are in their `bench`.")
+        return _agreement(run, on, data, None, verifier, model or "small", limit, quiet)
     if batch_out is not None:
         check_output_file(batch_out)
 
@@ -116,6 +142,7 @@ def judge(
         prompt=prompt,
         name=name,
         data=data,
+        limit=limit,
         frames=frames,
         card_items=card_items,
         force=force,
@@ -128,7 +155,27 @@ def judge(
         online=not (offline or batch_in),
         again=cast("tuple[Reason, ...]", tuple(filter(None, (word.strip() for word in again.split(","))))),
     )
-    _act(run, plan, dry_run, batch_out, batch_in, quiet)
+    if on:
+        return _agreement(run, on, data, plan, "", "", limit, quiet)
+    return _act(run, plan, dry_run, batch_out, batch_in, quiet)
+
+
+def _agreement(
+    out: Path, on: str, data: Path | None, plan: Plan | None, verifier: str, model: str, limit: int | None, quiet: bool
+) -> None:
+    from retrodict.evaluation.judge.agreement import agreement
+
+    with open_progress(quiet, "retrodict judge") as progress:
+        found = agreement(out, on, data=data, plan=plan, verifier=verifier, model=model, limit=limit, progress=progress)
+    for key, words in (("right", "of what people chose, chosen too"), ("same", "the same, ties included")):
+        entry = found[key]
+        low, high = entry["ci95"]
+        typer.echo(f"{entry['share']:.1%} [{low:.1%} to {high:.1%}] {words}, n = {entry['n']}")
+    ties, orders = found["ties"]["share"], found["consistent"]
+    typer.echo(f"{ties:.1%} ties; {found['n_unscored']} pairs without an answer, {found['left_out']} left out")
+    if orders is not None:
+        typer.echo(f"both orders agree in {orders:.1%}; the first image was named in {found['first'] or 0:.1%}")
+    typer.echo(f"Numbers: {out / 'results.json'}")
 
 
 def _temperature(text: str) -> float | None:

@@ -22,7 +22,10 @@ Part = tuple[Literal["text", "image"], str]  # text, or the name of an image
 
 @dataclass(frozen=True)
 class ChatPrompt:
-    """`user` holds the slots {instruction} and the images' names; `sha256` is that of the file's bytes."""
+    """`user` holds the slots {instruction} and the images' names; `sha256` is that of the file's bytes.
+
+    `scores` names the numbers that are asked for, one to three of them, each from 0 to `scale`.
+    """
 
     id: str
     sha256: str
@@ -31,6 +34,7 @@ class ChatPrompt:
     scores: tuple[str, ...]
     system: str
     user: str
+    scale: float = 10.0
 
     def parts(self, instruction: str) -> list[Part]:
         """Text and images in the order in which they are shown; no slot inside the instruction is filled."""
@@ -49,8 +53,8 @@ class ChatPrompt:
         """JSON schema of the answer."""
         reasoning = {"type": "string"}
         if self.answer == "scores":
-            number = {"type": "number", "minimum": 0, "maximum": 10}
-            answer: JsonObject = {"score": {"type": "array", "items": number, "minItems": 2, "maxItems": 2}}
+            number, count = {"type": "number", "minimum": 0, "maximum": self.scale}, len(self.scores)
+            answer: JsonObject = {"score": {"type": "array", "items": number, "minItems": count, "maxItems": count}}
         elif self.answer == "action":
             answer = {"action": {"type": "string"}}
         else:
@@ -84,8 +88,9 @@ def load_chat_prompt(name: str) -> ChatPrompt:
             scores=tuple(fields["scores"]),
             system=str(fields.get("system") or ""),
             user=str(fields["user"]),
+            scale=float(fields.get("scale", 10)),
         )
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no chat prompt (see {FOLDER / DEFAULT}.yaml for the form): {error!r}") from None
     _check(prompt, path)
     return prompt
@@ -96,8 +101,10 @@ def _check(prompt: ChatPrompt, path: Path) -> None:
     wanted["action"] = {"source", "target"}
     if prompt.answer not in wanted:
         raise ValueError(f'{path}: "answer" is "scores", "choice" or "action", not "{prompt.answer}".')
-    if prompt.answer == "scores" and len(prompt.scores) != 2:
-        raise ValueError(f'{path}: "scores" names the two numbers that are asked for.')
+    if prompt.answer == "scores" and not 1 <= len(prompt.scores) <= 3:
+        raise ValueError(f'{path}: "scores" names the numbers that are asked for: one, two or three.')
+    if not 0 < prompt.scale < float("inf"):
+        raise ValueError(f'{path}: "scale" is the highest score, a number above 0.')
     slots = _SLOT.findall(prompt.user)
     if lacking := wanted[prompt.answer] - set(slots):
         raise ValueError(f"{path}: the text lacks {', '.join(f'{{{name}}}' for name in sorted(lacking))}.")

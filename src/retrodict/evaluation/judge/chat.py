@@ -43,13 +43,16 @@ class ChatJudge(Chat):
         ]
 
     def failure(self, reply: Reply) -> Reason:
-        scores = read_scores(reply)
+        scores = self._scores(reply)
         return scores.reason if isinstance(scores, Failure) else ""
 
     def _read(self, request: Request) -> Verdict:
         reply = self.reply(request)
-        scores = read_scores(reply)
-        answered = ((request.key,), (reply.text,)) if request.key in self.used else ((), ())
+        scores = self._scores(reply)
+        answers, replies = ((request.key,), (reply.text,)) if request.key in self.used else ((), ())
         if isinstance(scores, Failure):
-            return unscored(scores.reason, scores.detail, *answered)
-        return verdict(*scores, *answered)
+            return unscored(scores.reason, scores.detail, answers, replies)
+        return verdict(*scores, answers=answers, replies=replies)
+
+    def _scores(self, reply: Reply) -> tuple[float, ...] | Failure:
+        return read_scores(reply, len(self.prompt.scores), self.prompt.scale)

@@ -59,7 +59,9 @@ class LocalSource:
 
         vlm, s = self._model.vlm, request.settings
         inputs = vlm.ask([_messages(request)])
-        torch.manual_seed(s.seed + request.repeat)
+        torch.manual_seed(
+            int(request.key[:15], 16)
+        )  # the key holds seed and repeat: noise of its own for each question
         sampling = {"do_sample": True, "temperature": s.temperature} if s.temperature else {"do_sample": False}
         (answer,) = vlm.generate(inputs, s.max_tokens, **sampling)
         (text,) = vlm.texts([answer])

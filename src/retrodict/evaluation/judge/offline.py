@@ -12,12 +12,11 @@ from retrodict.chat.batch import Taken, read_batch, write_batch
 from retrodict.chat.client import missing
 from retrodict.chat.cost import estimate
 from retrodict.chat.request import Request
-from retrodict.evaluation.benchmarks import items_of_run
 from retrodict.evaluation.judge.card import card_questions
 from retrodict.evaluation.judge.chat import ChatJudge
 from retrodict.evaluation.judge.kinds import JUDGES
 from retrodict.evaluation.judge.pairwise import PairJudge, pairs_of, truth_pairs
-from retrodict.evaluation.judge.plan import Plan, open_judge
+from retrodict.evaluation.judge.plan import Plan, judged_items, open_judge
 from retrodict.evaluation.judge.predictions import read_rows
 from retrodict.files import JsonObject
 from retrodict.transitions import Transition
@@ -25,7 +24,7 @@ from retrodict.transitions import Transition
 
 def dry_run(run: Path, plan: Plan) -> JsonObject:
     """What judging a run would send and cost, at most. Nothing is sent and nothing but the cache file is made."""
-    items = items_of_run(run, plan.data)
+    items = judged_items(run, plan)
     with open_judge(run, items, replace(plan, online=False)) as judge:
         if not isinstance(judge, ChatJudge | PairJudge):
             return {"requests": 0, "cost_at_most": 0.0, "note": "this judge sends nothing"}
@@ -46,14 +45,14 @@ def all_requests(judge: ChatJudge | PairJudge, run: Path, items: Sequence[Transi
 
 def batch_out(run: Path, plan: Plan, path: Path) -> list[Path]:
     """Write what is not answered yet as OpenAI batch files."""
-    items = items_of_run(run, plan.data)
+    items = judged_items(run, plan)
     with _asked_in_words(run, items, plan) as judge:
         return write_batch(path, missing(all_requests(judge, run, items, plan), judge.cache, judge.is_wanted_again))
 
 
 def batch_in(run: Path, plan: Plan, path: Path) -> Taken:
     """Keep the answers of a batch's output file; `judge_run` then scores them."""
-    items = items_of_run(run, plan.data)
+    items = judged_items(run, plan)
     with _asked_in_words(run, items, plan) as judge:
         return read_batch(path, all_requests(judge, run, items, plan), judge.cache)
 

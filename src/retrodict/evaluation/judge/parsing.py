@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 from retrodict.chat.parsing import Failure, Reply, read_answer, shorten
 from retrodict.evaluation.judge.protocol import TOP
 
 
-def read_scores(reply: Reply) -> tuple[float, float] | Failure:
-    """The two scores of an answer."""
+def read_scores(reply: Reply, count: int = 2, scale: float = TOP) -> tuple[float, ...] | Failure:
+    """The scores of an answer, `count` of them, brought from a scale of 0 to `scale` to 0 to 10.
+
+    Where one is asked for, it may stand alone or in a list.
+    """
     value = read_answer(reply, "score")
     if isinstance(value, Failure):
         return value
-    numbers = value if isinstance(value, list) else []
-    if len(numbers) != 2 or not all(_is_number(n) for n in numbers):
-        return Failure("parse", f"score is not two numbers: {shorten(json.dumps(value, default=str))}")
-    if not all(0 <= n <= TOP for n in numbers):
-        return Failure("range", shorten(f"score outside 0 to 10: {numbers[0]}, {numbers[1]}"))
-    return float(numbers[0]), float(numbers[1])
+    numbers: list[Any] = value if isinstance(value, list) else [value] if count == 1 else []
+    if len(numbers) != count or not all(_is_number(n) for n in numbers):
+        asked = {1: "one number", 2: "two numbers", 3: "three numbers"}[count]
+        return Failure("parse", f"score is not {asked}: {shorten(json.dumps(value, default=str))}")
+    if not all(0 <= n <= scale for n in numbers):
+        return Failure("range", shorten(f"score outside 0 to {scale:g}: {', '.join(map(str, numbers))}"))
+    return tuple(float(n) * (TOP / scale) for n in numbers)
 
 
 def read_choice(reply: Reply) -> str | Failure:

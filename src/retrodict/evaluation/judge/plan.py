@@ -13,6 +13,7 @@ from retrodict.chat.cost import Budget, Prices
 from retrodict.chat.parsing import Reason
 from retrodict.chat.request import Settings
 from retrodict.evaluation import Frames
+from retrodict.evaluation.benchmarks import choose_items, items_of_run
 from retrodict.evaluation.judge.chat import ChatJudge
 from retrodict.evaluation.judge.kinds import JUDGES
 from retrodict.evaluation.judge.pairwise import PairJudge
@@ -34,6 +35,7 @@ class Plan:
     prompt: str = DEFAULT
     name: str = ""
     data: Path | None = None
+    limit: int | None = None  # only the first so many items of each subset
     frames: Frames = "best"
     card_items: int = 50
     force: bool = False
@@ -55,6 +57,11 @@ class Plan:
             raise ValueError("A judge's card needs at least 2 items.")
         if unknown := [reason for reason in self.again if reason not in AGAIN]:
             raise ValueError(f"--again {unknown[0]}: give some of {', '.join(AGAIN)}, with commas between them.")
+
+
+def judged_items(run: Path, plan: Plan) -> list[Transition]:
+    """The items of a run that the judge is asked about. Raises `ValueError` where they cannot be had."""
+    return choose_items(items_of_run(run, plan.data), limit=plan.limit)
 
 
 @contextmanager

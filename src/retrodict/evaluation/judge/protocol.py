@@ -14,7 +14,7 @@ from retrodict.chat.parsing import Reason
 from retrodict.files import JsonMapping
 from retrodict.progress import Progress
 
-TOP = 10.0  # scores lie in [0, TOP]
+TOP = 10.0  # scores lie in [0, TOP]; those of a prompt with another scale are brought to it
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Editing success and minimal editing from 0 to 10, and their minimum; NaN with a reason where unscored.
+    """Editing success and minimal editing from 0 to 10, and the score made of them (`verdict`); NaN with a reason where
+    unscored.
 
     Of several repeats, each field is the mean over those that were scored (`score` is the mean of the minima), and
     `reason` is that of the first failure where none was. `answers` are the cache keys of the raw replies.
@@ -50,8 +51,14 @@ class Verdict:
     replies: tuple[str, ...] = ()
 
 
-def verdict(es: float, me: float, answers: tuple[str, ...] = (), replies: tuple[str, ...] = ()) -> Verdict:
-    return Verdict(es, me, min(es, me), scored=1, answers=answers, replies=replies)
+def verdict(*numbers: float, answers: tuple[str, ...] = (), replies: tuple[str, ...] = ()) -> Verdict:
+    """One number is the score. Of two, editing success and minimal editing, the score is the lesser. A third, the
+    quality of the image, counts as much as that: the score is their geometric mean, as in VIEScore and EditScore."""
+    if len(numbers) == 1:
+        return Verdict(score=numbers[0], scored=1, answers=answers, replies=replies)
+    es, me, *quality = numbers
+    score = math.sqrt(min(es, me) * quality[0]) if quality else min(es, me)
+    return Verdict(es, me, score, scored=1, answers=answers, replies=replies)
 
 
 def unscored(reason: Reason, detail: str = "", answers: tuple[str, ...] = (), replies: tuple[str, ...] = ()) -> Verdict:

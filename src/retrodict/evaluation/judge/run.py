@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from retrodict.chat.client import Chat, usage
-from retrodict.evaluation.benchmarks import items_of_run
 from retrodict.evaluation.judge.card import make_card
 from retrodict.evaluation.judge.pairwise import PairJudge, make_pair_card, tournament
-from retrodict.evaluation.judge.plan import FOLDER, Plan, default_name, open_judge
+from retrodict.evaluation.judge.plan import FOLDER, Plan, default_name, judged_items, open_judge
 from retrodict.evaluation.judge.predictions import COPY, Row, read_rows, with_scores
 from retrodict.evaluation.judge.protocol import TOP, Judge, Verdict
 from retrodict.evaluation.judge.results import compare
@@ -33,7 +32,7 @@ def judge_run(run: Path, plan: Plan, progress: Progress | None = None) -> JsonOb
     """
     began = time.monotonic()
     run = Path(run)
-    items = items_of_run(run, plan.data)
+    items = judged_items(run, plan)
     rows = read_rows(run, items, plan.frames)
     name = plan.name or default_name(plan)
     progress = progress or QuietProgress()

@@ -185,8 +185,13 @@ def fill(clips: list[Path]) -> None:
                     command, check=True, env=os.environ | {"MALLOC_PERTURB_": str(byte)}, capture_output=True
                 )
                 outputs[byte, executor] = {path.name: path.read_bytes() for path in out.iterdir()}
+                say(
+                    "fill",
+                    f"  {executor}, memory filled with {byte}, as the first",
+                    outputs[byte, executor] == outputs[0, "serial"],
+                )
         first = outputs[0, "serial"]
-        pairs = json.loads(first["manifest.json"])["kept"]
+        pairs = json.loads(first["manifest.json"])["counts"]["kept"]
         differ = [key for key, files in outputs.items() if files != first]
         say(
             "fill",
@@ -195,18 +200,16 @@ def fill(clips: list[Path]) -> None:
         )
 
 
-def pieces(clips: list[Path], folder: Path, count: int) -> int:
-    """Clips of 24 frames, 160 pixels wide, the given clips in turn."""
-    frames = {path: small_frames(path, 24 * (count // len(clips) + 2)) for path in clips}
-    made = turn = 0
-    while made < count:
-        for path in clips:
-            part = frames[path][24 * turn : 24 * turn + 24]
-            if part and made < count:
-                encode(folder / f"{made:03d}.mp4", part, "libx264" if made % 2 else "mpeg4")
-                made += 1
-        turn += 1
-    return made
+def pieces(clips: list[Path], folder: Path, count: int, length: int = 20) -> int:
+    """At most `count` clips of so many frames, 160 pixels wide, taken from the given clips in turn."""
+    parts = []
+    for path in clips:
+        frames = small_frames(path, 10_000)
+        parts += [frames[at : at + length] for at in range(0, len(frames) - length + 1, length)]
+    chosen = random.Random(0).sample(parts, min(count, len(parts)))
+    for number, part in enumerate(chosen):
+        encode(folder / f"{number:03d}.mp4", part, "libx264" if number % 2 else "mpeg4")
+    return len(chosen)
 
 
 def small_frames(path: Path, most: int, width: int = 160, height: int = 120) -> list[av.VideoFrame]:

@@ -1,9 +1,10 @@
-"""Peak memory of `annotate` and `select` by number of pairs: it should not grow with them.
+"""Peak memory of `annotate`, `select` and `train` by number of pairs: it should not grow with them.
 
     python benchmarks/memory.py --pairs 10000 100000
 
 Makes folders of pairs of small images, and runs each command in a process of its own, with an inverse model that says
-one of a few sentences. Prints the peak resident memory of each, and its ratio to that of the first number.
+one of a few sentences; training tokenizes all images and takes a few steps of a tiny model. Prints the peak resident
+memory of each, and its ratio to that of the first number.
 """
 
 from __future__ import annotations
@@ -25,6 +26,16 @@ from retrodict.models.protocol import Explanation, LogProb, Pair
 from retrodict.transitions import FramePair, encode_png, write_rows
 
 FILE, SIDE, CLASSES = 640, 64, 20  # pairs of a file, pixels
+NAMES = ("pairs", "labelled", "chosen", "model")
+
+
+RECIPE = """
+direction: forward
+data: {{train: [{{path: {rows}}}], val_share: 0.01}}
+tokenizer: {{patch: 16, codes: 64}}
+model: {{hidden: 16, layers: 1, heads: 2}}
+training: {{steps: 5, per_device_batch_size: 4}}
+"""
 
 
 class Stub:
@@ -60,6 +71,15 @@ def run(stage: str, given: str, out: str, top_k: str) -> None:
 
         annotate.load = lambda name, role: Stub()  # type: ignore[assignment]
         annotate.annotate_dir(Path(given), model="stub", out=Path(out))
+    elif stage == "train":
+        from retrodict.progress import QuietProgress
+        from retrodict.recipes import load_recipe
+        from retrodict.training.config import TrainRecipe
+        from retrodict.training.recipe import train_recipe
+
+        recipe = Path(out).with_suffix(".yaml")
+        recipe.write_text(RECIPE.format(rows=given))
+        train_recipe(load_recipe(recipe, TrainRecipe), Path(out), QuietProgress())
     else:
         from retrodict.bootstrap.select import select_dir
 
@@ -78,11 +98,12 @@ def main() -> None:
     first: dict[str, int] = {}
     for count in options.pairs:
         with tempfile.TemporaryDirectory() as folder:
-            pairs, labelled, chosen = (Path(folder, name) for name in ("pairs", "labelled", "chosen"))
+            pairs, labelled, chosen, trained = (Path(folder, name) for name in NAMES)
             make(pairs, count)
             size = sum(file.stat().st_size for file in pairs.iterdir()) / 1e6
             print(f"{count:,} pairs, {size:,.0f} MB on disk")
-            for stage, given, out in (("annotate", pairs, labelled), ("select", labelled, chosen)):
+            stages = (("annotate", pairs, labelled), ("select", labelled, chosen), ("train", labelled, trained))
+            for stage, given, out in stages:
                 command = [sys.executable, __file__, "--stage", stage, str(given), str(out), str(count * 6 // 10)]
                 began = time.monotonic()
                 peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])

@@ -26,11 +26,10 @@ from retrodict.training import objective as objective_module
 from retrodict.training import run as run_module
 from retrodict.training import tokens as tokens_module
 from retrodict.training.checkpoints import trained
-from retrodict.training.config import LoraConfig, Source, TrainConfig, Weighting
+from retrodict.training.config import LoraConfig, Source, TrainConfig
 from retrodict.training.data import source_rows, stored_transitions
 from retrodict.training.lora import add_adapter, freeze_embeddings
 from retrodict.training.objective import Objective
-from retrodict.training.run import make_examples
 from retrodict.training.tokens import tokenize
 from retrodict.transitions import Transition, read_transitions, write_rows
 from retrodict.worlds import tabletop
@@ -181,37 +180,25 @@ def test_token_files_are_shared_small_and_keyed(folder: Path, tmp_path: Path, mo
     rows = read_transitions(folder / "one")
     family = family_of("chameleon")
     fresh, first = tokenize(family, rows), tokenize(family, rows, tmp_path)
-    assert len(list(tmp_path.glob("tokens-*.npz"))) == 2
-    assert fresh.source_NL.dtype == np.uint16
-    assert fresh.distance_NL.dtype == np.float32  # 16 tokens an image: not what fills the disk
+    assert len(list(tmp_path.glob("tokens-*.npy"))) == 2
     monkeypatch.setattr(family, "encode", None)  # nothing is tokenized twice, also not what another mix begins with
-    for again in (tokenize(family, rows, tmp_path), tokenize(family, [*rows[:8]], tmp_path)):
-        for name in ("source_NL", "target_NL", "distance_NL"):
-            assert (getattr(again, name) == getattr(fresh, name)[: len(again)]).all()
-    assert (first.distance_NL == fresh.distance_NL).all()
+    for again in (first, tokenize(family, rows, tmp_path), tokenize(family, [*rows[:8]], tmp_path)):
+        for i in range(len(again)):
+            assert all((a == b).all() for a, b in zip(again.pair(i), fresh.pair(i), strict=True))
+            assert (again.distances(i) == fresh.distances(i)).all()
+    whole, part = sorted((np.load(file) for file in tmp_path.glob("*.npy")), key=len, reverse=True)
+    assert (len(whole), len(part)) == (8, len(rows) - 8)
+    assert whole["source"].dtype == np.uint16
+    assert whole["distance"].dtype == np.float32  # 16 tokens an image: not what fills the disk
     other = family_of("chameleon")
     other.tokenizer = "another"
     tokenize(other, rows, tmp_path)
-    assert len(list(tmp_path.glob("tokens-*.npz"))) == 4
+    assert len(list(tmp_path.glob("tokens-*.npy"))) == 4
     monkeypatch.setattr(tokens_module, "MANY", 16)
     half = tokenize(other, rows)
-    assert half.distance_NL.dtype == np.float16
-    relative = fresh.distance_NL / fresh.distance_NL.mean(1, keepdims=True)
-    assert half.distances(0, len(rows)) == pytest.approx(relative, rel=1e-3, abs=1e-6)
-
-
-def test_examples_are_the_same_when_they_are_made_one_by_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = read_transitions(folder / "one")
-    family = family_of("liquid")
-    tokens, actions = tokenize(family, rows), [row.action for row in rows]
-    ready = make_examples(family, "forward", actions, tokens, Weighting(method="softened"))
-    monkeypatch.setattr(run_module, "RENDERED", 0)
-    lazy = make_examples(family, "forward", actions, tokens, Weighting(method="softened"))
-    assert isinstance(ready, list)
-    assert isinstance(lazy, run_module.Rendered)
-    for one, other in zip(ready, lazy, strict=True):
-        assert (one.ids_T == other.ids_T).all()
-        assert (one.weights_S == other.weights_S).all()
+    for i in range(len(rows)):
+        relative = fresh.distances(i) / fresh.distances(i).mean()
+        assert half.distances(i) == pytest.approx(relative, rel=1e-3, abs=1e-6)
 
 
 def test_sources_are_sampled_by_seed_and_read_their_images_late(folder: Path) -> None:

@@ -21,6 +21,7 @@ from retrodict.transitions import (
 )
 
 READ = 512  # rows whose images are in memory at a time
+LATE = ["source", "target", "provenance"]
 
 
 class RowRef(NamedTuple):
@@ -31,7 +32,7 @@ class RowRef(NamedTuple):
 
 
 class Stored(Sequence[Transition]):
-    """Transitions without their images, which are read from disk when an item is asked for.
+    """Transitions without their images and provenance, which are read from disk when an item is asked for.
 
     At the paper's size the images are some 15 GB, and training needs them once, to tokenize them.
     """
@@ -67,10 +68,10 @@ class Stored(Sequence[Transition]):
         images = {
             RowRef(file, number): row
             for file, numbers in wanted.items()
-            for number, row in zip(sorted(numbers), file_rows(file, ["source", "target"], numbers), strict=True)
+            for number, row in zip(sorted(numbers), file_rows(file, LATE, numbers), strict=True)
         }
         pairs = ((self.rows[i], images[self.refs[i]]) for i in chosen)
-        return [replace(row, source=image.source, target=image.target) for row, image in pairs]
+        return [replace(row, **{name: getattr(image, name) for name in LATE}) for row, image in pairs]
 
 
 def stored_transitions(directory: Path, *, labelled: bool = True) -> Stored:
@@ -79,7 +80,7 @@ def stored_transitions(directory: Path, *, labelled: bool = True) -> Stored:
     Raises:
         ValueError: There are no rows, or some without actions.
     """
-    columns = [name for name in schema(Transition if labelled else FramePair).names if name not in ("source", "target")]
+    columns = [name for name in schema(Transition if labelled else FramePair).names if name not in LATE]
     files = sorted(Path(directory).glob("*.parquet"))
     if labelled and any("action" not in open_parquet(file).schema_arrow.names for file in files):
         raise ValueError(f"{directory} holds frame pairs without actions: run `retrodict annotate` on it first.")

@@ -26,7 +26,6 @@ from retrodict.training.weighting import loss_weights
 from retrodict.transitions import Transition
 
 EVEN = Weighting()
-RENDERED = 20_000_000  # image tokens of examples that are kept in memory
 
 
 def train_model(
@@ -60,7 +59,7 @@ def train_model(
     place(family.module)  # images are tokenized there, too
     tokens = tokenize(family, transitions, cache)
     rows = transitions.rows if isinstance(transitions, Stored) else transitions
-    examples = make_examples(family, direction, [row.action for row in rows], tokens, weighting)
+    examples = Examples(family, direction, [row.action for row in rows], tokens, weighting)
     if lora is None:
         family.module.float()  # weights that are trained are in full precision, whatever they are stored in
     freeze_embeddings(family)
@@ -84,32 +83,21 @@ def train_model(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def make_examples(
-    family: TokenFamily,
-    direction: Direction,
-    actions: Sequence[str],
-    tokens: Tokens,
-    weighting: Weighting,
-) -> Sequence[Example]:
-    """Examples of tokenized pairs; rendered now where they fit into memory, else each time when they are asked for.
+class Examples(Sequence[Example]):
+    """Sequences of tokenized pairs, each built when it is asked for.
 
-    Raises `ValueError` for an action that cannot be expressed in the family's vocabulary.
+    A hundred thousand of two thousand tokens would take 8 GB, and building one takes a hundredth of its time in a step.
+
+    Raises:
+        ValueError: An action cannot be expressed in the family's vocabulary.
     """
-    rendered = Rendered(family, direction, actions, tokens, weighting)
-    if len(rendered) * family.spec.tokens <= RENDERED:
-        return list(rendered)
-    for action in set(actions):
-        family.text_ids(action)
-    return rendered
-
-
-class Rendered(Sequence[Example]):
-    """A hundred thousand sequences of two thousand tokens would take 8 GB; their image tokens take a tenth of that."""
 
     def __init__(
         self, family: TokenFamily, direction: Direction, actions: Sequence[str], tokens: Tokens, weighting: Weighting
     ) -> None:
         assert len(actions) == len(tokens)
+        for action in set(actions):
+            family.text_ids(action)
         self._family, self._direction = family, direction
         self._actions, self._tokens, self._weighting = actions, tokens, weighting
 
@@ -128,4 +116,4 @@ class Rendered(Sequence[Example]):
         sequence = build(self._family, self._direction, source_L=source_L, target_L=target_L, action=self._actions[i])
         if self._direction == "inverse":
             return example(self._family, sequence)
-        return example(self._family, sequence, loss_weights(self._tokens.distances(i, i + 1), self._weighting)[0])
+        return example(self._family, sequence, loss_weights(self._tokens.distances(i)[None], self._weighting)[0])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,31 +17,47 @@ from retrodict.training.distributed import process_count, process_number, wait_u
 from retrodict.transitions import FramePair
 
 CHUNK = 512  # pairs tokenized at a time, and in one file
+MAPPED = 64  # files of tokens that are open at a time
 MANY = 256  # tokens per image from which on distances are kept in half precision: then they are what fills the disk
 
+Chunk = npt.NDArray[Any]  # one record a pair: source and target tokens, distances
 
-@dataclass(frozen=True)
+
 class Tokens:
     """Image tokens of N pairs, in the smallest type that holds them, and how far the images are apart at each position.
 
     Distances are squared L2 distances of the features before quantisation, what recognition weights build on. Images
     of many tokens have them relative to the pair's mean, in half precision.
+
+    Tokens that are cached stay on disk and are mapped into memory a file at a time: at millions of pairs they are many
+    gigabytes, which each process would hold.
     """
 
-    source_NL: npt.NDArray[np.integer]
-    target_NL: npt.NDArray[np.integer]
-    distance_NL: npt.NDArray[np.floating]
+    def __init__(self, chunks: Sequence[Chunk | Path], pairs: int) -> None:
+        self._chunks, self._pairs = chunks, pairs
+        self._size = CHUNK
+        self._open = lru_cache(maxsize=MAPPED)(self._mapped)
 
     def __len__(self) -> int:
-        return len(self.source_NL)
+        return self._pairs
 
     def pair(self, i: int) -> tuple[IntArray, IntArray]:
         """Image tokens of the source and the target of pair `i`."""
-        return self.source_NL[i].astype(np.int64), self.target_NL[i].astype(np.int64)
+        row = self._row(i)
+        return row["source"].astype(np.int64), row["target"].astype(np.int64)
 
-    def distances(self, start: int, stop: int) -> FloatArray:
-        distance_NL: FloatArray = self.distance_NL[start:stop].astype(np.float32)
-        return distance_NL
+    def distances(self, i: int) -> FloatArray:
+        """The distances of pair `i`, of shape (L,)."""
+        distance_L: FloatArray = self._row(i)["distance"].astype(np.float32)
+        return distance_L
+
+    def _row(self, i: int) -> Chunk:
+        row: Chunk = self._open(i // self._size)[i % self._size]
+        return row
+
+    def _mapped(self, number: int) -> Chunk:
+        chunk = self._chunks[number]
+        return np.load(chunk, mmap_mode="r") if isinstance(chunk, Path) else chunk
 
 
 def tokenize(
@@ -54,29 +71,30 @@ def tokenize(
     `cache` is a folder that runs may share. Its files hold `CHUNK` pairs each and are named by the image tokenizer and
     the pairs' images, so that an interrupted run resumes where it was. Ranks share the work through it.
     """
-    parts = []
+    chunks: list[Chunk | Path] = []
     for start in range(0, len(pairs), CHUNK):
         chunk = pairs[start : start + CHUNK]
         mine = cache is None or (start // CHUNK) % process_count() == process_number()
-        parts.append(_cached(family, chunk, cache, mine))
+        chunks.append(_cached(family, chunk, cache, mine))
         if report is not None:
             report(start + len(chunk), len(pairs))
-    read = [part if isinstance(part, Tokens) else _read(part) for part in parts]
-    names = ("source_NL", "target_NL", "distance_NL")
-    return Tokens(*(np.concatenate([getattr(part, name) for part in read]) for name in names))
+    for made in chunks:
+        if isinstance(made, Path):
+            wait_until(made.is_file)
+    return Tokens(chunks, len(pairs))
 
 
-def _cached(family: TokenFamily, chunk: Sequence[FramePair], cache: Path | None, mine: bool) -> Tokens | Path:
+def _cached(family: TokenFamily, chunk: Sequence[FramePair], cache: Path | None, mine: bool) -> Chunk | Path:
     """Tokens of a chunk, or the file in which they are, or will be once another process has made them."""
     if cache is None:
         return _tokens(family, chunk)
-    file = cache / f"tokens-{_key(family, chunk)}.npz"
+    file = cache / f"tokens-{_key(family, chunk)}.npy"
     if mine and not file.is_file():
         _write(file, _tokens(family, chunk))
     return file
 
 
-def _tokens(family: TokenFamily, chunk: Sequence[FramePair]) -> Tokens:
+def _tokens(family: TokenFamily, chunk: Sequence[FramePair]) -> Chunk:
     source = family.encode([pair.source_image for pair in chunk])
     target = family.encode([pair.target_image for pair in chunk])
     distance_NL = np.square(source.features_NLD - target.features_NLD).sum(-1)
@@ -84,19 +102,17 @@ def _tokens(family: TokenFamily, chunk: Sequence[FramePair]) -> Tokens:
         mean_N1 = distance_NL.mean(1, keepdims=True)
         distance_NL = (distance_NL / np.where(mean_N1 > 0, mean_N1, 1)).astype(np.float16)
     kind = np.uint16 if family.spec.codebook <= 2**16 else np.uint32
-    return Tokens(source.codes_NL.astype(kind), target.codes_NL.astype(kind), distance_NL)
+    fields = {"source": source.codes_NL.astype(kind), "target": target.codes_NL.astype(kind), "distance": distance_NL}
+    rows = np.empty(len(chunk), [(name, field.dtype, field.shape[1:]) for name, field in fields.items()])
+    for name, field in fields.items():
+        rows[name] = field
+    return rows
 
 
-def _read(file: Path) -> Tokens:
-    wait_until(file.is_file)
-    with np.load(file) as stored:
-        return Tokens(stored["source"], stored["target"], stored["distance"])
-
-
-def _write(file: Path, tokens: Tokens) -> None:
+def _write(file: Path, tokens: Chunk) -> None:
     def write(temporary: Path) -> None:
         with temporary.open("wb") as handle:
-            np.savez(handle, source=tokens.source_NL, target=tokens.target_NL, distance=tokens.distance_NL)
+            np.save(handle, tokens)
 
     write_atomic(file, write)
 

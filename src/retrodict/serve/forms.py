@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import logging
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # what is read; others 
 FIELD = 20_000  # bytes of a text field
 FILES, FIELDS = 16, 64  # in one form
 WORDS = 2_000  # characters of an action
+
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a broken form is answered, not logged
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,11 @@ class Memory:
 class _InMemory(MultiPartParser):
     spool_max_size = 0  # bytes after which a part would go to disk: never
 
+    def close(self) -> None:
+        """Of all parts, also those that never ended."""
+        for file in self._files_to_close_on_error:
+            file.close()
+
 
 class Form:
     """The fields of a request. What is asked for is checked; `done` refuses what nobody asked for."""
@@ -92,22 +100,22 @@ class Form:
         """
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
             raise Refusal(415, "Send a form as multipart/form-data, as OpenAI's SDK and `curl -F` do.")
-        form = cls({}, {})
+        form, parser = cls({}, {}), _parser(request.headers, request.stream())
         try:
-            parsed = await _parser(request.headers, request.stream()).parse()
+            for given, value in (await parser.parse()).multi_items():
+                name = given.removesuffix("[]")
+                if name not in known:
+                    raise Refusal(400, f"There is no field {name[:60]!r}{_hint(name[:60], known)}.", name[:60])
+                if isinstance(value, UploadFile):
+                    form._files.setdefault(name, []).append(await value.read())
+                else:
+                    form._texts.setdefault(name, []).append(value)
         except MultiPartException as error:
             raise Refusal(400, f"The form is broken: {error.message}") from None
-        except (ValueError, KeyError, LookupError) as error:
+        except (ValueError, LookupError) as error:
             raise Refusal(400, f"The form is broken: {type(error).__name__}.") from None
-        for given, value in parsed.multi_items():
-            name = given.removesuffix("[]")
-            if name not in known:
-                raise Refusal(400, f"There is no field {name[:60]!r}{_hint(name[:60], known)}.", name[:60])
-            if isinstance(value, UploadFile):
-                form._files.setdefault(name, []).append(await value.read())
-                await value.close()
-            else:
-                form._texts.setdefault(name, []).append(value)
+        finally:
+            parser.close()
         return form
 
     def text(self, name: str, default: str = "") -> str:
@@ -158,7 +166,7 @@ class Form:
         return files[0]
 
 
-def _parser(headers: Headers, stream: AsyncIterator[bytes]) -> MultiPartParser:
+def _parser(headers: Headers, stream: AsyncIterator[bytes]) -> _InMemory:
     return _InMemory(headers, stream, max_files=FILES, max_fields=FIELDS, max_part_size=FIELD)  # type: ignore[arg-type]
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import io
+import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,16 +21,20 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import openai
 import pytest
+import typer
+import yaml
 from loopback import JsonHandler, listening
 from PIL import Image
 from serving import TabletopEditor, form, image_in, png, post, running, send
 from study_browser import free_port, wait_for
 
 import retrodict
+from retrodict.cli import app
 from retrodict.images import encode_png
 from retrodict.serve.app import create_app, read_keys
 from retrodict.serve.engine import Engine, FullError, Work
@@ -34,6 +43,7 @@ from retrodict.serve.models import Models
 from retrodict.web.safety import HEADERS
 from retrodict.worlds import get_world
 
+ROOT = Path(__file__).parents[1]
 SHAPES = ("ball", "box", "cone")
 ACTION = "push the red ball to the left"
 LIMITS = Limits(body=200_000, pixels=40_000, arrival=5.0, answer=30.0, memory=2**25, queue=128)
@@ -212,8 +222,8 @@ def get(port: int, path: str, host: str = "localhost") -> tuple[int, bytes, dict
         connection.close()
 
 
-def until(condition: Any) -> None:
-    for _ in range(500):
+def until(condition: Any, seconds: float = 5) -> None:
+    for _ in range(round(seconds * 100)):
         if condition():
             return
         time.sleep(0.01)
@@ -320,3 +330,76 @@ def test_term_answers_what_was_begun(tiny_model: Path) -> None:
     assert process.wait(20) in (0, -signal.SIGTERM)
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", port), timeout=1)
+
+
+# --- what the documents tell people to type --------------------------------------------------------------------
+
+
+def test_the_examples_of_the_docs_work(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8").replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    (code,) = (text for language, text in blocks if language == "python")
+    exec(compile(code, "serve.md", "exec"), {"open": open_and_close})
+    assert Path("next.png").read_bytes().startswith(b"\x89PNG")
+    (curls,) = (text for language, text in blocks if language == "sh")
+    answers = []
+    for line in curls.splitlines():
+        path, fields = curled(shlex.split(line))
+        status, answer = post(port, path, fields)
+        assert status == 200, (line, answer)
+        answers.append(answer)
+    assert [len(answers[0]["data"]), len(answers[3]["steps"])] == [3, 2]
+    (compose,) = (yaml.safe_load(text) for language, text in blocks if language == "yaml")
+    commands = [
+        line.partition(" #")[0] for _, text in blocks for line in text.splitlines() if line.startswith("retrodict ")
+    ]
+    commands.append(compose["services"]["retrodict"]["command"])
+    commands.append(" ".join(json.loads((ROOT / "Dockerfile").read_text().rpartition("CMD ")[2])))
+    assert len(commands) >= 5
+    for command in commands:
+        _, verb, *arguments = shlex.split(command)
+        typer.main.get_command(app).commands[verb].make_context(verb, arguments)  # type: ignore[attr-defined]
+
+
+def open_and_close(path: str, mode: str) -> Any:
+    """As the example writes it: a file that nobody closes, which would be a warning here."""
+    return io.BytesIO(Path(path).read_bytes()) if mode == "rb" else Written(path)
+
+
+class Written(io.BytesIO):
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = Path(path)
+
+    def write(self, data: Any) -> int:
+        return self.path.write_bytes(data)
+
+
+def curled(words: list[str]) -> tuple[str, dict[str, Any]]:
+    """Path and fields of a command of curl."""
+    fields: dict[str, Any] = {}
+    for flag, value in zip(words[1:-1:2], words[2:-1:2], strict=True):
+        assert flag == "-F"
+        name, _, text = value.partition("=")
+        if text.startswith("@"):
+            fields[name] = (text[1:], Path(text[1:]).read_bytes())
+        else:
+            fields[name] = [*fields.get(name, []), text]
+    return urlsplit(words[-1]).path, fields
+
+
+def test_play_opens_the_browser_once_it_listens(tiny_model: Path, tmp_path: Path) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\ncurl -s -o {tmp_path}/page.html "$1"\n')
+    browser.chmod(0o755)
+    command = [sys.executable, "-m", "retrodict", "play", "--model", str(tiny_model)]
+    environment = os.environ | {"BROWSER": str(browser)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            until((tmp_path / "page.html").is_file, 30)
+            until(lambda: "</html>" in (tmp_path / "page.html").read_text(encoding="utf-8"))
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.stdout is not None and "Playground: http://127.0.0.1:" in process.stdout.read()

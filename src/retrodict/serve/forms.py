@@ -82,7 +82,7 @@ class _InMemory(MultiPartParser):
 
 
 class Form:
-    """The fields of a request. What is asked for is checked; `done` refuses what nobody asked for."""
+    """The fields of a request, each of which is checked when it is asked for."""
 
     def __init__(self, texts: dict[str, list[str]], files: dict[str, list[bytes]]) -> None:
         self._texts, self._files = texts, files

@@ -150,6 +150,16 @@ def test_large_flat_cells_are_found() -> None:
     assert propose(images, TokenizerConfig()) == ((192, 192), 32)
 
 
+def test_large_patches_that_few_images_repeat_are_no_cells() -> None:
+    """A view that moves over a textured map: neighbouring frames are alike, and the next map is another."""
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in range(10):
+        texture = Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).resize((128, 128))
+        images += [texture.crop((at, 0, at + 64, 64)) for at in (0, 0, 1, 1, 2, 2)]
+    assert propose(images, TokenizerConfig()) == ((64, 64), 8)
+
+
 def test_compressed_cells_are_found() -> None:
     rows = get_world("tabletop").sample(60, 0, namespace="tokenizer-test")
     compressed = [

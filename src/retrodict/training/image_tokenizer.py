@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
+from retrodict.models.protocol import FloatArray
 from retrodict.models.small.config import ImageTokenizerConfig
 from retrodict.models.small.image_tokenizer import (
     Bytes,
@@ -47,6 +49,7 @@ LOOSE_TOKENS, LOOSE_PATCH = 144, 8  # of any other image: tokens at most, and pi
 HELD_OUT = 0.1  # share of the pairs that the round trip is measured on, in whole groups
 CHANGE = 32  # of 255: a patch has changed where a pixel differs by more, which the noise of compression hardly does
 NOISE = 4.0  # of 255: mean difference up to which two patches may be one, compressed twice
+LACKING = 0.1  # share of the patches of other images that a table of a grid world's cells may lack
 WARN = 0.5  # share of copying's error above which changed patches are as good as lost
 
 
@@ -113,7 +116,9 @@ def make_tokenizer(
     """
     if not pairs:
         raise ValueError("There are no images to make the image tokenizer from.")
-    looked_at = [image for pair in pairs[: LOOKED_AT // 2] for image in _images(pair)]
+    some = random.Random(seed).sample(pairs, min(len(pairs), LOOKED_AT // 2))
+    some.sort(key=lambda pair: pair.cluster)  # so that halves of the images are of different groups
+    looked_at = [image for pair in some for image in _images(pair)]
     size, patch = propose(looked_at, config)
     most = max(2, PIXELS // (2 * math.prod(size)))
     pairs = pairs if len(pairs) <= most else random.Random(seed).sample(pairs, most)
@@ -262,13 +267,17 @@ def propose(images: Sequence[Image.Image], config: TokenizerConfig) -> tuple[tup
         return (height, width), config.patch
     pixels_NHW3 = np.stack([np.asarray(resized(image, (width, height))) for image in images])
     sides = [p for p in range(4, min(height, width) // 2 + 1) if height % p == 0 and width % p == 0]
-    bits = {p: _bits(to_patches(pixels_NHW3, p), config.codes) for p in sides if height * width <= TOKENS * p**2}
+    bits = {p: _bits(_by_image(pixels_NHW3, p), config.codes) for p in sides if height * width <= TOKENS * p**2}
     if bits and math.isfinite(min(bits.values())):
         return (height, width), min(bits, key=lambda p: bits[p])
     if config.image_size is None:
         return _loose(height, width, LOOSE_PATCH), LOOSE_PATCH
     fits = [p for p in range(1, min(height, width) + 1) if height % p == 0 and width % p == 0]
     return (height, width), next((p for p in fits if height * width <= LOOSE_TOKENS * p**2), fits[-1])
+
+
+def _by_image(pixels_NHW3: Bytes, patch: int) -> Bytes:
+    return to_patches(pixels_NHW3, patch).reshape(len(pixels_NHW3), -1, 3 * patch**2)
 
 
 def _loose(height: int, width: int, patch: int | None) -> tuple[int, int]:
@@ -279,25 +288,52 @@ def _loose(height: int, width: int, patch: int | None) -> tuple[int, int]:
     return rows * patch, columns * patch
 
 
-def _bits(patches_NP: Bytes, codes: int) -> float:
-    """Bits of a table of the distinct patches and of one entry for each patch; infinite where the table would be too
-    long, or patches hardly repeat."""
-    found = distinct([patches_NP]).patches_DP
-    count = len(found)
-    if count > codes:  # compressed images never show the same patch twice
-        count = _unlike(found[np.random.default_rng(0).permutation(count)[:2048]], codes // 2)
-        if count > codes // 2:
-            return math.inf
+def _bits(patches_NLP: Bytes, codes: int) -> float:
+    """Bits of a table of the distinct patches and of one entry for each patch.
+
+    Infinite where the table would be too long, or half the images lack many of the others' patches: large patches of
+    few images fit into a table, too, and tell nothing of the next image.
+    """
+    found = _distinct(patches_NLP)
+    count = len(_unlike(found, codes))
+    half_NLP, others_NLP = np.array_split(patches_NLP, 2)
+    if not count or not _tells(_unlike(_distinct(half_NLP), codes), others_NLP):
+        return math.inf
     table = 8 * len(zlib.compress(found.tobytes())) * count / len(found)  # large flat cells cost little
-    bits = table + len(patches_NP) * math.log2(max(count, 2))
-    return bits if bits < patches_NP.size * 8 / 2 else math.inf
+    bits = table + patches_NLP.shape[0] * patches_NLP.shape[1] * math.log2(max(count, 2))
+    return bits if bits < patches_NLP.size * 8 / 2 else math.inf
 
 
-def _unlike(patches_DP: Bytes, most: int) -> int:
-    """How many patches it takes so that every other differs from one of them by noise; no more than `most` + 1."""
-    left = (pooled(patches_DP) + 1) * 127.5
-    count = 0
-    while len(left) and count <= most:
-        left = left[np.abs(left - left[0]).mean(1) > NOISE]
-        count += 1
-    return count
+def _distinct(patches_NLP: Bytes) -> Bytes:
+    return distinct([patches_NLP.reshape(-1, patches_NLP.shape[2])]).patches_DP
+
+
+def _tells(table_KD: FloatArray, patches_NLP: Bytes) -> bool:
+    """Whether nearly all patches are like one of a table."""
+    lacking = some = _some(patches_NLP.reshape(-1, patches_NLP.shape[2]))
+    for patch_D in table_KD:
+        lacking = lacking[~_alike(lacking, patch_D)]
+    return len(lacking) <= LACKING * len(some)
+
+
+def _unlike(patches_DP: Bytes, codes: int) -> FloatArray:
+    """The patches, where they fit into a table; else some of which every other differs from one by noise, as compressed
+    images never show the same patch twice; none where that takes more than half the table."""
+    if len(patches_DP) <= codes:
+        return pooled(patches_DP)
+    left, chosen = _some(patches_DP), []
+    while len(left):
+        if len(chosen) == codes // 2:
+            return left[:0]
+        chosen.append(left[0])
+        left = left[~_alike(left, left[0])]
+    return np.stack(chosen)
+
+
+def _some(patches_NP: Bytes) -> FloatArray:
+    return pooled(patches_NP[np.random.default_rng(0).permutation(len(patches_NP))[:2048]])
+
+
+def _alike(patches_ND: FloatArray, patch_D: FloatArray) -> npt.NDArray[np.bool_]:
+    alike: npt.NDArray[np.bool_] = np.abs(patches_ND - patch_D).mean(1) * 127.5 <= NOISE
+    return alike

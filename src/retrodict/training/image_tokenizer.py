@@ -321,7 +321,8 @@ def _unlike(patches_DP: Bytes, codes: int) -> FloatArray:
     images never show the same patch twice; none where that takes more than half the table."""
     if len(patches_DP) <= codes:
         return pooled(patches_DP)
-    left, chosen = _some(patches_DP), []
+    left = _some(patches_DP)
+    chosen: list[FloatArray] = []
     while len(left):
         if len(chosen) == codes // 2:
             return left[:0]

@@ -85,7 +85,7 @@ def test_what_is_wrong_is_named_with_file_and_line(tmp_path: Path, wrong: Any, s
 
 
 def test_folders_that_are_no_benchmark_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"use tabletop, .*aurora, or a folder"):
+    with pytest.raises(ValueError, match=r"use tabletop, .*aurora, .*or a folder"):
         open_benchmark(tmp_path / "absent")
     with pytest.raises(ValueError, match=r"neither metadata.jsonl nor .parquet files"):
         open_benchmark(tmp_path)

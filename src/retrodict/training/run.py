@@ -26,6 +26,7 @@ from retrodict.training.weighting import loss_weights
 from retrodict.transitions import Transition
 
 EVEN = Weighting()
+READY = 2_000_000  # image tokens of examples that are built before training, once for all epochs
 
 
 def train_model(
@@ -59,7 +60,9 @@ def train_model(
     place(family.module)  # images are tokenized there, too
     tokens = tokenize(family, transitions, cache)
     rows = transitions.rows if isinstance(transitions, Stored) else transitions
-    examples = Examples(family, direction, [row.action for row in rows], tokens, weighting)
+    examples: Sequence[Example] = Examples(family, direction, [row.action for row in rows], tokens, weighting)
+    if len(examples) * family.spec.tokens <= READY:
+        examples = list(examples)
     if lora is None:
         family.module.float()  # weights that are trained are in full precision, whatever they are stored in
     freeze_embeddings(family)
@@ -86,7 +89,7 @@ def train_model(
 class Examples(Sequence[Example]):
     """Sequences of tokenized pairs, each built when it is asked for.
 
-    A hundred thousand of two thousand tokens would take 8 GB, and building one takes a hundredth of its time in a step.
+    A hundred thousand of two thousand tokens would take 8 GB.
 
     Raises:
         ValueError: An action cannot be expressed in the family's vocabulary.

@@ -105,7 +105,7 @@ def load(name: str | Path, role: Direction, *, device: str = AUTO, dtype: str = 
     """A model by its name, ready for use. One checkpoint that is asked for in both roles is loaded once.
 
     Args:
-        name: "small" (comes with the package); "copy"; a folder that training wrote, which is a model itself or holds
+        name: "small" or "small-babyai" (come with the package); "copy"; a folder that training wrote, which is a model itself or holds
             one in `inverse/` and one in `forward/` (or `idm/` and `fdm/`, as the loop writes them); a published
             checkpoint's folder or hub id; a folder or hub id of a vision-language model that only reads images
             (Qwen-VL, SmolVLM, LLaVA); `diffusers:` and a folder or hub id of an image editor, or a folder with a
@@ -244,6 +244,11 @@ def resolve(name: str | Path) -> Path:
 def shipped_models() -> list[str]:
     """Names of the models that come with the package."""
     return sorted(folder.name for folder in SHIPPED.glob("*") if folder.is_dir())
+
+
+def shipped_for(world: str) -> str | None:
+    """The shipped model that was trained on a world; None where none was."""
+    return next((name for name in shipped_models() if card_of(SHIPPED / name / "forward").get("world") == world), None)
 
 
 def _base_folder(folder: Path, card: JsonObject) -> Path:

@@ -133,8 +133,8 @@ def stages_of(context: Context) -> list[Stage[Context]]:
         return Stage(name, purpose, seconds, getattr(run, name), needs, shared)
 
     plan = [Stage(data, "labelled and test transitions", 4, run.data)]
-    if recipe.preview is not None:
-        plan.append(stage("preview", f"what {recipe.preview} predicts meanwhile", 3, (data,)))
+    if previews := stages.previewing(recipe):
+        plan.append(stage("preview", f"what {previews} predicts meanwhile", 3, (data,)))
     if learns:
         plan.append(stage("tokenizer", tokens, 4, learn_from if recipe.init is None else (data,)))
     if films:

@@ -149,8 +149,9 @@ class BootstrapRecipe(Section):
     sampling: Sampling = Sampling()
     """How candidates are sampled."""
     bench: Bench = Bench()
-    preview: str | None = None
-    """A trained forward model whose prediction the run's page shows while its own models are being trained."""
+    preview: bool = False
+    """Whether the model that is shipped for the world, if there is one, predicts a frame for the run's page while the
+    run's own models are being trained."""
     runs: Count = 1
     """How often FT, FDM and the ceiling are trained, each time from other random weights and in another order. From two
     on, the intervals of their scores and differences also hold for other training runs."""

@@ -158,20 +158,23 @@ def data(context: Context, progress: Progress) -> str:
     return ", ".join(counts)
 
 
+def previewing(recipe: BootstrapRecipe) -> str | None:
+    """The model that predicts a frame while the run's own are being trained."""
+    from retrodict.loading import shipped_for
+
+    return shipped_for(recipe.world.name) if recipe.preview and recipe.world is not None else None
+
+
 def preview(context: Context, progress: Progress) -> str:
     """Let a trained model predict the first test action, for whoever waits for the run's own models."""
-    from retrodict.dynamics.unified import UnifiedModel
     from retrodict.dynamics.verify import InverseAndForwardLikelihood, predict
     from retrodict.loading import load
     from retrodict.report.live import PREVIEW
-    from retrodict.training.validation import can_say
 
-    model = context.recipe.preview
+    model = previewing(context.recipe)
     assert model is not None
     first = min(read_transitions(context.dir("test")), key=lambda row: hashlib.sha256(row.id.encode()).digest())
     forward, n = load(model, role="forward"), 8
-    if isinstance(forward, UnifiedModel) and not can_say(forward.family, first.action):
-        return f"{model} does not know the words of '{first.action}'"
     verifier = InverseAndForwardLikelihood(load(model, role="inverse"))
     began = time.monotonic()
     prediction = predict(forward, verifier, first.source_image, first.action, n=n, seed=context.recipe.seed)

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retrodict.loading import load, shipped_for
+from retrodict.sampling import Sampling
 from retrodict.transitions import read_rows
 from retrodict.video import MineConfig, mine
 from retrodict.worlds import get_world
@@ -174,6 +176,16 @@ def test_videos_in_which_a_tile_changes_are_not_static(tmp_path: Path) -> None:
     result = mine(videos, tmp_path / "pairs", MineConfig(frames_per_clip=6, min_gap=8), workers=1)
     pairs = read_rows(tmp_path / "pairs")
     assert not result.dropped and sum(WORLD.true_action(pair, truth) is not None for pair in pairs) >= 0.8 * len(pairs)
+
+
+def test_the_shipped_model_knows_this_world() -> None:
+    assert (shipped_for("babyai"), shipped_for("tabletop"), shipped_for("another")) == ("small-babyai", "small", None)
+    rows = WORLD.sample(20, 5, namespace="shipped-test")
+    pools = load("small-babyai", "forward").sample(
+        [row.source_image for row in rows], [row.action for row in rows], 1, 0, Sampling(temperature=0.0)
+    )
+    scores = [WORLD.score(pool[0].image, row).score for pool, row in zip(pools, rows, strict=True)]
+    assert sum(scores) > 15
 
 
 def test_sentences_are_told_apart() -> None:

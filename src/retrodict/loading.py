@@ -248,7 +248,12 @@ def shipped_models() -> list[str]:
 
 def shipped_for(world: str) -> str | None:
     """The shipped model that was trained on a world; None where none was."""
-    return next((name for name in shipped_models() if card_of(SHIPPED / name / "forward").get("world") == world), None)
+    return next((name for name in shipped_models() if world_of_model(name) == world), None)
+
+
+def world_of_model(name: str) -> str | None:
+    """The world that a shipped model was trained on; None for any other model."""
+    return card_of(SHIPPED / name / "forward").get("world") if name in shipped_models() else None
 
 
 def _base_folder(folder: Path, card: JsonObject) -> Path:

@@ -10,7 +10,7 @@ import typer
 from retrodict.cli.app import verb
 from retrodict.cli.options import Inverse, Many, Model, choice, runs_models
 from retrodict.dynamics.verifiers import VERIFIERS
-from retrodict.worlds import DEFAULT, WORLDS
+from retrodict.worlds import WORLDS
 
 Chooses = Annotated[
     str,
@@ -19,7 +19,9 @@ Chooses = Annotated[
         help="What chooses the best candidates; by default `idm_fdm`, or `idm` for models without likelihoods.",
     ),
 ]
-Shown = Annotated[str, choice(WORLDS, help="World whose examples and actions the playground offers.")]
+Shown = Annotated[
+    str, choice(("", *WORLDS), help="World whose examples and actions the playground offers; by default the model's.")
+]
 
 
 @verb
@@ -29,7 +31,7 @@ def serve(
     inverse: Inverse = "",
     n: Many = 8,
     verifier: Chooses = "",
-    world: Shown = DEFAULT,
+    world: Shown = "",
     host: Annotated[
         str, typer.Option(help="Address to listen on. The default is this machine only; 0.0.0.0 is the network.")
     ] = "127.0.0.1",
@@ -64,7 +66,7 @@ def play(
     inverse: Inverse = "",
     n: Many = 8,
     verifier: Chooses = "",
-    world: Shown = DEFAULT,
+    world: Shown = "",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.")] = 0,
 ) -> None:
     """Open the playground in the browser: pick or draw an image, say what happens, see what the model expects.

@@ -9,6 +9,7 @@ import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 
+from retrodict.loading import world_of_model
 from retrodict.web.address import check_free, hosts_answered
 from retrodict.worlds import DEFAULT
 
@@ -21,7 +22,7 @@ def serve(
     inverse: str = "",
     n: int = 8,
     verifier: str = "",
-    world: str = DEFAULT,
+    world: str = "",
     host: str = "127.0.0.1",
     port: int = 8000,
     key_file: Path | None = None,
@@ -35,7 +36,7 @@ def serve(
         inverse: the inverse model behind the verifier; by default the one in `model`.
         n: candidates of each prediction, unless a request says otherwise.
         verifier: what chooses; by default "idm_fdm", or "idm" where the forward model gives no likelihoods.
-        world: whose examples, pieces and actions the playground offers.
+        world: whose examples, pieces and actions the playground offers; by default the one that the model comes from.
         host: address to listen on.
         port: port to listen on; 0: a free one.
         key_file: a file of keys, of which each request must bring one.
@@ -58,7 +59,9 @@ def serve(
     keys = read_keys(key_file) if key_file else []
     limits = Limits()
     models = Models(model, inverse, verifier, n)
-    app = create_app(models, world=world, keys=keys, hosts=hosts_answered(host), limits=limits)
+    app = create_app(
+        models, world=world or world_of_model(model) or DEFAULT, keys=keys, hosts=hosts_answered(host), limits=limits
+    )
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     say(f"Playground: {address}/\nAPI:        {address}/v1")
     if host not in ("127.0.0.1", "localhost", "::1") and not keys:

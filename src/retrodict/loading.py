@@ -105,10 +105,10 @@ def load(name: str | Path, role: Direction, *, device: str = AUTO, dtype: str = 
     """A model by its name, ready for use. One checkpoint that is asked for in both roles is loaded once.
 
     Args:
-        name: "small" or "small-babyai" (come with the package); "copy"; a folder that training wrote, which is a model
-            itself or holds one in `inverse/` and one in `forward/` (or `idm/` and `fdm/`, as the loop writes them); a
-            published checkpoint's folder or hub id; a folder or hub id of a vision-language model that only reads
-            images (Qwen-VL, SmolVLM, LLaVA); `diffusers:` and a folder or hub id of an image editor, or a folder with a
+        name: a shipped model (`shipped_models`); "copy"; a folder that training wrote, which is a model itself or holds
+            one in `inverse/` and one in `forward/` (or `idm/` and `fdm/`, as the loop writes them); a published
+            checkpoint's folder or hub id; a folder or hub id of a vision-language model that only reads images
+            (Qwen-VL, SmolVLM, LLaVA); `diffusers:` and a folder or hub id of an image editor, or a folder with a
             `model_index.json`; `chat:MODEL` or `chat:MODEL@BASE_URL`, a model behind a chat endpoint;
             `edits:MODEL@BASE_URL`, an image editor behind one.
         role: "forward" to predict, "inverse" to explain and verify.

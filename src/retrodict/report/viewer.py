@@ -44,6 +44,7 @@ class Frames:
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, threading.Lock()
+        self._images = functools.lru_cache(maxsize=4)(self._read_images)  # row groups that are in memory
         with open_parquet(path) as file:
             columns = [name for name in file.schema_arrow.names if name != "image"]
             rows = [row for batch in file.iter_batches(columns=columns) for row in batch.to_pylist()]
@@ -71,8 +72,7 @@ class Frames:
             return None
         return list(pool)[choose([score if finite(score) else math.nan for score in pool.values()])]
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019 (lives as long as the viewer)
-    def _images(self, group: int) -> Any:
+    def _read_images(self, group: int) -> Any:
         with pq.ParquetFile(self._path, memory_map=True) as file:
             return file.read_row_group(group, columns=["image.bytes"]).column(0).combine_chunks().field("bytes")
 

@@ -115,7 +115,7 @@ class Guard:
         except Refusal as refusal:
             if not started:
                 await _answer_of(refusal)(scope, receive, headed)
-        except Exception:
+        except Exception:  # logged whole; the client gets an answer in the form that its SDK reads
             logging.getLogger("retrodict").exception("retrodict: a request failed")
             if not started:
                 await _answer_of(Refusal(500, "This is our fault: the server's log says more."))(scope, receive, headed)

@@ -156,7 +156,7 @@ def _do(batch: list[_Job]) -> None:
     work = batch[0].work
     try:
         results = work.do([job.item for job in batch], *work.settings)
-    except Exception as error:
+    except Exception as error:  # whatever it is belongs to the one who asked, and the thread goes on for the others
         if len(batch) > 1:
             for job in batch:
                 _do([job])

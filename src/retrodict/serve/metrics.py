@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,12 +20,12 @@ class Metrics:
     """Requests by route and status, and how long they took."""
 
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     within: dict[str, list[int]] = field(default_factory=dict)  # requests of each route by bucket
 
     def note(self, route: str, status: int, seconds: float) -> None:
         self.requests[route, status] += 1
-        self.seconds[route] += seconds  # type: ignore[assignment]  # a Counter adds floats as well
+        self.seconds[route] += seconds
         self.within.setdefault(route, [0] * (len(BUCKETS) + 1))[bisect_left(BUCKETS, seconds)] += 1
 
     def text(self, service: Service) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from retrodict.video.clips import ClipError, ClipRef, ClipResult, Keyframe
 from retrodict.video.config import MineConfig
-from retrodict.video.decode import Decoded, Gray, Video, luma, open_video
+from retrodict.video.decode import Decoded, Gray, Video, open_video
 from retrodict.video.duplicates import Fingerprint
 from retrodict.video.frame_buffer import Buffered, FrameBuffer
 from retrodict.video.keyframes import Timeline, lay_out, select
@@ -56,16 +56,19 @@ def _mine(ref: ClipRef, config: MineConfig, tick: Tick) -> ClipResult:
         raise ClipError("missing", f"{ref.path.name} is not a file")
     if not ref.path.stat().st_size:
         raise ClipError("empty", "the file has no bytes")
-    decoded = 0
+    decoded, resized, size = 0, [], (0, 0)
     with open_video(ref.path) as video:
         buffer = FrameBuffer(config, video.view)
         meter, fingerprint = Meter(config, video.fps), Fingerprint()
         for item in video.decode(ref.start, ref.stop):
             tick()
-            if not decoded and min(pyramid(luma(item.frame))[1].shape) < _LEAST_SIDE:
+            plane = video.luma(item.frame)
+            if not decoded and min(pyramid(plane)[1].shape) < _LEAST_SIDE:
                 raise ClipError("too_small", f"{item.frame.width} x {item.frame.height} pixels: too thin to see motion")
-            decoded += 1
-            if meter.push(item.index, item.seconds, item.pts, luma(item.frame)):
+            if decoded and size != (item.frame.width, item.frame.height):
+                resized.append(item.index)
+            decoded, size = decoded + 1, (item.frame.width, item.frame.height)
+            if meter.push(item.index, item.seconds, item.pts, plane):
                 buffer.add(meter.track, meter.small, item.frame)
             fingerprint.push(item.seconds, meter.small, meter.track.motion[-1])
         track = meter.finish()
@@ -75,7 +78,8 @@ def _mine(ref: ClipRef, config: MineConfig, tick: Tick) -> ClipResult:
             frames=decoded,
             duplicates=track.duplicates,
             corrupt_packets=video.corrupt_packets,
-            duration=track.end - track.seconds[0] + 1 / video.fps if len(track) else 0.0,
+            resized=tuple(resized),
+            duration=track.end - track.seconds[0] + video.step if len(track) else 0.0,
             fps=video.fps,
             time_base=video.time_base,
             fingerprint=fingerprint.to_dict(),
@@ -132,7 +136,7 @@ def _kept(
     missing = {meter.track.index[i]: i for i in wanted - kept.keys()}
     for item, video in decode_some(ref, set(missing), tick):
         jpeg = video.view.jpeg(item.frame, config.jpeg_quality, config.max_side) if config.frames else None
-        kept[missing[item.index]] = Buffered(meter.planes(luma(item.frame))[1], jpeg)
+        kept[missing[item.index]] = Buffered(meter.planes(video.luma(item.frame))[1], jpeg)
     return kept
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retrodict.files import JsonMapping
+from retrodict.video.packed import packs, unpacked
 
 SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".mpeg", ".ts", ".m2ts", ".wmv", ".asf", ".flv"}
@@ -72,6 +73,7 @@ class ClipResult:
     frames: int = 0  # decoded
     duplicates: int = 0
     corrupt_packets: int = 0
+    resized: tuple[int, ...] = ()  # frames from which on the stored images have another size
     cuts: tuple[int, ...] = ()  # first frame of each new shot
     duration: float = 0.0  # seconds
     fps: float = 0.0
@@ -103,6 +105,7 @@ def folder_clips(videos: str | Path | Sequence[str | Path]) -> list[ClipRef]:
     roots = [Path(videos)] if isinstance(videos, (str, Path)) else [Path(video) for video in videos]
     if not roots:
         raise ValueError("No video was given: name video files or folders.")
+    roots = [plain for root in roots for plain in _plain(root)]
     # A file that is reached twice is one clip, known by the first way to it.
     files = [(root, path) for path, root in reversed(list({p: r for r in reversed(roots) for p in _videos(r)}.items()))]
     names = [_name(root, path) for root, path in files]
@@ -114,13 +117,26 @@ def folder_clips(videos: str | Path | Sequence[str | Path]) -> list[ClipRef]:
     return sorted({ref.name: ref for ref in refs}.values(), key=lambda ref: ref.name)
 
 
+def _plain(root: Path) -> list[Path]:
+    """A root, and what it holds in packs."""
+    files = packs(root)
+    if not files:
+        return [root]
+    folder = unpacked(files, SUFFIXES)
+    beside = root.is_dir() and any(path.suffix.lower() in SUFFIXES for path in root.rglob("*"))
+    return [root, folder] if beside else [folder]
+
+
 def _videos(root: Path) -> Iterator[Path]:
     if root.is_file():
         yield root
         return
     if not root.is_dir():
         if root.parts and root.parts[0] in ("s3:", "gs:", "hf:", "http:", "https:"):
-            raise ValueError(f"{root.parts[0]}//{'/'.join(root.parts[1:])} is an address: give files on this machine.")
+            where = f"{root.parts[0]}//{'/'.join(root.parts[1:])}"
+            raise ValueError(
+                f"{where} is an address, which `retrodict mine` takes; in Python, give files on this machine."
+            )
         raise ValueError(f"{root} does not exist: give a video file or a folder of videos.")
     closed: list[Path] = []
     files = sorted(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
@@ -31,6 +33,10 @@ _CONTAINERS = (
 _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 # Names and comments that are not UTF-8 are no reason to refuse a video. PyAV 19 replaces such bytes unasked.
 _LENIENT: JsonObject = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+_FEW, _STEPS = 5, 25  # times between frames, at least and at most, of which the middle one is the usual one
+# In containers of broadcasts the clock may start anew anywhere. As FFmpeg does, a longer gap than so many seconds is
+# taken for that; elsewhere it is a rest.
+_RESTARTS, _REST = 0x200, 10.0
 _MAX_PIXELS = 16384 * 8640  # a header that claims more is broken; decoding it would exhaust the memory
 _LUMA_FIRST = frozenset(
     [f"yuv{a}{sampling}p" for a in ("", "j", "a") for sampling in ("420", "422", "444")]
@@ -63,6 +69,7 @@ class Video:
         self.fps = _fps(self._stream)
         self.time_base = str(self._stream.time_base)
         self.corrupt_packets = 0
+        self._steps: deque[float] = deque(maxlen=_STEPS)
 
     def close(self) -> None:
         self._container.close()
@@ -73,6 +80,14 @@ class Video:
         The first is the one that is shown at `start`, which may have come up long before; half a frame's time is
         forgiven. Frames are numbered from the file's first, wherever decoding begins.
         """
+        last = None
+        for item in self._on_screen(start, stop):
+            if last is not None:
+                self._steps.append(item.seconds - last)
+            last = item.seconds
+            yield item
+
+    def _on_screen(self, start: float, stop: float | None) -> Iterator[Decoded]:
         if start <= 0 and stop is None:
             yield from self._from_the_first()
             return
@@ -110,6 +125,19 @@ class Video:
         return float(np.median(np.diff(shown)) * self._unit) / 2
 
     @property
+    def step(self) -> float:
+        """The usual time between two frames of late, in seconds. Jumps of the clock do not change it, as they do the
+        average rate that a file states."""
+        return float(np.median(self._steps)) if len(self._steps) >= _FEW else 1 / self.fps
+
+    def luma(self, frame: av.VideoFrame) -> Gray:
+        """The frame's luma plane, height x width, at the size that the frame is shown at."""
+        plane, (width, height) = luma(frame), self.view.size(frame)
+        if plane.shape == (height, width):
+            return plane
+        return cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA)
+
+    @property
     def length(self) -> float:
         """When the last frame goes off, in seconds, as the container tells; 0 where it does not."""
         return (self._container.duration or 0) / av.time_base
@@ -131,16 +159,19 @@ class Video:
         """All frames, counted."""
         if self._began:
             self._reopen()
-        last, origin = -math.inf, None
+        last, origin, shift = -math.inf, None, 0.0
+        restarts = bool(self._container.format.flags & _RESTARTS)
         ticks, per_second = self._unit.numerator, self._unit.denominator  # a Fraction per frame would cost more
         for index, frame in enumerate(self._frames()):
             if frame.pts is None or not ticks:
                 now = index / self.fps
             else:
                 origin = self._origin(frame.pts) if origin is None else origin
-                now = (frame.pts - origin) * ticks / per_second
-            if now <= last:  # missing or unordered time stamps
-                now = last + 1 / self.fps
+                now = (frame.pts - origin) * ticks / per_second + shift
+            anew = restarts and index > 0 and not -1 <= now - last <= _REST
+            if anew or now <= last:  # another clock; missing or unordered time stamps
+                shift += last + self.step - now if anew else 0.0
+                now = last + self.step
             last = now
             yield Decoded(index, now, frame.pts, frame)
 
@@ -191,7 +222,9 @@ class Video:
                 self.corrupt_packets += 1
                 return
             try:
-                yield from packet.decode()
+                for frame in packet.decode():
+                    self.view.size(frame)  # of the first that is decoded, whichever are kept
+                    yield frame
             except (av.FFmpegError, EOFError):
                 self.corrupt_packets += 1
 
@@ -243,12 +276,12 @@ def _state(path: Path) -> tuple[int, int]:
 def _shown(path: Path, size: int, modified: int, stream: int) -> Stamps | None:
     """Time stamps of all frames that are shown, in order of display; None where the file has not one for each.
 
-    Read off the packets, without decoding: the only way to number the frames that a seek lands among. Cached by size
-    and time, as one file may hold many clips.
+    Read off the packets, without decoding: the only way to number the frames that a seek lands among; not where the
+    clock starts anew. Cached by size and time, as one file may hold many clips.
     """
     del size, modified
     stamps: list[int] = []
-    container, _ = _open(path)
+    container, opened = _open(path)
     with container, suppress(av.FFmpegError, EOFError):  # what follows a break cannot be reached
         for packet in container.demux(container.streams[stream]):
             if not packet.size or packet.is_discard:
@@ -256,7 +289,11 @@ def _shown(path: Path, size: int, modified: int, stream: int) -> Stamps | None:
             if packet.pts is None:
                 return None
             stamps.append(packet.pts)
-    return np.unique(np.array(stamps, np.int64)) if stamps else None
+    shown = np.unique(np.array(stamps, np.int64))
+    if len(shown) < max(1, len(stamps)):
+        return None
+    longest = float(np.diff(shown).max(initial=0) * (opened.time_base or 0))
+    return None if container.format.flags & _RESTARTS and longest > _REST else shown
 
 
 def _fps(stream: VideoStream) -> float:

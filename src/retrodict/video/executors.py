@@ -1,5 +1,5 @@
-"""Where clips are mined: in this process, in worker processes that outlive a clip, or on a Ray cluster. The output is
-the same, and a clip may crash or hang its worker without harm to the run."""
+"""Where clips are mined on one machine: in this process, or in worker processes that outlive a clip. The output is the
+same, and a clip may crash or hang its worker without harm to the run."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import select
 import subprocess
 import sys
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from importlib import import_module
-from typing import IO, Any, Protocol, TypeAlias
+from collections.abc import Generator, Iterable, Iterator
+from typing import IO, Protocol, TypeAlias
 
 import psutil
 
@@ -46,16 +45,11 @@ class Serial:
 
 
 def executor(name: str, config: MineConfig, *, workers: int | None, timeout: float, retries: int) -> Executor:
-    """The executor of that name, by default with a worker per usable core.
-
-    Raises `ValueError` when there is none, or its extra is not installed.
-    """
+    """The executor of that name, by default with a worker per usable core. Raises `ValueError` when there is none."""
     if name == "serial":
         return Serial(config)
     if name == "processes":
         return Pool(config, workers=workers or _cores(), timeout=timeout, retries=retries)
-    if name == "ray":
-        return OnRay(config, timeout=timeout, retries=retries, workers=workers)
     raise ValueError(f"executor is {name!r}: choose one of serial, processes, ray.")
 
 
@@ -187,7 +181,8 @@ class Pool:
     def map(self, refs: Iterable[ClipRef]) -> Generator[ClipResult, None, None]:
         tasks: Tasks = queue.SimpleQueue()
         results: Results = queue.SimpleQueue()
-        workers = [Worker(self._config, self._timeout) for _ in range(self._workers)]
+        refs = list(refs)
+        workers = [Worker(self._config, self._timeout) for _ in range(min(self._workers, len(refs)))]
         stopped = threading.Event()
         threads = [
             threading.Thread(target=self._serve, args=(worker, tasks, results, stopped), daemon=True)
@@ -254,46 +249,3 @@ def _close(pipe: IO[bytes] | None) -> None:
     with contextlib.suppress(BrokenPipeError):  # unsent bytes for a process that is gone
         if pipe is not None:
             pipe.close()
-
-
-class _Miner:
-    """Lives in a Ray actor and keeps one killable worker process: a clip that crashes a codec costs no Ray actor."""
-
-    def __init__(self, config: MineConfig, timeout: float, retries: int) -> None:
-        self._pool = Pool(config, workers=1, timeout=timeout, retries=retries)
-
-    def __call__(self, batch: dict[str, Sequence[bytes]]) -> dict[str, list[bytes]]:
-        refs = [pickle.loads(data) for data in batch["clip"]]
-        return {"result": [pickle.dumps(result) for result in self._pool.map(refs)]}
-
-
-class OnRay:
-    """On a Ray cluster (extra `retrodict[ray]`), by default with an actor per core of it. Files must have the same path
-    on every node."""
-
-    def __init__(self, config: MineConfig, *, timeout: float, retries: int, workers: int | None = None) -> None:
-        try:
-            ray: Any = import_module("ray")
-            import_module("ray.data")
-        except ImportError:
-            raise ValueError("The executor 'ray' needs Ray: pip install 'retrodict[ray]'.") from None
-        self._ray = ray
-        self._config, self._timeout, self._retries, self._workers = config, timeout, retries, workers
-
-    def map(self, refs: Iterable[ClipRef]) -> Generator[ClipResult, None, None]:
-        rows = [{"clip": pickle.dumps(ref)} for ref in refs]
-        if not rows:
-            return
-        if not self._ray.is_initialized():  # a cluster that RAY_ADDRESS names, else this machine
-            self._ray.init(log_to_driver=False)
-        data = self._ray.data
-        data.DataContext.get_current().execution_options.preserve_order = True
-        workers = self._workers or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
-        mined = data.from_items(rows, override_num_blocks=min(len(rows), 4 * workers)).map_batches(
-            _Miner,
-            fn_constructor_args=(self._config, self._timeout, self._retries),
-            batch_size=16,
-            concurrency=workers,
-        )
-        for row in mined.iter_rows():
-            yield pickle.loads(row["result"])

@@ -70,6 +70,7 @@ def lay_out(track: Track, config: MineConfig) -> Timeline:
         shot = shots(similarity, contrast, track.dissolves)
         motion[np.diff(shot, prepend=shot[:1]) != 0] = 0.0  # the flow across a cut is not motion
         motion[shot < 0] = 0.0
+    shot[shot >= 0] += np.isin(np.arange(len(track)), track.reshaped).cumsum()[shot >= 0]  # no pair is of two shapes
     return Timeline(
         position=times if in_seconds else np.asarray(track.index, np.float64),
         seconds=times,

@@ -8,26 +8,32 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from functools import partial
+from itertools import count, groupby
 from pathlib import Path, PurePosixPath
 from typing import cast
 
 from filelock import FileLock, Timeout
 
+import retrodict.shards
 from retrodict.files import JsonObject, write_atomic
 from retrodict.progress import Progress as ProgressView
+from retrodict.progress import QuietProgress
 from retrodict.run_folder import claim
+from retrodict.shards import OnRay, run_shards
 from retrodict.transitions import FramePair, write_manifest
 from retrodict.video.clip_miner import decode_some, file_sha256, windows
 from retrodict.video.clips import ClipError, ClipRef, ClipResult, folder_clips
 from retrodict.video.config import ALGORITHM, ExecutorName, MineConfig
 from retrodict.video.duplicates import near_duplicates
-from retrodict.video.executors import executor
+from retrodict.video.executors import Pool, executor
 from retrodict.video.shards import (
     NEAR_DUPLICATE,
+    Shard,
     forget,
     is_done,
     plan,
+    read_ledger,
     read_ledgers,
     record,
     remove_leftovers,
@@ -101,7 +107,8 @@ def mine(
         raise ValueError(
             "workers and shard_clips must be at least 1, retries at least 0, timeout above 0 and a day at most."
         )
-    engine = executor(executor_name, config, workers=workers, timeout=timeout, retries=retries)
+    cluster = OnRay(workers) if executor_name == "ray" else None
+    engine = executor("serial" if cluster else executor_name, config, workers=workers, timeout=timeout, retries=retries)
     settings = {"algorithm": ALGORITHM, **config.to_dict()}
     claim(out, "mine", settings, apart={ref.path.parent: ref.path for ref in refs}.values())
     refs = [window for ref in refs for window in windows(ref, config)]
@@ -114,10 +121,16 @@ def mine(
         done = {name: clip for name, clip in done.items() if name not in again}
         resumed = len(done)
         shards = plan(refs, set(done), shard_clips)
-        with closing(engine.map(ref for shard in shards for ref in shard.refs)) as mined:
-            results = _watched(mined, progress, len(done), resumed + sum(len(shard.refs) for shard in shards))
-            for shard in shards:
-                done |= {clip["clip"]: clip for clip in write_shard(out, shard, take(results, shard), config)}
+        told = _told(progress, resumed, resumed + sum(len(shard.refs) for shard in shards))
+        if cluster is not None:
+            parts = partial(_parts, out.absolute(), shards, config, timeout, retries)
+            run_shards(parts(), cluster, _Ledgers(out, told), parts)
+            done |= read_ledgers(out)
+        else:
+            with closing(engine.map(ref for shard in shards for ref in shard.refs)) as mined:
+                results = _watched(mined, told)
+                for shard in shards:
+                    done |= {clip["clip"]: clip for clip in write_shard(out, shard, take(results, shard), config)}
         first = near_duplicates(done.values())
         if config.near_duplicates == "drop":
             set_aside(out, first)
@@ -162,11 +175,51 @@ def _held(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def _watched(results: Iterator[ClipResult], progress: Progress | None, done: int, total: int) -> Iterator[ClipResult]:
-    for count, result in enumerate(results, done + 1):
+def _told(progress: Progress | None, done: int, total: int) -> Progress:
+    """`progress`, which also gets how many clips are done."""
+    number = count(done + 1)
+
+    def tell(clip: JsonObject) -> None:
         if progress is not None:
-            progress({**record(result, len(result.pairs)), "done": count, "total": total})
+            progress({**clip, "done": next(number), "total": total})
+
+    return tell
+
+
+def _watched(results: Iterator[ClipResult], told: Progress) -> Iterator[ClipResult]:
+    for result in results:
+        told(record(result, len(result.pairs)))
         yield result
+
+
+def _parts(
+    out: Path, shards: Sequence[Shard], config: MineConfig, timeout: float, retries: int
+) -> list[retrodict.shards.Shard]:
+    """What Ray's actors do. Each keeps one worker process, so that a clip that crashes a codec costs no actor."""
+    pool = Pool(config, workers=1, timeout=timeout, retries=retries)
+
+    def part(shard: Shard) -> retrodict.shards.Shard:
+        def make(tell: Callable[[int], None]) -> None:
+            write_shard(out, shard, pool.map(shard.refs), config)
+
+        return retrodict.shards.Shard((out / shard.file_name(config.digest())).is_file, make, len(shard.refs))
+
+    return [part(shard) for shard in shards]
+
+
+class _Ledgers(QuietProgress):
+    """Tells of the clips of files that have appeared, as other processes write them."""
+
+    def __init__(self, out: Path, told: Progress) -> None:
+        super().__init__()
+        self._out, self._told = out, told
+        self._known = set(out.glob("*.parquet"))
+
+    def advance(self, done: int, total: int, note: str = "") -> None:
+        for file in sorted(set(self._out.glob("*.parquet")) - self._known):
+            self._known.add(file)
+            for clip in read_ledger(file):
+                self._told(clip)
 
 
 def _summary(out: Path, clips: list[JsonObject], resumed: int, begun: float, first: Mapping[str, str]) -> MineResult:

@@ -33,6 +33,8 @@ _CLEAR = 20  # grey levels: a pixel that changed by more did not change by noise
 _SUSPECT = 0.25  # change over contrast, above which two frames are compared for a cut
 _PART = 0.1, 0.9  # share of the image that changed of late: between these, the rest is a frame around it that stays
 _AT_ONCE = 0.7  # share of that part that changes in a cut; of a thing that moves, mostly the edges do
+# A mean change, in grey levels, below which no such part can change at once: few pixels change enough to be counted.
+_LEAST = 0.98 * (_DUPLICATE + 1) * _AT_ONCE * _PART[0]
 _BROKEN = 0.35  # similarity of that part below which it is a cut: between the .25 of cuts and the .45 of motion
 _OF_LATE = 12  # frames before it is known what never moves
 
@@ -56,6 +58,7 @@ class Track:
     changed: array[float] = field(default_factory=lambda: array("f"))  # share of pixels that clearly changed
     end: float = 0.0  # seconds of the last frame, a duplicate or not
     dissolves: list[tuple[int, int]] = field(default_factory=list)  # first and last index in these arrays
+    reshaped: list[int] = field(default_factory=list)  # indices in these arrays from which on images have another shape
     duplicates: int = 0
 
     def __len__(self) -> int:
@@ -88,6 +91,8 @@ class Meter:
         if self._last is not None and not resized and cv2.norm(small, self._last, cv2.NORM_INF) <= _DUPLICATE:
             self.track.duplicates += 1
             return False
+        if resized:
+            self.track.reshaped.append(len(self.track))
         self._shape = luma.shape
         full = luma.copy() if self._full else None
         motion, like, change, changed, contrast = 0.0, 1.0, 0.0, 0.0, float(cv2.meanStdDev(small)[1][0, 0])
@@ -125,7 +130,7 @@ class Meter:
         change = cv2.norm(difference, cv2.NORM_L1) / small.size
         calm = change <= _SUSPECT * (max(contrast, self.track.contrast[-1]) + 1) and not may_have_bars(small)
         like = 1.0 if calm else self.alike(before, small)
-        if self._lively is None or like < CUT or index - self.track.index[0] < _OF_LATE:
+        if self._lively is None or like < CUT or change < _LEAST or index - self.track.index[0] < _OF_LATE:
             return like
         part = self._lively > _DUPLICATE
         size = np.count_nonzero(part)
@@ -219,7 +224,8 @@ def mean_length(flow: Gray) -> float:
     Not by `cv2.magnitude`, whose last digits depend on how its arrays happen to be aligned in memory.
     """
     x, y = flow[..., 0], flow[..., 1]
-    return float(np.sqrt(x * x + y * y).mean(dtype=np.float64))
+    length = np.sqrt(x * x + y * y)
+    return float(np.add.reduce(length, axis=None, dtype=np.float64) / length.size)  # `mean` takes twice as long
 
 
 def without_camera(flow: Gray) -> NDArray[np.float32]:

@@ -68,8 +68,13 @@ def write_shard(out: Path, shard: Shard, results: Iterable[ClipResult], config: 
 
 def read_ledgers(out: Path) -> dict[str, JsonObject]:
     """Records of the clips that were mined, by name."""
-    files = sorted(out.glob("*.parquet"))
-    return {clip["clip"]: clip for file in files for clip in json.loads(read_notes(file)[_CLIPS])}
+    return {clip["clip"]: clip for file in sorted(out.glob("*.parquet")) for clip in read_ledger(file)}
+
+
+def read_ledger(file: Path) -> list[JsonObject]:
+    """The records of one shard's clips."""
+    ledger: list[JsonObject] = json.loads(read_notes(file)[_CLIPS])
+    return ledger
 
 
 def record(result: ClipResult, pairs: int) -> JsonObject:
@@ -88,6 +93,7 @@ def record(result: ClipResult, pairs: int) -> JsonObject:
         "frames": result.frames,
         "duplicates": result.duplicates,
         "corrupt_packets": result.corrupt_packets,
+        "resized": list(result.resized),
         "cuts": list(result.cuts),
         "straddling": result.straddling,
         "unlike": result.unlike,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 _REFORMATTER = VideoReformatter()  # shared, as setting one up costs more than a conversion
 _UNSAID = 2  # of a frame's colour space
 _HD = 1280, 576  # untagged video is BT.709 from this width on, or above this height: what mpv, VLC and browsers take
+_ALIKE = 0.02  # shapes that differ by no more are one: sizes are rounded to what codecs take
 _ODDEST = 4.0  # pixels more oblong than this are a broken header's
 
 # Of high dynamic range: SMPTE ST 2084, ARIB STD-B67, and ITU-R BT.2408 and BT.2087.
@@ -33,6 +34,15 @@ class View:
     def __init__(self, stream: VideoStream) -> None:
         aspect = float(stream.sample_aspect_ratio or 1)
         self._aspect = aspect if 1 / _ODDEST <= aspect <= _ODDEST else 1.0
+        self._first: tuple[int, int] | None = None
+
+    def size(self, frame: av.VideoFrame) -> tuple[int, int]:
+        """Width and height in stored pixels that a frame is brought to: where it has the shape of the first that was
+        seen, that one's, as a stream may go on in another resolution."""
+        width, height = frame.width, frame.height
+        first = self._first = self._first or (width, height)
+        across, down = width * first[1], height * first[0]
+        return first if abs(across - down) <= _ALIKE * down else (width, height)
 
     def bgr(self, frame: av.VideoFrame) -> Bgr:
         """Height x width x 3 of 8 bits, in OpenCV's channel order."""
@@ -40,18 +50,20 @@ class View:
         image: Bgr
         if frame.interlaced_frame:
             frame = _deinterlaced(frame)
-        width = round(frame.width * self._aspect)
+        width, height = self.size(frame)
+        width = round(width * self._aspect)
         if frame.color_trc in (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67):
-            light = _REFORMATTER.reformat(frame, width=width, format="rgb48le").to_ndarray()
+            light = _REFORMATTER.reformat(frame, width=width, height=height, format="rgb48le").to_ndarray()
             image = _standard_range(np.asarray(light, np.uint16), frame.color_trc == ColorTrc.SMPTE2084)
         else:
             untagged_hd = frame.colorspace == _UNSAID and (frame.width >= _HD[0] or frame.height > _HD[1])
             image = _REFORMATTER.reformat(
                 frame,
                 width=width,
+                height=height,
                 format="bgr24",
                 src_colorspace=Colorspace.ITU709 if untagged_hd and not frame.format.is_rgb else None,
-                interpolation=Interpolation.BICUBIC if width != frame.width else None,
+                interpolation=Interpolation.BICUBIC if (width, height) != (frame.width, frame.height) else None,
             ).to_ndarray()
         return upright(image, struct.unpack("<9i", bytes(turn))) if isinstance(turn, Buffer) else image
 

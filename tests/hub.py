@@ -1,13 +1,14 @@
-"""A model hub on loopback: the part of its protocol that a download uses."""
+"""A model hub on loopback: the part of its protocol that a download and a push use."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -18,8 +19,11 @@ COMMIT = "1" * 40
 
 
 @contextmanager
-def hub_with(repository: str, files: Mapping[str, bytes], kind: str = "model") -> Iterator[tuple[str, list[str]]]:
-    """A hub with one repository of a kind: its address, and the files that were fetched so far."""
+def hub_with(
+    repository: str, files: MutableMapping[str, bytes], kind: str = "model"
+) -> Iterator[tuple[str, list[str]]]:
+    """A hub with one repository of a kind: its address, and the files that were fetched so far. What is pushed lands in
+    `files`, and what was asked of a new repository in `files["(created)"]`."""
     fetched: list[str] = []
     prefix = "" if kind == "model" else f"{kind}s/"
 
@@ -29,6 +33,27 @@ def hub_with(repository: str, files: Mapping[str, bytes], kind: str = "model") -
 
         def do_GET(self) -> None:
             self.answer(body=True)
+
+        def do_POST(self) -> None:
+            sent = self.rfile.read(int(self.headers["Content-Length"]))
+            path = self.path.split("?")[0]
+            if path == "/api/repos/create":
+                files["(created)"] = sent
+                self.send(json.dumps({"url": f"http://{self.headers['Host']}/{prefix}{repository}"}).encode(), True)
+            elif path == "/api/validate-yaml":
+                self.send(b"{}", True)
+            elif path == f"/api/{kind}s/{repository}/preupload/main":
+                asked = [file["path"] for file in json.loads(sent)["files"]]
+                modes = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in asked]
+                self.send(json.dumps({"files": modes}).encode(), True)
+            elif path == f"/api/{kind}s/{repository}/commit/main":
+                for line in map(json.loads, sent.splitlines()):
+                    if line["key"] == "file":
+                        files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                page = f"http://{self.headers['Host']}/{prefix}{repository}/commit/{COMMIT}"
+                self.send(json.dumps({"commitUrl": page, "commitOid": COMMIT}).encode(), True)
+            else:
+                self.send_error(404)
 
         def answer(self, *, body: bool) -> None:
             path = self.path.split("?")[0]
@@ -72,7 +97,6 @@ def online(endpoint: str, folder: Path, *command: str) -> subprocess.CompletedPr
         "HF_ENDPOINT": endpoint,
         "HF_HUB_OFFLINE": "0",
         "HF_HOME": str(folder / "cache"),
-        "HF_HUB_ETAG_TIMEOUT": "1",
     }
     return subprocess.run(
         [sys.executable, "-m", "retrodict", *command],
@@ -80,6 +104,6 @@ def online(endpoint: str, folder: Path, *command: str) -> subprocess.CompletedPr
         env=os.environ | known,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )

@@ -1,13 +1,26 @@
-"""A real HTTP server on loopback, for as long as a test needs it."""
+"""Real servers on loopback, for as long as a test needs them."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+
+def free_port() -> int:
+    """Below the ports that the system hands to whoever connects: nobody takes it before a server has it, or while that
+    is dead and started again."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class JsonHandler(BaseHTTPRequestHandler):

@@ -28,17 +28,24 @@ class Line(gymnasium.Env):
     metadata = {"render_modes": ["rgb_array"]}
     actions = enum.IntEnum("Actions", [("go_left", 0), ("go_right", 1), ("wait", 2)])
 
-    def __init__(self, render_mode=None, cells=30, continuous=False, blind=False):
-        self.render_mode, self.cells, self.blind = render_mode, cells, blind
+    def __init__(self, render_mode=None, cells=30, continuous=False, blind=False, broken=""):
+        self.render_mode, self.cells, self.blind, self.broken = render_mode, cells, blind, broken
+        self.fail("init", RuntimeError)
         self.action_space = gymnasium.spaces.Box(-1, 1, (1,)) if continuous else gymnasium.spaces.Discrete(3)
         self.observation_space = gymnasium.spaces.Discrete(cells)
 
+    def fail(self, where, error):
+        if self.broken == where:
+            raise error(f"the {where}")
+
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
+        self.fail("reset", SystemExit)
         self.at = int(self.np_random.integers(self.cells))
         return self.at, {}
 
     def step(self, action):
+        self.fail("step", RuntimeError)
         move = round(float(action[0])) if np.ndim(action) else (-1, 1, 0)[int(action)]
         self.at = min(max(self.at + move, 0), self.cells - 1)
         return self.at, 0.0, False, False, {"at": self.at}
@@ -46,6 +53,7 @@ class Line(gymnasium.Env):
     def render(self):
         if self.blind:
             raise gymnasium.error.DependencyNotInstalled("a screen is not installed.")
+        self.fail("render", KeyError)
         frame = np.full((64, 8 * self.cells, 3), 200, np.uint8)
         frame[24:40, 8 * self.at : 8 * self.at + 8] = (200, 30, 30)
         return frame
@@ -180,6 +188,16 @@ def test_actions_are_named_or_described(place: Path) -> None:
         ({"--policy": "x = 1"}, "defines neither `policy` nor `describe`"),
         ({"--episodes": "0"}, "episodes is 0"),
         ({"--env-arg": "blind=true"}, "cannot render: a screen is not installed."),
+        ({"--env-arg": "broken=step"}, "Line-v0 does not run: RuntimeError: the step"),
+        ({"--env-arg": "broken=reset"}, "Line-v0 does not run: SystemExit: the reset"),
+        ({"--env-arg": "broken=render"}, "Line-v0 does not run: KeyError: 'the render'"),
+        ({"--env-arg": "broken=init"}, "Line-v0 does not run: RuntimeError: the init"),
+        ({"--policy": "import sys; sys.exit(0)"}, "policy.py does not run: SystemExit: 0"),
+        ({"--policy": "def policy(*_): return {}['x']"}, "policy.py does not run: KeyError: 'x'"),
+        ({"--policy": "def policy(*_): return 'fly'"}, "policy.py chose 'fly', which is none of "),
+        ({"--policy": "def describe(*_): return 5"}, "policy.py: `describe` returned 5, and not words"),
+        ({"--names": "[a, b, a]"}, "names.yaml calls several actions 'a'"),
+        ({"--names": "{on: 1, off: 0}"}, "names.yaml: True is no name; in YAML, names such as yes"),
         ({"--env-arg": "cells=1"}, "Not one pair of 6 episodes is of use for out/labelled: "),
     ],
 )

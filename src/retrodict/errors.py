@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn, ParamSpec, TypeVar
+from typing import NoReturn, ParamSpec, SupportsIndex, TypeVar
 
 import typer
 
@@ -18,7 +18,10 @@ T = TypeVar("T")
 DEBUG = "RETRODICT_DEBUG"
 
 _USERS_TO_FIX = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
-_USERS_TO_FIX_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_USERS_TO_FIX_NUMBERS = (  # disks, and what they and the system allow
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE),
+)
 
 
 class UnansweredError(ValueError):
@@ -57,7 +60,8 @@ def _is_users_to_fix(error: Exception) -> bool:
         return isinstance(error, _USERS_TO_FIX) or error.errno in _USERS_TO_FIX_NUMBERS or unreadable_image
     if isinstance(error, ImportError):
         return "pip install" in str(error)  # an extra that is not installed
-    return isinstance(error, ValueError) or _is_full_disk(error)
+    nested = isinstance(error, RecursionError) and "JSON" in str(error)  # a file of brackets
+    return isinstance(error, ValueError) or nested or _is_full_disk(error)
 
 
 def _is_full_disk(error: Exception) -> bool:
@@ -74,6 +78,14 @@ def _message(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def check_count(name: str, value: object, most: int | None = None) -> None:
+    """Refuse a count that is none, or is above `most`. Raises `ValueError`."""
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or value.__index__() < 1:  # NumPy's are welcome
+        raise ValueError(f"{name} must be at least 1, a whole number, not {value!r}.")
+    if most is not None and value.__index__() > most:
+        raise ValueError(f"{name} is {value.__index__():,}, and {most:,} at most: all of them are in memory together.")
+
+
 def check_output(path: Path) -> Path:
     """`path`, once it is sure that a folder of that name can be written; nothing is created yet.
 
@@ -83,6 +95,8 @@ def check_output(path: Path) -> Path:
         raise ValueError(f"{path} is a file: --out names a folder.")
     folder = path.absolute()
     while not folder.exists():
+        if folder.is_symlink():
+            raise ValueError(f"{path} cannot be made: {folder} is a link that leads nowhere.")
         folder = folder.parent
     if not folder.is_dir():
         raise ValueError(f"{path} cannot be made: {folder} is a file.")

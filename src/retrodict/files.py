@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,9 +50,64 @@ def read_lines(path: Path) -> list[JsonObject]:
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             records.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             break
     return records
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """Lines of a text that people wrote. Raises `ValueError`, naming the file, where it is not UTF-8."""
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            yield from lines
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no text in UTF-8: save it as that.") from None
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be written: JSON and names of files can hold half a character, which no text can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+LONGEST_ACTION = 2_000  # characters of an action that people ask for or learn from; it is a sentence, not a book
+_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # letters by their class, of which nothing is to be seen
+
+
+def _is_seen(one: str) -> bool:
+    return (one.isprintable() or not is_text(one)) and not one.isspace() and one not in _BLANK
+
+
+def visible(text: str) -> str:
+    """A text from the first to the last character that can be seen; empty where there is none.
+
+    This decides what an empty action is: zero-width spaces, byte order marks and soft hyphens say nothing either. Half
+    characters stay, so that they can be told.
+    """
+    shown = [i for i, one in enumerate(text) if _is_seen(one)]
+    if all(unicodedata.category(text[i])[0] == "M" for i in shown):  # accents on nothing, variations of nothing
+        return ""
+    return text[shown[0] : shown[-1] + 1]
+
+
+@contextmanager
+def as_written(*folders: Path) -> Iterator[None]:
+    """Reads what a run wrote to a folder, and says which one where files are not as any run writes them."""
+    try:
+        yield
+    except (OSError, ImportError):
+        raise
+    except Exception as error:  # whatever may be raised by reading what others have edited; a line of ours goes on
+        if isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+            raise
+        names = " or ".join(map(str, folders))
+        raise ValueError(
+            f"{names} holds something that no run writes ({type(error).__name__}: {error}): make it again. If nothing "
+            "was changed there, this is our fault, and RETRODICT_DEBUG=1 shows it."
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,17 +5,23 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterable
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from retrodict.files import write_atomic
 
 THUMBNAIL = 128  # longest side of an image in a notebook, in pixels
+_URL = ("http://", "https://", "file://")
+_BYTES, _SECONDS = 64 * 2**20, 30  # of an image that is downloaded, at most; and how long a server may be silent
 
 
 class Tensor(Protocol):
@@ -25,8 +31,8 @@ class Tensor(Protocol):
 
 
 ImageLike: TypeAlias = str | Path | bytes | Image.Image | npt.NDArray[Any] | Tensor
-"""A file's path, an encoded image, or a PIL image; or an array or tensor [H, W, C], [C, H, W] or [H, W] of uint8,
-uint16 or floats in [0, 1], where C is 3, or 1 (grey), or 4 (with alpha)."""
+"""A file's path or URL, an encoded image, or a PIL image; or an array or tensor [H, W, C], [C, H, W] or [H, W] of
+uint8, uint16 or floats in [0, 1], where C is 3, or 1 (grey), or 4 (with alpha)."""
 
 
 def read_image(image: ImageLike, name: str = "") -> Image.Image:
@@ -40,17 +46,22 @@ def read_image(image: ImageLike, name: str = "") -> Image.Image:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no image, is broken or too large, or is an array of which it is not clear what it shows.
+        ValueError: it is no image, is broken or too large, cannot be had, or is an array of which it is not clear what
+            it shows.
     """
+    image = _plain(image)
     name = name or (str(image) if isinstance(image, str | Path) else "The image")
     if not isinstance(image, str | Path | bytes | Image.Image):
         return _rgb(_from_array(image, name), name)
-    if isinstance(image, str) and image.startswith(("http://", "https://")):
-        raise ValueError(f"{name} is a URL, and nothing is downloaded here: save the image, and give the file.")
+    if isinstance(image, str) and image.startswith(_URL):
+        image = _downloaded(image)
     try:
         if isinstance(image, Image.Image):
             return _rgb(ImageOps.exif_transpose(image), name)
-        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+        opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else no_pipe(Path(image)))
+        with opened, _nothing_made_up():
+            if opened.format == "PNG":
+                _check_png(image if isinstance(image, bytes) else Path(image).read_bytes(), opened)
             ImageOps.exif_transpose(opened, in_place=True)
             return _rgb(opened, name)
     except (FileNotFoundError, PermissionError, IsADirectoryError):
@@ -60,18 +71,95 @@ def read_image(image: ImageLike, name: str = "") -> Image.Image:
     except Image.DecompressionBombError:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise ValueError(f"{name} has more than {most} million pixels: scale it down first.") from None
-    except PixelRangeError:
+    except (PixelRangeError, _PipeError):
         raise
     except Exception as error:  # decoders meet broken files with almost any exception
         raise ValueError(f"{name} is a broken image: {str(error)[:200]}.") from None
 
 
+def _plain(image: ImageLike) -> ImageLike:
+    """Paths and bytes of other kinds as those that are known here."""
+    if isinstance(image, bytearray | memoryview):
+        return bytes(image)
+    return Path(image) if isinstance(image, os.PathLike) else image
+
+
+class _PipeError(ValueError):
+    """What is named as an image is no file."""
+
+
+def no_pipe(path: Path) -> Path:
+    """The path. Raises `ValueError` for a pipe or a device, which would be waited for, or read, without end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise _PipeError(f"{path} is a pipe or a device: give a file.")
+    return path
+
+
 def image_bytes(image: ImageLike, name: str = "") -> bytes:
     """An image as a file's bytes: its own where it is a file, else a PNG's. Raises what `read_image` raises."""
+    image = _plain(image)
+    if isinstance(image, str) and image.startswith(_URL):
+        name, image = name or image, _downloaded(image)
     if isinstance(image, str | Path) and Path(image).is_file():
-        name, image = name or str(image), Path(image).read_bytes()
+        name, image = (f"{name} ({image})" if name else str(image)), Path(image).read_bytes()
     readable = read_image(image, name)
     return image if isinstance(image, bytes) else encode_png(readable)
+
+
+def _downloaded(url: str) -> bytes:
+    from http.client import HTTPException
+    from urllib.request import urlopen
+
+    try:
+        with urlopen(url, timeout=_SECONDS) as answer:
+            data: bytes = answer.read(_BYTES + 1)
+    except (OSError, HTTPException, ValueError) as error:
+        raise ValueError(f"{url[:200]} cannot be downloaded: {str(error)[:200]}.") from None
+    if len(data) > _BYTES:
+        raise ValueError(f"{url[:200]} has more than {_BYTES >> 20} MiB: save it, and scale it down first.")
+    return data
+
+
+@contextmanager
+def _nothing_made_up() -> Iterator[None]:
+    """Pillow fills what a file lacks with grey where another library of the program asked it to; not while we read."""
+    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+# Of an interlaced PNG: first column and row of each pass, and the steps to the next.
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
+
+def _check_png(data: bytes, image: Image.Image) -> None:
+    """Raises `ValueError` for a PNG that was damaged or cut off, which Pillow shows as far as it goes."""
+    at, kind, pixels = 8, b"", []
+    while kind != b"IEND":
+        head = data[at : at + 8]
+        size, kind = struct.unpack(">I4s", head) if len(head) == 8 else (len(data), b"?")
+        body, said = data[at + 4 : at + 8 + size], data[at + 8 + size : at + 12 + size]
+        if len(said) < 4:
+            raise ValueError("the file is cut off")
+        if kind[:1].isupper() and zlib.crc32(body) != int.from_bytes(said):  # small letters: not of the image itself
+            raise ValueError(f"its {kind.decode('latin-1')} is damaged")
+        pixels += [body[4:]] if kind == b"IDAT" else []
+        at += 12 + size
+    interlaced = bool(image.info.get("interlace"))
+    image.load()
+    last = image.crop((0, image.height - 1, image.width, image.height))
+    if not interlaced and any(high for _, high in np.atleast_2d(last.getextrema())):
+        return  # rows that are not there are 0: the last one is
+    width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    sizes = ((-(-(width - x) // across), -(-(height - y) // down)) for x, y, across, down in passes)
+    rows = [(wide, high) for wide, high in sizes if wide > 0 and high > 0]
+    expected = sum(high * (1 + -(-wide * bits * _PNG_CHANNELS[colour] // 8)) for wide, high in rows)
+    if len(zlib.decompressobj().decompress(b"".join(pixels), expected)) < expected:
+        raise ValueError("rows of it are missing")
 
 
 class PixelRangeError(ValueError):
@@ -79,7 +167,7 @@ class PixelRangeError(ValueError):
 
 
 def _from_array(given: object, name: str) -> Image.Image:
-    if hasattr(given, "detach"):  # a torch tensor, wherever it is
+    if hasattr(given, "detach") and hasattr(given, "cpu"):  # a torch tensor, wherever it is
         tensor = given.detach().cpu()
         given = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     if not isinstance(given, np.ndarray):
@@ -111,6 +199,8 @@ def _to_8_bits(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
+    if 0 in image.size:
+        raise ValueError(f"it has no pixels ({image.width} x {image.height})")
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image)
         if image.mode != "F":
@@ -122,6 +212,16 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def shrunk(image: Image.Image, side: int) -> Image.Image:
+    """An image in RGB whose longer side is at most `side` pixels."""
+    image = image.convert("RGB")
+    scale = side / max(image.size)
+    if scale >= 1:
+        return image
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BICUBIC)
 
 
 def encode_png(image: Image.Image) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+MOST_CANDIDATES = 1024  # of one prediction, proposals and frames of a plan
+
 
 class SamplingError(ValueError):
     """A model cannot be sampled with these settings, whatever it is asked for."""

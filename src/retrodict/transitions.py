@@ -26,10 +26,11 @@ from retrodict.images import encode_png, html_row, read_image  # noqa: F401 (PNG
 ActionSource = Literal["human", "template", "idm"]
 
 MANIFEST = "manifest.json"
+NO_LIKELIHOOD = "no_likelihood"  # in a row's provenance: why its label has none
 _ROW_GROUP = 100
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, slots=True)
 class FramePair:
     """Two frames of one clip, in order. Images are encoded bytes (PNG or JPEG), or None when a stage kept none."""
 
@@ -75,7 +76,7 @@ class FramePair:
         return html_row(self._title, shown)
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, slots=True)
 class Transition(FramePair):
     """A frame pair and the action between its frames.
 
@@ -145,11 +146,15 @@ def _to_record(row: FramePair) -> JsonObject:
 
 
 def _from_record(record: JsonObject) -> FramePair:
-    record["category"] = record.pop("class")
+    kind = Transition if "action" in record else FramePair
+    given = {name: value for name, value in record.items() if value is not None}
+    given["category"] = given.pop("class", "")
     for side in ("source", "target"):
-        record[side] = (record[side] or {}).get("bytes")
-    record["provenance"] = json.loads(record["provenance"] or "{}")
-    return (Transition if "action" in record else FramePair)(**record)
+        given[side] = given.get(side, {}).get("bytes")
+    given["provenance"] = json.loads(given.get("provenance") or "{}")
+    if not isinstance(given["provenance"], dict) or not isinstance(given.get("id"), str):
+        raise ValueError("it has no id, or its provenance is no JSON object.")
+    return kind(**given)
 
 
 def to_table(rows: Iterable[FramePair], kind: type[FramePair]) -> pa.Table:
@@ -221,16 +226,21 @@ def iter_rows(directory: Path, columns: list[str] | None = None) -> Iterator[Fra
 def file_rows(file: Path, columns: list[str] | None = None, only: Collection[int] | None = None) -> Iterator[FramePair]:
     """The rows of one file, or `only` those of these numbers, without reading the row groups between them."""
     reader = open_parquet(file)
+    wanted = _columns_of(file, reader.schema_arrow, columns)
     stop = 0
     for group in range(reader.metadata.num_row_groups):
         start, stop = stop, stop + reader.metadata.row_group(group).num_rows
         if only is not None and not any(number in only for number in range(start, stop)):
             continue
-        batches = reader.iter_batches(batch_size=256, row_groups=[group], columns=_with_id(columns))
+        batches = reader.iter_batches(batch_size=256, row_groups=[group], columns=wanted)
         records = (record for batch in batches for record in batch.to_pylist())
         for number, record in enumerate(records, start):
             if only is None or number in only:
-                yield _from_record({"class": "", "provenance": "", "source": None, "target": None} | record)
+                try:
+                    row = _from_record(record)
+                except ValueError as error:
+                    raise ValueError(f"{file}, row {number} is not as a stage writes it: {error}") from None
+                yield row
 
 
 def read_transitions(directory: Path) -> list[Transition]:
@@ -242,8 +252,33 @@ def read_transitions(directory: Path) -> list[Transition]:
     return transitions
 
 
-def _with_id(columns: list[str] | None) -> list[str] | None:
-    return None if columns is None else sorted({"id", *columns})
+def _columns_of(file: Path, found: pa.Schema, columns: list[str] | None) -> list[str]:
+    """Which columns of a file are read: ours, all or these and the id; what else others have added is left alone.
+
+    Raises `ValueError` when there is no id, or a column holds something else than ours of its name.
+    """
+    if "id" not in found.names:
+        raise ValueError(f"{file} holds no rows of a stage: it has no column id.")
+    ours = dict(_PAIR_FIELDS + _ACTION_FIELDS)
+    read = [name for name in found.names if name in ours and (columns is None or name in {"id", *columns})]
+    for name in read:
+        if _sort(found.field(name).type) not in (_sort(ours[name]), "nothing"):
+            raise ValueError(f"{file}: its column {name} is of {found.field(name).type}, and not of {ours[name]}.")
+    return read
+
+
+def _sort(kind: pa.DataType) -> str:
+    """What a column holds, however wide: libraries widen and encode what they write back."""
+    if pa.types.is_dictionary(kind):
+        return _sort(kind.value_type)
+    if pa.types.is_struct(kind):
+        return "image" if "bytes" in {kind.field(i).name for i in range(kind.num_fields)} else "struct"
+    sorts = {
+        "nothing": pa.types.is_null(kind),
+        "text": pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind),
+        "number": pa.types.is_integer(kind) or pa.types.is_floating(kind),
+    }
+    return next((name for name, holds in sorts.items() if holds), str(kind))
 
 
 def label(pair: FramePair, **action: Any) -> Transition:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import av
 
 from retrodict.data.items import UnusableError, state
+from retrodict.files import LONGEST_ACTION, visible
 from retrodict.transitions import Transition
 from retrodict.video.clip_miner import file_sha256
 from retrodict.video.clips import ClipError, ClipRef
@@ -36,8 +37,10 @@ def transition_of(clip: LabelledClip) -> Transition:
     """First and last frame of a labelled clip. Raises `UnusableError` when it has no action or cannot be read."""
     if reason := clip.unusable or clip.ref.unusable:
         raise UnusableError(reason)
-    if not clip.action.strip():
+    if not visible(clip.action):
         raise UnusableError("no_action")
+    if len(clip.action) > LONGEST_ACTION:
+        raise UnusableError("action_too_long")
     try:
         return _transition(clip)
     except ClipError as error:
@@ -56,6 +59,8 @@ def _transition(clip: LabelledClip) -> Transition:
     ref = clip.ref
     with open_video(ref.path) as video:
         source, target = _first_and_last(ref, video)
+        if video.view.size(source.frame) != video.view.size(target.frame):
+            raise ClipError("shape_changes", f"{ref.name}: frame {target.index} has another shape than the first")
         images = [video.view.jpeg(item.frame, _QUALITY) for item in (source, target)]
     return Transition(
         id=ref.name,
@@ -70,7 +75,7 @@ def _transition(clip: LabelledClip) -> Transition:
         source=images[0],
         target=images[1],
         provenance={**ref.meta, "pts": [source.pts, target.pts]},
-        action=clip.action.strip(),
+        action=visible(clip.action),
         action_source="human",
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from retrodict.data.published import hub_rows
-from retrodict.files import JsonMapping, JsonObject
+from retrodict.files import JsonMapping, JsonObject, visible
 from retrodict.transitions import Transition
 
 SUBSETS = ("magicbrush", "ag", "something", "whatsup", "kubric")  # those with targets; arXiv 2506.06006 uses them
@@ -82,7 +82,7 @@ def _records(folder: Path) -> Iterator[JsonObject]:
 def _load(path: Path) -> list[JsonObject]:
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(records, list):
         raise ValueError(f"{path} is not a list of records.")
@@ -91,7 +91,7 @@ def _load(path: Path) -> list[JsonObject]:
 
 def _transition(folder: Path, record: JsonMapping) -> Transition:
     name = record["id"]
-    action = (record.get("instruction") or "").strip()
+    action = visible(record.get("instruction") or "")
     if not action:
         raise ValueError(f"AURORA-Bench item {name} has no instruction: a score without one would mean nothing.")
     source = _read(folder, record["source"], name)

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrodict.data.files import inside
+from retrodict.data.items import as_text
 from retrodict.data.published import hub_rows
-from retrodict.files import JsonMapping
+from retrodict.files import JsonMapping, text_lines, visible
+from retrodict.images import no_pipe
 
 PREFERRED = {"first": 1.0, "tie": 0.5, "second": 0.0}
 _RANKING = re.compile(r"\s*([A-D])\s*([>=])\s*([A-D])\s*")
@@ -107,7 +109,7 @@ def _mmrb2(folder: Path) -> Iterator[Choice | None]:
             yield Choice(name, kind, f"{kind}/{sources[0]}", source, " ".join(texts), first, second, preferred)
     except OSError as error:
         raise ValueError(f"{folder} is no built MMRB2: {error.filename} cannot be read.") from None
-    except (KeyError, TypeError, IndexError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, IndexError, ValueError) as error:
         raise ValueError(f"{file} is no edit.json of MMRB2 ({error!r}).") from None
 
 
@@ -116,22 +118,23 @@ def _of(content: list[list[str]], kind: str) -> list[str]:
 
 
 def _lines(file: Path) -> Iterator[Choice]:
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield _choice(file.parent, number, json.loads(line))
-                except (ValueError, KeyError, TypeError, OSError) as error:
-                    raise ValueError(f"{file}, line {number}: {error!r} (see docs/evaluation.md).") from None
+    for number, line in enumerate(text_lines(file), 1):
+        if line.strip():
+            try:
+                yield _choice(file.parent, number, json.loads(line))
+            except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+                raise ValueError(f"{file}, line {number}: {error!r} (see docs/evaluation.md).") from None
 
 
 def _choice(root: Path, number: int, record: JsonMapping) -> Choice:
-    source, first, second = (inside(root, record[key]).read_bytes() for key in ("source", "first", "second"))
+    source, first, second = (no_pipe(inside(root, record[key])).read_bytes() for key in ("source", "first", "second"))
     if record["preferred"] not in PREFERRED:
         raise ValueError(f"`preferred` is first, second or tie, not {record['preferred']}")
-    preferred, group = PREFERRED[record["preferred"]], str(record.get("group") or record["source"])
-    name, kind = str(record.get("id") or number), str(record.get("class") or "")
-    return Choice(name, kind, group, source, str(record["action"]), first, second, preferred)
+    preferred, group = PREFERRED[record["preferred"]], as_text(record.get("group")) or record["source"]
+    name, kind = as_text(record.get("id")) or str(number), as_text(record.get("class"))
+    if not (action := visible(str(record["action"]))):
+        raise ValueError("`action` is empty")
+    return Choice(name, kind, group, source, action, first, second, preferred)
 
 
 SETS: Mapping[str, Callable[[Path], Iterator[Choice | None]]] = {"editreward": _editreward, "mmrb2": _mmrb2}

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from retrodict.data.files import annotation, bad_row, folder, inside, listed_in, read_csv, shown_name, video_index
+from retrodict.data.files import (
+    annotation,
+    bad_row,
+    folder,
+    inside,
+    listed_in,
+    read_csv,
+    read_rows,
+    shown_name,
+    video_index,
+)
+from retrodict.files import text_lines
 from retrodict.video.clips import ClipRef, folder_clips
 
 _UCF_NAME = re.compile(r"v_(?P<name>.+)_g(?P<group>\d+)_c\d+$")
@@ -29,9 +40,21 @@ def ucf101(root: Path, annotations: Path | None = None) -> list[ClipRef]:
     """
     if annotations is None:
         return [_ucf_clip(ref.path, ref.name) for ref in folder_clips(folder(root))]
-    names = [line.split()[0] for line in annotations.read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = [line.split()[0] for line in text_lines(annotations) if line.strip()]
     where = listed_in(root, names)
-    return [_ucf_clip(inside(where, name), shown_name(where / name, root)) for name in names]
+    return [
+        _ucf_clip(path, shown_name(where / name, root)) if path else bad_row(annotations, line)
+        for line, (name, path) in enumerate(zip(names, _inside(where, names), strict=True), 1)
+    ]
+
+
+def _inside(folder: Path, names: Iterable[str]) -> Iterator[Path | None]:
+    """Where a list's files lie; None for one that leads out of the folder, so that it costs no other."""
+    for name in names:
+        try:
+            yield inside(folder, name)
+        except ValueError:
+            yield None
 
 
 def _ucf_clip(path: Path, name: str) -> ClipRef:
@@ -57,7 +80,7 @@ def kinetics700(root: Path, annotations: Path | None = None) -> list[ClipRef]:
             start, stop = (int(float(row[key])) for key in _KINETICS_COLUMNS[1:])
             stem = f"{row['youtube_id']}_{start:06d}_{stop:06d}"
             path = files.get(stem) or inside(root, f"{stem}.mp4")
-        except ValueError:  # its times, or its name
+        except (ValueError, OverflowError):  # its times, or its name
             clips.append(bad_row(table, line))
             continue
         # By its name alone, as it may arrive in any folder.
@@ -77,16 +100,18 @@ def moments(root: Path, annotations: Path | None = None) -> list[ClipRef]:
     The list's paths count from `root` or from a folder in it (`training/` for `trainingSet.csv`).
     """
     if annotations is None:
-        labelled = [(ref.path, ref.name, ref.path.parent.name) for ref in folder_clips(folder(root))]
-    else:
-        with annotations.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if len(row) > 1]
-        where = listed_in(root, [row[0] for row in rows])
-        labelled = [(inside(where, row[0]), shown_name(where / row[0], root), row[1]) for row in rows]
+        return [_moments_clip(ref.path, ref.name, ref.path.parent.name) for ref in folder_clips(folder(root))]
+    rows = [row for row in read_rows(annotations) if len(row) > 1]
+    names = [row[0] for row in rows]
+    where = listed_in(root, names)
     return [
-        ClipRef(path=path, name=name, category=label.replace("+", " "), group=_moments_source(path))
-        for path, name, label in labelled
+        _moments_clip(path, shown_name(where / row[0], root), row[1]) if path else bad_row(annotations, line)
+        for line, (row, path) in enumerate(zip(rows, _inside(where, names), strict=True), 1)
     ]
+
+
+def _moments_clip(path: Path, name: str, label: str) -> ClipRef:
+    return ClipRef(path=path, name=name, category=label.replace("+", " "), group=_moments_source(path))
 
 
 def _moments_source(path: Path) -> str:

@@ -12,9 +12,10 @@ import runpy
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import zip_longest
+from itertools import count, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -23,7 +24,7 @@ import numpy.typing as npt
 
 from retrodict.data.config import RANDOM, CollectConfig
 from retrodict.data.convert import pair_id, write_pairs
-from retrodict.files import JsonObject, made_once, write_text
+from retrodict.files import JsonObject, made_once, visible, write_text
 from retrodict.images import read_image
 from retrodict.progress import Progress, QuietProgress
 from retrodict.recipes.values import load_yaml
@@ -116,41 +117,64 @@ def make(environment: str, arguments: Mapping[str, Any]) -> Env[Any, Any]:
         if module:
             sys.path.append(here)  # as for `python -m`: one's own module lies where one works
             try:
-                importlib.import_module(module)
+                with _code_of(module, but=ImportError):
+                    importlib.import_module(module)
             finally:
                 sys.path.remove(here)
-        env: Env[Any, Any] = gymnasium.make(name, render_mode="rgb_array", disable_env_checker=True, **arguments)
+        with _code_of(environment, but=(ImportError, gymnasium.error.Error, TypeError)):
+            env: Env[Any, Any] = gymnasium.make(name, render_mode="rgb_array", disable_env_checker=True, **arguments)
     except ImportError as error:
         raise ValueError(f"{environment} needs {error.name or error}: install the package that brings it.") from None
     except (gymnasium.error.Error, TypeError) as error:
-        hint = "" if colon else " If a package registers it when it is imported, give MODULE:ID."
+        hint = (
+            ""
+            if colon or isinstance(error, TypeError)
+            else " If a package registers it when it is imported, give MODULE:ID."
+        )
         raise ValueError(f"{environment} cannot be made: {str(error).rstrip('.')}.{hint}") from None
     return env
 
 
+@contextmanager
+def _code_of(whose: object, but: type[Exception] | tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Somebody else's code runs: what it raises is said to be its own, and an exit is not taken for success."""
+    try:
+        yield
+    except but:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{whose} does not run: {type(error).__name__}: {error}") from error
+
+
 def action_names(env: Env[Any, Any], names: Path | None = None) -> dict[str, Any]:
     """What actions are called; empty where nothing says so. Raises `ValueError` for names that fit no action."""
-    space, inner = env.action_space, env.unwrapped
+    space: Any = env.action_space
+    inner = env.unwrapped
     if names is not None:
         return {word: _as_action(space, word, action, names) for word, action in _read_names(names).items()}
-    count = int(getattr(space, "n", 0)) if type(space).__name__ == "Discrete" else 0
-    first = int(getattr(space, "start", 0))
+    first, many = (int(space.start), int(space.n)) if type(space).__name__ == "Discrete" else (0, 0)
     if hasattr(inner, "actions") and hasattr(inner.actions, "__members__"):
         words = {member.name: int(member.value) for member in inner.actions}
     elif hasattr(inner, "get_action_meanings"):
-        words = dict(zip(inner.get_action_meanings(), range(first, first + count), strict=False))
+        words = dict(zip(inner.get_action_meanings(), range(first, first + many), strict=False))
     else:
-        words = {f"action {i}": i for i in range(first, first + count)}
-    return {word.replace("_", " ").lower(): i for word, i in words.items() if first <= i < first + count}
+        words = {f"action {i}": i for i in range(first, first + many)}
+    said = {word: word.replace("_", " ").lower() for word in words}
+    if len(set(said.values())) < len(words):  # two that differ in their letters' size alone
+        said = {word: word for word in words}
+    return {said[word]: i for word, i in words.items() if first <= i < first + many}
 
 
 def _read_names(file: Path) -> dict[str, Any]:
     names = load_yaml(file)
-    if isinstance(names, list):
-        names = {word: i for i, word in enumerate(names)}
-    if not isinstance(names, dict) or not names:
+    if not isinstance(names, dict | list) or not names:
         raise ValueError(f"{file} holds neither a list of names nor a mapping from names to actions.")
-    return {str(word): action for word, action in names.items()}
+    if others := [word for word in names if isinstance(word, bool) or not isinstance(word, str | int)]:
+        raise ValueError(f"{file}: {others[0]} is no name; in YAML, names such as yes, no, on and off need quotes.")
+    words = [str(word).strip() for word in names]
+    if repeated := [word for word, count in Counter(words).items() if count > 1 or not word]:
+        raise ValueError(f"{file} calls several actions {repeated[0]!r}, or one by no name: names must differ.")
+    return dict(zip(words, names.values() if isinstance(names, dict) else count(), strict=False))
 
 
 def _as_action(space: Any, word: str, action: Any, file: Path) -> Any:
@@ -182,6 +206,8 @@ class _Player:
         self.env, self.config = env, config
         self.actions = action_names(env, names)
         given = _run(policy_file) if policy_file else {}
+        self._policy_file = policy_file
+        self._env_name = env.spec and env.spec.id
         self._policy: Callable[..., Any] = given.get("policy", self._random)
         self._describe: Callable[..., str | None] | None = given.get("describe")
         if policy_file and not given.keys() & {"policy", "describe"}:
@@ -197,23 +223,41 @@ class _Player:
         """What happens in an episode, step by step."""
         rng = np.random.default_rng(list(f"{self.config.seed}/{stream}/{number}".encode()))
         env, seed = self.env, int(rng.integers(2**31))
-        env.action_space.seed(seed)
-        observation, info = env.reset(seed=seed)
-        before, over = self._frame(), False
+        with _code_of(self._env_name):
+            env.action_space.seed(seed)
+            observation, info = env.reset(seed=seed)
+        before, over = frame_of(env), False
         for step in range(self.config.steps):
-            action = self._policy(observation, self.actions, rng)
-            action = self.actions[action] if isinstance(action, str) else action
+            action = self._chosen(observation, rng)
             for _ in range(self.config.repeat):
-                new, _, terminated, truncated, info = env.step(action)
-                over = bool(terminated or truncated)
+                with _code_of(self._env_name):
+                    new, _, terminated, truncated, info = env.step(action)
+                    over = bool(terminated or truncated)
                 if over:
                     break
-            after = self._frame()
-            said = self._describe(observation, action, new, info) if self._describe else self._name(action)
-            yield _Step(step, before, after, (said or "").strip())
+            after = frame_of(env)
+            said = self._described(observation, action, new, info) if self._describe else self._name(action)
+            yield _Step(step, before, after, visible(said or ""))
             if over:
                 return
             observation, before = new, after
+
+    def _chosen(self, observation: Any, rng: np.random.Generator) -> Any:
+        with _code_of(self._policy_file or "The policy"):
+            action = self._policy(observation, self.actions, rng)
+        if isinstance(action, str) and self.actions:
+            if action not in self.actions:
+                raise ValueError(f"{self._policy_file} chose {action!r}, which is none of {', '.join(self.actions)}.")
+            return self.actions[action]
+        return action
+
+    def _described(self, *step: Any) -> str | None:
+        assert self._describe is not None, "it was asked for"
+        with _code_of(self._policy_file):
+            said = self._describe(*step)
+        if said is not None and not isinstance(said, str):
+            raise ValueError(f"{self._policy_file}: `describe` returned {said!r}, and not words or None.")
+        return said
 
     def _random(self, observation: Any, actions: Actions, rng: np.random.Generator) -> Any:
         words = list(actions)
@@ -222,25 +266,27 @@ class _Player:
     def _name(self, action: Any) -> str | None:
         return next((word for word, named in self.actions.items() if np.array_equal(named, action)), None)
 
-    def _frame(self) -> Frame:
-        from gymnasium.error import Error
 
-        try:
-            frame: Any = self.env.render()
-        except Error as error:  # such as a package that only rendering needs
-            raise ValueError(f"{self.env.spec and self.env.spec.id} cannot render: {str(error).rstrip('.')}.") from None
-        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3:
-            raise ValueError(f"{self.env.spec and self.env.spec.id} renders no rgb_array, but {type(frame).__name__}.")
-        return frame.copy()
+def frame_of(env: Env[Any, Any]) -> Frame:
+    """What the environment shows, uint8 [H, W, 3]. Raises `ValueError` where it cannot render."""
+    from gymnasium.error import Error
+
+    name = env.spec and env.spec.id
+    try:
+        with _code_of(name, but=Error):
+            frame: Any = env.render()
+    except Error as error:  # such as a package that only rendering needs
+        raise ValueError(f"{name} cannot render: {str(error).rstrip('.')}.") from None
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or 0 in frame.shape:
+        is_array = isinstance(frame, np.ndarray)
+        what = f"{list(frame.shape)} of {frame.dtype}" if is_array else type(frame).__name__
+        raise ValueError(f"{name} renders no rgb_array, uint8 [H, W, 3], but {what}.")
+    return frame.copy()
 
 
 def _run(policy_file: Path) -> Mapping[str, Any]:
-    try:
+    with _code_of(policy_file, but=OSError):
         return runpy.run_path(str(policy_file))
-    except OSError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{policy_file} does not run: {type(error).__name__}: {error}") from error
 
 
 def _write(player: _Player, out: Path, name: str, episodes: int, progress: Progress) -> JsonObject:

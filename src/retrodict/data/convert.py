@@ -7,15 +7,16 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from retrodict.data.items import Item, UnusableError
-from retrodict.files import JsonMapping, write_json, write_lines
+from retrodict.data.items import Item, UnusableError, as_text
+from retrodict.files import LONGEST_ACTION, JsonMapping, is_text, visible, write_json, write_lines
 from retrodict.images import image_bytes
 from retrodict.progress import Progress, QuietProgress
 from retrodict.run_folder import RECORD, check
+from retrodict.shards import ALL, Share
 from retrodict.transitions import MANIFEST, FramePair, Transition, file_rows, read_notes, write_manifest, write_rows
 
 IMAGES = (
@@ -35,9 +36,10 @@ def write_transitions(
     source: JsonMapping,
     inputs: Iterable[Path] = (),
     total: int = 0,
+    share: Share = ALL,
     progress: Progress | None = None,
-) -> Counter[str]:
-    """Read labelled items and write their transitions to `out`; return how many were left out, by reason.
+) -> Counter[str] | None:
+    """Read labelled items and write their transitions to `out`.
 
     The same call again reads what is new or has changed, be it a label or a file, and takes out what is gone.
     `left_out.jsonl` lists what was left out, with its reason.
@@ -48,12 +50,16 @@ def write_transitions(
         source: where the items come from; JSON values. It stands in the manifest.
         inputs: the files and folders that the items are read from.
         total: number of items, where it is known.
+        share: which of several processes this is, all of which are given the same items.
         progress: advances with every item.
+
+    Returns:
+        How many were left out, by reason; None where other processes are still at their shares.
 
     Raises:
         ValueError: `out` holds something else, or not one item gave a transition.
     """
-    return _write_all(items, out, check(out, "import", source, apart=inputs), source, total, progress)
+    return _write_all(items, out, check(out, "import", source, apart=inputs), source, total, share, progress)
 
 
 def write_pairs(
@@ -81,7 +87,9 @@ def write_pairs(
             something else.
     """
     out = Path(out)
-    return _write_all(_items(pairs), out, check(out, "write_pairs", {}), {}, progress=progress, once=True)
+    left_out = _write_all(_items(pairs), out, check(out, "write_pairs", {}), {}, progress=progress, once=True)
+    assert left_out is not None, "nobody shares what is in one process's memory"
+    return left_out
 
 
 def pair_id(source: bytes, target: bytes, action: str) -> str:
@@ -94,9 +102,14 @@ _PAIR = ("source", "target", "action", "group", "category")
 
 
 def _items(pairs: Iterable[Sequence[Any] | Mapping[str, Any]]) -> Iterator[Item]:
+    if not isinstance(pairs, Iterable):
+        raise ValueError(f"pairs must be (source, target, action) of each, not a {type(pairs).__name__}.")
     for number, pair in enumerate(pairs):
+        if not isinstance(pair, Mapping | Sequence) or isinstance(pair, str | bytes):
+            raise ValueError(f"Pair {number} is a {type(pair).__name__}, and not (source, target, action).")
         given = dict(pair) if isinstance(pair, Mapping) else dict(zip(_PAIR, pair, strict=False))
-        action = str(given.get("action") or "").strip()
+        said = given.get("action")
+        action = visible(said) if isinstance(said, str) else ""
         if len(pair) > len(given) or given.keys() - {*_PAIR, "id"} or not {"source", "target"} <= given.keys():
             raise ValueError(
                 f"Pair {number} is not (source, target, action), with group and category where they are known, nor a "
@@ -104,9 +117,13 @@ def _items(pairs: Iterable[Sequence[Any] | Mapping[str, Any]]) -> Iterator[Item]
             )
         if not action:
             raise ValueError(f"Pair {number} has no action: say in words what leads from its source to its target.")
+        if not is_text(str(said)):
+            raise ValueError(f"The action of pair {number} holds half a character, which is no text.")
+        if len(action) > LONGEST_ACTION:
+            raise ValueError(f"The action of pair {number} is longer than {LONGEST_ACTION:,} characters: shorten it.")
         source, target = (image_bytes(given[side], f"The {side} of pair {number}") for side in ("source", "target"))
         shows = pair_id(source, target, action)
-        identity, group, category = (str(given.get(name) or "") for name in ("id", "group", "category"))
+        identity, group, category = (as_text(given.get(name)) for name in ("id", "group", "category"))
         row = Transition(
             id=identity or shows,
             clip=group,
@@ -133,22 +150,26 @@ def _write_all(
     record: JsonMapping,
     source: JsonMapping,
     total: int = 0,
+    share: Share = ALL,
     progress: Progress | None = None,
     *,
     once: bool = False,
-) -> Counter[str]:
-    """Write what is not written yet; a folder that is finished changes only where it is not to be made `once`."""
+) -> Counter[str] | None:
+    """Write what is not written yet; a folder that is finished changes only where it is not to be made `once`.
+
+    Items belong to parts by their place among all, whatever is written of them, so that each is of one process.
+    """
     progress = progress or QuietProgress()
     finished = once and (out / MANIFEST).is_file()
-    reasons = {key: reason for file in _files(out) for key, reason in _ledger(file)}
-    recorded = frozenset(reasons)
+    recorded = frozenset(_reasons(out))
     keys: dict[str, str] = {}  # by id
     repeated: list[str] = []
-    new: list[tuple[str, Item]] = []
+    new: list[tuple[str, Item]] = []  # of the part that is being read
 
-    def flush() -> None:
-        write_json(out / RECORD, record)
-        reasons.update(_write(out, new))
+    def flush(part: int) -> None:
+        if new and share.takes(part):
+            write_json(out / RECORD, record)
+            _write(out, part, new)
         new.clear()
 
     for number, item in enumerate(items):
@@ -156,19 +177,21 @@ def _write_all(
         if item.id in keys:
             repeated.append(item.id)
             continue
+        if keys and len(keys) % _ITEMS == 0:
+            flush(len(keys) // _ITEMS - 1)
         key = keys[item.id] = item.key()
         if key in recorded:
             continue
         if finished:
             raise ValueError(_holds_others(out))
         new.append((key, item))
-        if len(new) == _ITEMS:
-            flush()
     gone = recorded - set(keys.values())
     if finished and gone:
         raise ValueError(_holds_others(out))
-    if new:
-        flush()
+    flush((len(keys) - 1) // _ITEMS)
+    reasons = _reasons(out)
+    if not all(key in reasons for key in keys.values()):
+        return None
     left_out = [{"id": name, "reason": reasons[key]} for name, key in keys.items() if reasons[key]]
     left_out += [{"id": name, "reason": "repeated_id"} for name in repeated]
     dropped = Counter(entry["reason"] for entry in left_out)
@@ -197,8 +220,13 @@ def _ledger(file: Path) -> list[tuple[str, str]]:
     return [(key, reason) for key, reason in json.loads(read_notes(file)[_LEDGER])]
 
 
-def _write(out: Path, items: Iterable[tuple[str, Item]]) -> list[tuple[str, str]]:
-    """Write a file of new items; return their keys and reasons."""
+def _reasons(out: Path) -> dict[str, str]:
+    """By key, why an item gave no row; empty where it gave one."""
+    return {key: reason for file in _files(out) for key, reason in _ledger(file)}
+
+
+def _write(out: Path, part: int, items: Iterable[tuple[str, Item]]) -> None:
+    """Write a file of new items of a part."""
     ledger: list[tuple[str, str]] = []
     notes: dict[bytes, bytes] = {}
 
@@ -212,10 +240,10 @@ def _write(out: Path, items: Iterable[tuple[str, Item]]) -> list[tuple[str, str]
             ledger.append((key, reason))
         notes[_LEDGER] = json.dumps(ledger).encode()
 
-    taken = {file.name for file in _files(out)}
-    name = next(name for number in count() if (name := f"transitions-{number:05d}.parquet") not in taken)
-    write_rows(out / name, rows(), notes=notes)
-    return ledger
+    first = out / f"transitions-{part:05d}.parquet"
+    later = (first.with_stem(f"{first.stem}-{number}") for number in count(1))
+    file = next(file for file in chain([first], later) if not file.exists())
+    write_rows(file, rows(), notes=notes)
 
 
 def _forget(out: Path, keys: Collection[str]) -> None:
@@ -224,7 +252,7 @@ def _forget(out: Path, keys: Collection[str]) -> None:
         ledger = _ledger(file)
         kept = [(key, reason) for key, reason in ledger if key not in keys]
         if not kept:
-            file.unlink()
+            file.unlink(missing_ok=True)
         elif len(kept) < len(ledger):
             write_rows(file, _rows_of(file, ledger, keys), notes={_LEDGER: json.dumps(kept).encode()})
 

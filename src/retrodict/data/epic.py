@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from retrodict.data.actions import LabelledClip
@@ -46,6 +47,9 @@ def timestamp(text: str) -> float:
     """Seconds of `HH:MM:SS.ff`."""
     try:
         hours, minutes, seconds = text.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        time = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        if not 0 <= time < math.inf:  # not a number either
+            raise ValueError
+        return time
     except ValueError:
         raise ValueError(f"{text!r} is not a time: EPIC writes them as 00:01:02.34.") from None

@@ -6,10 +6,12 @@ import codecs
 import csv
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TextIO, cast
 
+from retrodict.files import JsonObject, text_lines
 from retrodict.video.clips import SUFFIXES, ClipRef, open_folders, readable
 
 
@@ -21,16 +23,20 @@ def inside(root: Path, name: str) -> Path:
     base = Path(os.path.normpath(root.absolute()))
     named = PurePosixPath(name.replace("\\", "/"))
     path = Path(os.path.normpath(base / named))
-    if not name or "\0" in name or named.parts[0].endswith(":") or path == base or not path.is_relative_to(base):
+    if not named.parts or "\0" in name or named.parts[0].endswith(":") or path == base or not path.is_relative_to(base):
         raise ValueError(
             f"A list names {name!r}, which is not a path inside {root}: correct that entry, or name a folder that "
             "holds it."
         )
     path = root / path.relative_to(base)
+    try:
+        there = path.exists()
+    except OSError as error:  # no disk has names as long
+        raise ValueError(f"A list names {name[:80]!r}...: {error.strerror}.") from None
     whole = root.resolve()
     if whole.parent.name == "snapshots" and (whole.parents[1] / "blobs").is_dir():
         whole = whole.parents[1]  # in the hub's cache, a version's files are links to what all versions share
-    if path.exists() and not path.resolve().is_relative_to(whole):
+    if there and not path.resolve().is_relative_to(whole):
         raise ValueError(f"A list names {name!r}, which links outside {root}: copy the file there.")
     return path
 
@@ -82,29 +88,78 @@ def annotation(given: Path | None, root: Path, names: Sequence[str]) -> Path:
 
 
 def read_csv(path: Path, needed: Sequence[str] = ()) -> Iterator[dict[str, str]]:
-    """Rows of a CSV file with a header, in UTF-8 or UTF-16, parted by commas, semicolons or tabs.
+    """Rows of a CSV file with a header, in UTF-8 or UTF-16, parted by commas, semicolons or tabs, or by what Excel's
+    first line says (`sep=;`).
+
+    Of a row with more cells than the header it is not clear what is what: all its cells are empty.
 
     Raises:
-        ValueError: a needed column is missing.
+        ValueError: a needed column is missing, two have one name, or the file is no such text; it is named.
     """
     with path.open("rb") as raw:
         encoding = "utf-16" if raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
-    with path.open(newline="", encoding=encoding, errors="replace") as file:
-        header = file.readline()
-        file.seek(0)
-        reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count))
-        missing = [name for name in needed if name not in (reader.fieldnames or [])]
-        if missing:
-            raise ValueError(f"{path} has no column {missing[0]!r}: it should have {', '.join(needed)}.")
-        for row in reader:
-            yield {key: value or "" for key, value in row.items() if isinstance(value, str) or value is None}
+    try:
+        with path.open(newline="", encoding=encoding) as file:
+            yield from _table(path, file, needed)
+    except UnicodeError:
+        raise ValueError(f"{path} is no text in UTF-8 or UTF-16: save it as that.") from None
+    except csv.Error as error:
+        raise _no_csv(path, error) from None
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    """Rows of a CSV file without a header, in UTF-8 and parted by commas. Raises `ValueError` where it is none."""
+    try:
+        return list(csv.reader(text_lines(path)))
+    except csv.Error as error:
+        raise _no_csv(path, error) from None
+
+
+def _no_csv(path: Path, error: csv.Error) -> ValueError:
+    return ValueError(f"{path} is no CSV file ({error}): is a quotation mark in it never closed?")
+
+
+def _table(path: Path, file: TextIO, needed: Sequence[str]) -> Iterator[dict[str, str]]:
+    start, header, told = 0, file.readline(), ""
+    while header and (not header.strip() or (not told and (told := _separator(header)))):
+        start, header = file.tell(), file.readline()
+    if "\0" in header:
+        raise ValueError(f"{path} is no text in UTF-8, nor in UTF-16 with a byte order mark: save it as UTF-8.")
+    file.seek(start)
+    reader = csv.DictReader(file, skipinitialspace=True, delimiter=told or max(",;\t", key=header.count))
+    names = reader.fieldnames or []
+    if missing := [name for name in needed if name not in names]:
+        raise ValueError(f"{path} has no column {missing[0]!r}: it should have {', '.join(needed)}.")
+    if repeated := [name for name, count in Counter(names).items() if name and count > 1]:
+        raise ValueError(f"{path} has several columns called {repeated[0]!r}: rename all but one.")
+    for row in reader:
+        astray = any(cast("dict[str | None, Any]", row).pop(None, ()))  # a comma that no quotation marks hold
+        yield {name: "" if astray else value or "" for name, value in row.items()}
+
+
+def _separator(line: str) -> str:
+    """The character of a line `sep=;`; empty for any other line."""
+    name, _, said = line.rstrip("\r\n").strip('"').partition("=")
+    return said if name.strip().lower() == "sep" and len(said) == 1 else ""
 
 
 def read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a JSON file: {error}.") from None
+
+
+def read_records(path: Path) -> list[JsonObject]:
+    """The objects that a JSON file lists. Raises `ValueError`, naming the file, where it holds anything else."""
+    try:
+        records = read_json(path)
+    except ValueError as error:
+        hint = " If every line is an object, call it .jsonl." if "Extra data" in str(error) else ""
+        raise ValueError(f"{error}{hint}") from None
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise ValueError(f"{path} is not a list of objects with named columns.")
+    return records
 
 
 def shown_name(path: Path, root: Path) -> str:

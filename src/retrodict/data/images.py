@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -16,14 +16,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from retrodict.data.files import inside, read_csv, read_json
-from retrodict.data.items import Item, UnusableError, state
+from retrodict.data.files import inside, read_csv, read_records
+from retrodict.data.items import Item, UnusableError, as_text, state
 from retrodict.data.layouts import PRESETS, Columns
-from retrodict.files import JsonObject
+from retrodict.files import LONGEST_ACTION, JsonObject, is_text, text_lines, visible
 from retrodict.images import read_image
 from retrodict.transitions import Transition
-
-_LISTS = (".csv", ".json", ".jsonl")
 
 
 def image_pairs(file: Path, columns: Columns = PRESETS["aurora"], *, root: Path | None = None) -> Iterator[Item]:
@@ -43,8 +41,8 @@ def image_pairs(file: Path, columns: Columns = PRESETS["aurora"], *, root: Path 
         file = _list_in(file)
     root = root or _root_of(file, columns)
     for number, row in enumerate(_checked(_rows(file), columns, file)):
-        named = columns.id and row.get(columns.id) is not None
-        identity = f"{file.stem}/{row[columns.id] if named else number}"
+        named = as_text(row.get(columns.id)) if columns.id else ""
+        identity = f"{file.stem}/{named or number}"
         read = partial(_transition, row, number, identity, file, columns, root)
         yield Item(identity, partial(_key, row, number, identity, columns, root), read)
 
@@ -62,17 +60,24 @@ def _key(row: JsonObject, number: int, identity: str, columns: Columns, root: Pa
 
 
 def _transition(row: JsonObject, number: int, identity: str, file: Path, columns: Columns, root: Path) -> Transition:
-    action = str(row.get(columns.action) or "").strip()
+    if not any(row.values()):
+        raise UnusableError("bad_row")
+    said = row.get(columns.action)
+    action = visible(as_text(said))
+    if isinstance(said, bool | list | dict) or not is_text(str(said)):
+        raise UnusableError("action_no_text")
     if not action:
         raise UnusableError("no_action")
+    if len(action) > LONGEST_ACTION:
+        raise UnusableError("action_too_long")
     source, target = (_image(row.get(name), root) for name in (columns.source, columns.target))
     path = _path(row.get(columns.source))
     match = re.search(columns.group_pattern, path) if columns.group_pattern else None
-    group = str(row.get(columns.group) or "") if columns.group else (match[1] if match else path)
+    group = as_text(row.get(columns.group)) if columns.group else (match[1] if match else path)
     return Transition(
         id=identity,
         clip=path or identity,
-        category=str(row.get(columns.category) or "") if columns.category else "",
+        category=as_text(row.get(columns.category)) if columns.category else "",
         group=group or identity,
         frame_target=1,
         source=source,
@@ -91,15 +96,16 @@ def _path(value: object) -> str:
 
 def _image(value: object, root: Path) -> bytes:
     """The image as it is encoded. Raises `UnusableError` when there is none that can be opened."""
-    if isinstance(value, dict) and value.get("bytes"):
-        data = bytes(value["bytes"])
+    if isinstance(value, dict) and isinstance(value.get("bytes"), bytes) and value["bytes"]:
+        data: bytes = value["bytes"]
     elif isinstance(value, bytes):
         data = value
     elif path := _path(value):
         try:
-            data = inside(root, path).read_bytes()
-        except FileNotFoundError:
-            raise UnusableError("missing_image") from None
+            file = inside(root, path)
+            if not file.is_file():  # a pipe would be waited for without end
+                raise UnusableError("missing_image")
+            data = file.read_bytes()
         except OSError:
             raise UnusableError("unreadable_image") from None
         except ValueError:
@@ -128,7 +134,9 @@ def _root_of(file: Path, columns: Columns) -> Path:
 
 def _list_in(folder: Path) -> Path:
     """The one file in a folder of images that lists them."""
-    lists = sorted(path for path in folder.iterdir() if path.suffix in _LISTS and not path.name.startswith("."))
+    lists = sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in _READERS and not path.name.startswith(".")
+    )
     if len(lists) != 1:
         names = ", ".join(path.name for path in lists) or "none"
         raise ValueError(
@@ -156,14 +164,10 @@ def _rows(file: Path) -> Iterator[JsonObject]:
     if not files[0].is_file():
         raise ValueError(f"{file} does not exist.")
     for part in files:
-        if part.suffix == ".parquet":
-            yield from _parquet_rows(part)
-        elif part.suffix == ".jsonl":
-            yield from _json_lines(part)
-        elif part.suffix == ".csv":
-            yield from read_csv(part)
-        else:
-            yield from read_json(part)
+        read = _READERS.get(part.suffix.lower())
+        if read is None:
+            raise ValueError(f"{part} is no list of image pairs by its name: it should end with {', '.join(_READERS)}.")
+        yield from read(part)
 
 
 def _parquet_rows(file: Path) -> Iterator[JsonObject]:
@@ -175,10 +179,18 @@ def _parquet_rows(file: Path) -> Iterator[JsonObject]:
 
 
 def _json_lines(file: Path) -> Iterator[JsonObject]:
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise ValueError(f"{file}, line {number} is not JSON: {error}.") from None
+    for number, line in enumerate(text_lines(file), 1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{file}, line {number} is not JSON: {error}.") from None
+
+
+_READERS: Mapping[str, Callable[[Path], Iterable[JsonObject]]] = {
+    ".csv": read_csv,
+    ".tsv": read_csv,
+    ".json": read_records,
+    ".jsonl": _json_lines,
+    ".parquet": _parquet_rows,
+}

@@ -43,6 +43,16 @@ def transitions(items: Iterable[Item], dropped: Counter[str]) -> Iterator[Transi
             dropped[error.reason] += 1
 
 
+def as_text(value: object) -> str:
+    """What a cell says; empty where it says nothing. 0 is a name like any other, of the first episode for one.
+
+    Half a character, which JSON can hold and no file can, becomes a question mark. Bytes are read as UTF-8.
+    """
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return "" if value is None or value != value else str(value).encode(errors="replace").decode()
+
+
 def sampled(items: Iterable[Item], count: int, seed: int) -> list[Item]:
     """So many items, in their order. Which ones depends on the seed and the ids: a longer list keeps most."""
     every = list(items)

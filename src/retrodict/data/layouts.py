@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # From the folder of the videos, the collection's own list where it does not lie there, or is to limit the clips, and,
 # where there are several, the cameras.
-Reader = Callable[..., "Sequence[ClipRef | LabelledClip]"]
+Reader = Callable[..., "Sequence[ClipRef | LabelledClip | Item]"]
 
 
 @dataclass(frozen=True)
@@ -35,24 +35,26 @@ class Layout:
         labelled: what it reads are `LabelledClip`s: they have an action in words.
         hub_files: of a repository on the hub, what it reads; empty where collections of this layout are not there.
         has_cameras: its scenes may be filmed by several cameras, of which the reader takes those it is given.
+        has_videos: it can be mined; else it holds no video, and what it reads are `Item`s.
     """
 
     reader: str
     labelled: bool = False
     hub_files: tuple[str, ...] = ()
     has_cameras: bool = False
+    has_videos: bool = True
 
-    def on_hub(self, root: Path) -> bool:
-        """Whether `root` is no path, but the hub id of a collection of this layout."""
-        return bool(self.hub_files) and is_hub_id(root)
+    def named(self, root: Path) -> bool:
+        """Whether `root` is no path, but a name under which a collection of this layout is found elsewhere."""
+        return is_hub_id(root) if self.hub_files else not self.has_videos and not root.exists()
 
     def read(
         self, root: Path, annotations: Path | None, cameras: Sequence[str] = ()
-    ) -> Sequence[ClipRef | LabelledClip]:
+    ) -> Sequence[ClipRef | LabelledClip | Item]:
         if cameras and not self.has_cameras:
             several = ", ".join(name for name, layout in LAYOUTS.items() if layout.has_cameras)
             raise ValueError(f"--camera is for layouts with several ({several}): leave it out.")
-        if self.on_hub(root):
+        if self.hub_files and self.named(root):
             try:
                 root = fetch(Part(str(root), self.hub_files, "dataset"))
             except ValueError as error:
@@ -76,6 +78,7 @@ LAYOUTS = {
         hub_files=("meta/*", "data/*", "videos/*"),
         has_cameras=True,
     ),
+    "minari": Layout("retrodict.data.minari:minari", labelled=True, has_videos=False),
 }
 
 
@@ -107,11 +110,16 @@ def labelled_layouts() -> list[str]:
     return [name for name, layout in LAYOUTS.items() if layout.labelled]
 
 
+def video_layouts() -> list[str]:
+    """Names of the layouts that can be mined."""
+    return [name for name, layout in LAYOUTS.items() if layout.has_videos]
+
+
 def read_clips(layout: str, root: Path, annotations: Path | None = None, cameras: Sequence[str] = ()) -> list[ClipRef]:
     """The clips of a collection, for `retrodict.video.mine`, with class and group.
 
     Args:
-        layout: one of `LAYOUTS`.
+        layout: one of `video_layouts()`.
         root: folder of the videos.
         annotations: the collection's own list, where it does not lie in `root` or is to limit the clips.
         cameras: of a robot set, those to read; by default the first by name.
@@ -120,9 +128,14 @@ def read_clips(layout: str, root: Path, annotations: Path | None = None, cameras
         ValueError: the layout is not known, or the folder or its annotations do not have that layout.
     """
     from retrodict.data.actions import LabelledClip
+    from retrodict.data.items import Item
 
+    if not _layout(layout).has_videos:
+        raise ValueError(f"The layout {layout} holds no videos to mine: `retrodict import {layout}` reads its labels.")
     clips = _layout(layout).read(root, annotations, cameras)
-    return _unique([clip.ref if isinstance(clip, LabelledClip) else clip for clip in clips])
+    return _unique(
+        [clip.ref if isinstance(clip, LabelledClip) else clip for clip in clips if not isinstance(clip, Item)]
+    )
 
 
 def _unique(refs: Sequence[ClipRef]) -> list[ClipRef]:
@@ -141,15 +154,19 @@ def labelled_clips(layout: str, root: Path, annotations: Path | None = None, cam
 
     EPIC: first and last frame of the segment and its narration. Something-Something v2: first and last frame and the
     label; those that AURORA excludes are unusable. LeRobot: first and last frame of a subtask, else of the episode.
-    Arguments and errors are those of `read_clips`.
+    Minari: every step of every episode. Arguments and errors are those of `read_clips`.
     """
     from retrodict.data.actions import LabelledClip, clip_key, transition_of
     from retrodict.data.items import Item
 
     if not _layout(layout).labelled:
         raise ValueError(f"The layout {layout} names no actions: {', '.join(labelled_layouts())} do.")
-    clips = [clip for clip in _layout(layout).read(root, annotations, cameras) if isinstance(clip, LabelledClip)]
-    return [Item(clip.ref.name, partial(clip_key, clip), partial(transition_of, clip)) for clip in clips]
+    read = _layout(layout).read(root, annotations, cameras)
+    return [
+        one if isinstance(one, Item) else Item(one.ref.name, partial(clip_key, one), partial(transition_of, one))
+        for one in read
+        if isinstance(one, LabelledClip | Item)
+    ]
 
 
 def _layout(name: str) -> Layout:

@@ -92,7 +92,7 @@ def episodes_of(data: Dataset) -> list[JsonObject]:
         file = data.root / "meta" / "episodes.jsonl"
         try:
             return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"{file} cannot be read as JSON lines: {error}.") from None
     files = sorted((data.root / "meta" / "episodes").glob("**/*.parquet"))
     if not files:

@@ -92,7 +92,7 @@ def export_lerobot(labelled: Path, data: Path, out: Path) -> Counter[str]:
 def _spans(labelled: Path, dataset: Dataset, counts: Counter[str]) -> dict[int, list[Span]]:
     """The actions of each episode, in order, none of which overlap."""
     begins = {int(episode["episode_index"]): episode for episode in episodes_of(dataset)}
-    found: dict[int, list[Span]] = defaultdict(list)
+    episodes: dict[int, list[Span]] = defaultdict(list)
     cameras: set[str] = set()
     for row in iter_rows(labelled, _COLUMNS):
         camera, number = row.provenance.get("camera"), row.provenance.get("episode")
@@ -100,13 +100,13 @@ def _spans(labelled: Path, dataset: Dataset, counts: Counter[str]) -> dict[int, 
             raise ValueError(f"{labelled}: {row.id} is no labelled pair of {dataset.root}: mine that, and annotate it.")
         cameras.add(camera)
         begin = float(begins[number][f"videos/{camera}/from_timestamp"])
-        found[number].append(Span(row.t_source - begin, row.t_target - begin, row.action, confidence(row)))
+        episodes[number].append(Span(row.t_source - begin, row.t_target - begin, row.action, confidence(row)))
     if len(cameras) > 1:
         raise ValueError(
             f"{labelled} has pairs of {len(cameras)} cameras ({', '.join(sorted(cameras))}): mine one alone."
         )
     kept = {}
-    for number, spans in found.items():
+    for number, spans in episodes.items():
         kept[number] = _apart(spans)
         counts["subtasks"] += len(kept[number])
         counts["overlapping"] += len(spans) - len(kept[number])

@@ -20,7 +20,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from retrodict.data.files import inside
-from retrodict.files import JsonMapping, JsonObject
+from retrodict.files import JsonMapping, JsonObject, visible
 from retrodict.transitions import Transition
 
 _BATCH = 32  # rows whose images are in memory at a time
@@ -100,7 +100,7 @@ def read_imgedit(folder: Path) -> list[Transition]:
         rows = [(key, record["id"], record["prompt"], record["edit_type"]) for key, record in records.items()]
     except OSError:
         raise ValueError(f"{folder} is no ImgEdit-Bench: it holds no {_IMGEDIT}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{file} is no listing of ImgEdit-Bench ({error}).") from None
     roots = [root for part in ("", "singleturn", "Benchmark/singleturn") if (root := folder / part).is_dir()]
     transitions = []
@@ -174,10 +174,10 @@ def _transition(
     caption: str | None = None,
     group: str = "",
 ) -> Transition:
-    if not (action or "").strip() or source is None:
+    said = visible(action or "")
+    if not said or source is None:
         lacks = "source image" if source is None else "instruction"
         raise ValueError(f"{name} item {id} has no {lacks}: a score without one would mean nothing.")
-    assert action is not None
     return Transition(
         id=id,
         category=category,
@@ -186,6 +186,6 @@ def _transition(
         source=source,
         target=target,
         provenance={"benchmark": name} | ({"caption": caption} if caption else {}),
-        action=action.strip(),
+        action=said,
         split="test",
     )

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrodict.data.files import inside, read_json
+from retrodict.data.files import inside, read_records
+from retrodict.files import text_lines
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def read_embspatial(file: Path, images: Path) -> list[Question]:
     `relation`, and `image`, which is base64 or a file in `images`. Kinds are relations.
     """
     questions = []
-    for i, record in enumerate(read_json(file)):
+    for i, record in enumerate(read_records(file)):
         try:
             options, answer = tuple(record["answer_options"]), record["answer"]
             name, text, source = str(record["question_id"]), record["question"], record["image"]
@@ -75,11 +76,11 @@ READERS = {"spatialmqa": read_spatialmqa, "embspatial": read_embspatial}
 
 
 def _lines(file: Path) -> Iterator[Any]:
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in text_lines(file):
         if line.strip():
             try:
                 yield json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{file} is not JSON lines: {error}") from None
 
 

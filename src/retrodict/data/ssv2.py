@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from retrodict.data.actions import LabelledClip
-from retrodict.data.files import annotation, inside, read_json, shown_name, video_index
+from retrodict.data.files import annotation, bad_row, inside, read_records, shown_name, video_index
+from retrodict.files import JsonObject
 from retrodict.video.clips import ClipRef
 
 # Labels whose first and last frame do not show the action; McGill-NLP/AURORA, data/something/filter_keywords.py.
@@ -40,18 +40,22 @@ def ssv2(root: Path, annotations: Path | None = None) -> list[LabelledClip]:
     """
     labels = annotation(annotations, root, ["*train.json", "*labels*.json", "*validation.json"])
     videos = video_index(root)
-    return [_clip(item, root, videos) for item in read_json(labels)]
+    return [_clip(item, number, labels, root, videos) for number, item in enumerate(read_records(labels), 1)]
 
 
-def _clip(item: dict[str, Any], root: Path, videos: dict[str, Path]) -> LabelledClip:
-    if not isinstance(item, dict) or "id" not in item:
-        raise ValueError("The label file is not a list of {id, label, template}: give Something-Something v2's own.")
+def _clip(item: JsonObject, number: int, labels: Path, root: Path, videos: dict[str, Path]) -> LabelledClip:
+    if "id" not in item:
+        raise ValueError(f"{labels} is not a list of {{id, label, template}}: give Something-Something v2's own.")
     name = str(item["id"])
     category = str(item.get("template") or "").replace("[", "").replace("]", "")
-    path = videos.get(name) or inside(root, f"{name}.webm")
+    try:
+        path = videos.get(name) or inside(root, f"{name}.webm")
+    except ValueError:  # its name
+        return LabelledClip(bad_row(labels, number), "")
     ref = ClipRef(path=path, name=name, category=category, group=name, meta={"file": shown_name(path, root)})
     label = str(item.get("label") or "")
-    for thing in item.get("placeholders") or ():  # where the label is the template itself
+    things = item.get("placeholders")
+    for thing in things if isinstance(things, list) else ():  # where the label is the template itself
         label = _PLACEHOLDER.sub(str(thing).replace("\\", r"\\"), label, count=1)
     unfilled = "unfilled_label" if _PLACEHOLDER.search(label) else ""
     return LabelledClip(ref, label, unusable=unfilled if shows_action(label) else "excluded_label")

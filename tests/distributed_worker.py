@@ -22,8 +22,8 @@ from torch.distributed.tensor import DTensor
 
 from retrodict.dynamics.batches import Example, example
 from retrodict.dynamics.sequences import build
-from retrodict.models.protocol import TokenFamily, TrainSpec
 from retrodict.models.registry import tiny_family
+from retrodict.models.token_family import TokenFamily, TrainSpec
 from retrodict.prompts import Direction
 from retrodict.training import trainer as trainer_module
 from retrodict.training.checkpoints import trained, whole

@@ -12,16 +12,17 @@ import torch
 from PIL import Image
 
 from retrodict.bootstrap.annotate import annotate
+from retrodict.dynamics.best_of_n import predict
 from retrodict.dynamics.generate import sample_images
 from retrodict.dynamics.likelihood import score
 from retrodict.dynamics.sequences import build
 from retrodict.dynamics.stepwise import decode_stepwise
 from retrodict.dynamics.unified import UnifiedModel
-from retrodict.dynamics.verify import InverseLikelihood, predict
+from retrodict.dynamics.verify import InverseLikelihood
 from retrodict.files import read_lines
 from retrodict.images import encode_png
 from retrodict.loading import load, load_family, save_model
-from retrodict.models.protocol import IntArray, TokenFamily, TokenSequence
+from retrodict.models.token_family import IntArray, TokenFamily, TokenSequence
 from retrodict.prompts import Direction
 from retrodict.sampling import Sampling
 from retrodict.training.action_meter import ActionMeter, describe

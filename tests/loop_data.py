@@ -1,4 +1,4 @@
-"""Labelled pairs, test pairs and a video for loops of a few seconds."""
+"""Videos whose content is known, and labelled pairs for loops of a few seconds."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ def frames_of(clip: Path, side: int = 96) -> list[Image.Image]:
         return [frame.to_image(width=side, height=side) for frame in video.decode(video=0)]
 
 
-def write_video(path: Path, frames: list[Image.Image], fps: int = 10) -> None:
+def write_video(path: Path, frames: list[Image.Image], fps: int = 10, keyframes: int = 250) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as video:
         stream = video.add_stream("libx264", rate=fps)
         stream.width, stream.height, stream.pix_fmt = *frames[0].size, "yuv420p"
+        stream.gop_size = keyframes
         for frame in frames:
             video.mux(stream.encode(av.VideoFrame.from_image(frame)))
         video.mux(stream.encode())
@@ -41,6 +42,19 @@ def moving_square(count: int, side: int = 96, seed: int = 0) -> list[Image.Image
         x = (x + (4 if i // 5 % 2 else 0)) % (side - 24)
         images.append(Image.fromarray(frame))
     return images
+
+
+def counting_video(path: Path, frames: int, fps: int = 10) -> None:
+    """A video whose frame n tells n by the grey levels of its halves: sixteens on the left, ones on the right."""
+    grey = np.zeros((frames, 64, 64, 3), np.uint8)
+    grey[:, :, :32] += 8 + 16 * (np.arange(frames, dtype=np.uint8) // 16)[:, None, None, None]
+    grey[:, :, 32:] += 8 + 16 * (np.arange(frames, dtype=np.uint8) % 16)[:, None, None, None]
+    write_video(path, [Image.fromarray(frame) for frame in grey], fps, keyframes=25)
+
+
+def number_on(image: Image.Image) -> int:
+    left, right = (float(half.mean()) for half in np.split(np.asarray(image), 2, axis=1))
+    return 16 * round((left - 8) / 16) + round((right - 8) / 16)
 
 
 def write_labelled(folder: Path, frames: list[Image.Image], count: int, name: str = "pair") -> None:

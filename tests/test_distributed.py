@@ -6,7 +6,6 @@ Real processes, which talk through gloo on the CPU; sharding is FSDP2 through ac
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from functools import cache
@@ -15,11 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
+from loopback import free_port
 from safetensors.torch import load_file
 from torch.utils.data import SequentialSampler
 
 from retrodict.models.small.family import SmallFamily
 from retrodict.prompts import Direction
+from retrodict.training import checkpoints, distributed
 from retrodict.training.config import TrainConfig
 from retrodict.training.trainer import FILLER, EvenBatches, training_arguments
 
@@ -28,10 +29,7 @@ WORKER = Path(__file__).with_name("distributed_worker.py")
 
 def launch(out: Path, how: str, processes: int = 2) -> dict[str, torch.Tensor]:
     """Run the worker as several processes, as `torchrun` does, and read what the first one wrote."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    shared = os.environ | {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    shared = os.environ | {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     started = [
         subprocess.Popen(
             [sys.executable, str(WORKER), str(out), how],
@@ -138,3 +136,28 @@ def test_a_deepspeed_configuration_is_checked_before_anything_starts(
     shipped = (Path(__file__).parents[1] / "recipes" / "paper" / "deepspeed-zero2.json").read_text()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "pip install deepspeed" in refused(shipped, ImportError)
+
+
+def test_what_is_put_together_of_uneven_parts_can_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five rows on two ranks are twice three with padding, which is not saved."""
+    module = torch.nn.Embedding(5, 2)
+    monkeypatch.setattr(checkpoints, "DTensor", torch.nn.Parameter)
+    monkeypatch.setattr(checkpoints, "whole", lambda tensor: torch.cat([tensor, torch.zeros(1, 2)])[:5])
+    expected = module.weight.detach().clone()
+    checkpoints.gather(module, keep=True)
+    assert module.weight.equal(expected)
+    assert module.weight.untyped_storage().nbytes() == expected.untyped_storage().nbytes()
+
+
+def test_a_rank_that_waits_says_so_and_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RETRODICT_PATIENCE", "0.3")
+    monkeypatch.setattr(distributed, "SAY_AFTER", 0.1)
+    (tmp_path / "a").touch()
+    distributed.wait_for([tmp_path / "a"], "files")
+    with pytest.raises(
+        ValueError, match=r"gives up: for 0 s no other rank has made any of 1 of 2 files, such as .*b\."
+    ):
+        distributed.wait_for([tmp_path / "a", tmp_path / "b"], "files")
+    assert "rank 0 waits for 1 of 2 files" in capfd.readouterr().err

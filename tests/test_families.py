@@ -15,8 +15,8 @@ from family_checks import ACTIONS, check_adapter, check_greedy, check_loop, chec
 from retrodict.dynamics.batches import collate, example, supervised_logits, token_nll
 from retrodict.loading import load_family
 from retrodict.models.checkpoint import quiet_peft
-from retrodict.models.protocol import TokenFamily
 from retrodict.models.registry import tiny_family
+from retrodict.models.token_family import TokenFamily
 
 
 @pytest.fixture(params=["chameleon", "liquid"])

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from retrodict.dynamics.batches import example
 from retrodict.dynamics.likelihood import score
 from retrodict.dynamics.sequences import build
-from retrodict.models.protocol import ImageSpec, TokenSequence, take
 from retrodict.models.small.family import SmallFamily
+from retrodict.models.token_family import ImageSpec, TokenSequence, take
 
 ACTIONS = ("remove the red ball", "push the blue box to the left", "put the red cone on top of the green box")
 
@@ -83,7 +83,7 @@ def test_by_hand() -> None:
     assert image.mean == pytest.approx(expected / 2, abs=1e-5)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=8), st.integers(1, 5), st.sampled_from(["forward", "inverse"]))
 def test_scores_do_not_depend_on_padding_batch_or_order(
     make_family: Callable[[], SmallFamily], picks: list[int], batch: int, direction: Any

@@ -18,9 +18,9 @@ from retrodict.dynamics.sequences import build
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.loading import load, load_family
 from retrodict.models.checkpoint import quiet_peft
-from retrodict.models.protocol import TokenFamily
 from retrodict.models.registry import tiny_family
 from retrodict.models.tiny import tiny_liquid
+from retrodict.models.token_family import TokenFamily
 from retrodict.prompts import Direction
 from retrodict.training import objective as objective_module
 from retrodict.training import run as run_module
@@ -113,16 +113,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.mark.parametrize("name", ["chameleon", "liquid"])
-def test_a_recipe_trains_an_adapter_that_reloads_here_and_with_peft(folder: Path, name: str) -> None:
+def test_a_recipe_trains_an_adapter_that_reloads_here_and_with_peft(folder: Path) -> None:
     from retrodict.cli import app
 
-    out, base = folder / f"{name}-forward", folder / name
-    changes = [f"--set=family={name}", f"--set=init={base}"]
+    out, base = folder / "forward", folder / "liquid"
+    changes = ["--set=family=liquid", f"--set=init={base}"]
     done = CliRunner().invoke(app, ["train", str(folder / "recipe.yaml"), "--out", str(out), "--quiet", *changes])
     assert done.exit_code == 0, done.output
     card = json.loads((out / "retrodict.json").read_text())
-    assert (card["family"], card["direction"], card["base"]) == (name, "forward", str(base))
+    assert (card["family"], card["direction"], card["base"]) == ("liquid", "forward", str(base))
     assert card["lora"] == {"rank": 4, "alpha": 400, "dropout": 0.05, "four_bit": False}
     assert card["training"]["steps"] == round(4 * card["transitions"] / 4)
     held = {file.name for file in out.iterdir()}
@@ -146,11 +145,10 @@ def test_a_recipe_trains_an_adapter_that_reloads_here_and_with_peft(folder: Path
     assert float((ours - plain).abs().max()) > 1e-2
     with pytest.raises(ValueError, match="is trained in the forward direction, but here the inverse one is needed"):
         load(out, role="inverse")
-    if name == "liquid":  # plain transformers and PEFT, without us
-        with quiet_peft():
-            others = peft.PeftModel.from_pretrained(GemmaForCausalLM.from_pretrained(base), out).eval()
-        with torch.no_grad():
-            torch.testing.assert_close(others(sequence).logits, theirs(sequence).logits)
+    with quiet_peft():  # plain transformers and PEFT, without us
+        others = peft.PeftModel.from_pretrained(GemmaForCausalLM.from_pretrained(base), out).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(others(sequence).logits, theirs(sequence).logits)
 
 
 def test_an_adapter_is_no_base_and_fits_only_its_own(folder: Path, tmp_path: Path) -> None:
@@ -172,7 +170,7 @@ def test_an_adapter_is_no_base_and_fits_only_its_own(folder: Path, tmp_path: Pat
 
     deeper = tiny_liquid(ACTIONS, num_hidden_layers=3)
     with pytest.raises(ValueError, match="does not fit its base"):
-        load_adapter(deeper, adapter)
+        load_adapter(deeper.module, adapter)
 
 
 def test_token_files_are_shared_small_and_keyed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from retrodict import api
 from retrodict.cli import app
+from retrodict.dynamics import confidence
 from retrodict.dynamics.likelihood import score
 from retrodict.dynamics.sequences import build
 from retrodict.files import write_json
@@ -94,6 +99,15 @@ def count_loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return loads
 
 
+@pytest.fixture
+def young() -> Iterator[None]:
+    """What is made meanwhile is collected by `gc.collect(0)`: looking through all of a long run takes half a minute."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("young")
 def test_one_checkpoint_in_both_roles_is_loaded_once(
     family: SmallFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +124,7 @@ def test_one_checkpoint_in_both_roles_is_loaded_once(
     assert load(tmp_path, "forward").family is not inverse.family  # type: ignore[attr-defined]
     gone = weakref.ref(inverse.family)  # type: ignore[attr-defined]
     del forward, inverse
-    gc.collect()
+    gc.collect(0)
     assert gone() is None
 
 
@@ -120,7 +134,12 @@ def test_one_checkpoint_in_both_roles_is_loaded_once(
         ("model.safetensors", None),
         ("model.safetensors", b"\x10\0\0\0\0\0\0\0{}"),
         ("config.json", b"{"),
+        ("config.json", b"[" * 99_999),
         (CARD, b"[]"),
+        (CARD, b'{"family": 3}'),
+        (CARD, b'{"family": "small", "base": "."}'),
+        ("model.safetensors.index.json", b'{"weight_map": {"a": "../model.safetensors"}}'),
+        ("model.safetensors.index.json", b'{"weight_map": {"a": "model.safetensors"}}'),
         ("words.json", None),
         ("words.json", b"{}"),
         ("image_tokenizer/config.json", None),
@@ -141,3 +160,50 @@ def test_damaged_folders_are_named_and_are_for_the_user_to_fix(
     assert done.exit_code == 2, done.output
     assert Path(file).name in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("part", [".", "image_tokenizer"])
+def test_weights_as_whole_numbers_are_refused(family: SmallFamily, tmp_path: Path, part: str) -> None:
+    """Loading would take them at their face value: a quantized copy of a model predicts noise."""
+    save_model(family, "inverse", tmp_path)
+    file = tmp_path / part / "model.safetensors"
+    weights = load_file(file)
+    name = next(name for name, tensor in weights.items() if tensor.is_floating_point() and tensor.ndim > 1)
+    save_file({**weights, name: weights[name].to(torch.int8)}, file)
+    with pytest.raises(
+        ValueError, match=rf"{re.escape(str(file.parent))} holds no weights .*: {name} is of torch.int8"
+    ):
+        load(tmp_path, "inverse")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[",
+        b'{"idm": 3}',
+        b'{"idm": {"intercept": 0.5, "n": 3}}',
+        b'{"idm": {"intercept": 0.5, "slope": "1", "n": 3}}',
+        b'{"idm": {"intercept": NaN, "slope": 1.0, "n": 3}}',
+    ],
+)
+def test_a_damaged_calibration_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "confidence.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"confidence\.json is damaged, get it again"):
+        confidence.read(tmp_path)
+    curves = {"idm": confidence.Confidence(0.5, 1.0, 3)}
+    confidence.write(tmp_path, curves)
+    assert confidence.read(tmp_path) == curves
+
+
+def test_sizes_that_are_none_and_a_model_of_the_other_direction_are_refused(
+    family: SmallFamily, tmp_path: Path
+) -> None:
+    save_model(family, "inverse", tmp_path / "forward")
+    with pytest.raises(ValueError, match="is trained in the inverse direction, but here the forward one is needed"):
+        load(tmp_path, "forward")
+    config = tmp_path / "forward" / "config.json"
+    stored = json.loads(config.read_text())
+    for value in ("x", -1, 1.5, 10**9):
+        write_json(config, stored | {"hidden_size": value})
+        with pytest.raises(ValueError, match=rf"config\.json is damaged, get it again: hidden_size is {value!r}"):
+            load(tmp_path / "forward", "inverse")

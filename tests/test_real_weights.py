@@ -34,8 +34,8 @@ from retrodict.data.aurora import read_aurora
 from retrodict.dynamics.sequences import build
 from retrodict.evaluation.benchmarks import read_results
 from retrodict.loading import load, load_family
-from retrodict.models.protocol import TokenFamily
 from retrodict.models.registry import card_of, get_family, load_named
+from retrodict.models.token_family import TokenFamily
 from retrodict.placement import place
 from retrodict.progress import QuietProgress
 from retrodict.recipes import load_recipe

@@ -16,10 +16,10 @@ from retrodict.dynamics.sampling import uniforms
 from retrodict.dynamics.sequences import build
 from retrodict.dynamics.speculative import decode_speculative
 from retrodict.dynamics.stepwise import StepDecoder, decode_stepwise
-from retrodict.models.protocol import IntArray, TokenFamily, TokenSequence
 from retrodict.models.registry import tiny_family
 from retrodict.models.small.family import SmallFamily
-from retrodict.sampling import Sampling
+from retrodict.models.token_family import IntArray, TokenFamily, TokenSequence
+from retrodict.sampling import MOST_CANDIDATES, Sampling
 
 ACTIONS = ["remove the red ball", "put the red cone on top of the green box", "push the blue box to the left"]
 SOURCES = np.random.default_rng(0).integers(0, 12, (3, 9))
@@ -101,7 +101,7 @@ def test_a_candidate_depends_on_seed_prompt_and_index_alone(family: SmallFamily)
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_frequencies_are_those_of_the_softmax(family: SmallFamily, temperature: float) -> None:
-    draws = 1500
+    draws = MOST_CANDIDATES
     codes_PNL, _ = sample_images(family, SOURCES[:1], ACTIONS[:1], draws, 0, Sampling(temperature))
     sequence = build(family, "forward", source_L=SOURCES[0], target_L=SOURCES[0], action=ACTIONS[0])
     assert sequence.segments.target is not None
@@ -128,6 +128,7 @@ def test_nothing_but_image_tokens_is_sampled(family: SmallFamily) -> None:
     ("n", "sampling", "message"),
     [
         (0, {}, "n must be"),
+        (10**9, {}, "n is 1,000,000,000, and 1,024 at most"),
         (1, {"temperature": -1.0}, "must not be negative"),
         (1, {"top_p": 0.0}, "top_p must be"),
         (1, {"top_k": -1}, "top_k must be"),

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 from weakref import WeakValueDictionary
 
 from retrodict.files import JsonObject
-from retrodict.models.protocol import ForwardModel, InverseModel, TokenFamily
+from retrodict.models.protocol import ForwardModel, InverseModel
 from retrodict.models.registry import CARD, card_of, get_family, read_json
+from retrodict.models.token_family import TokenFamily, Trainable
 from retrodict.placement import AUTO, FOUR_BIT, asked_for, chosen_device, chosen_dtype, in_four_bits
 from retrodict.prompts import Direction
 
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 
     from retrodict.dynamics.unified import UnifiedModel
 
+INSIDE: dict[Direction, tuple[str, str]] = {"inverse": ("inverse", "idm"), "forward": ("forward", "fdm")}
 SHIPPED = Path(__file__).parent / "weights"
 
 
 def save_model(
-    family: TokenFamily, direction: Direction, out: Path, *, adapter: PeftModel | None = None, **metadata: object
+    family: Trainable, direction: Direction, out: Path, *, adapter: PeftModel | None = None, **metadata: object
 ) -> None:
     """Write a model folder. The card is written last: a folder without it is not a model.
 
@@ -79,7 +81,7 @@ def load_family(name: str | Path, role: Direction | None = None, *, merge: bool 
         raise ValueError(f"{folder} adapts a {card['family']} model, but its base {card['base']} is a {base.name} one.")
     from retrodict.models.checkpoint import load_adapter
 
-    load_adapter(base, folder, merge=merge)
+    load_adapter(base.module, folder, merge=merge)
     return base
 
 
@@ -109,7 +111,7 @@ def load(name: str | Path, role: Direction, *, device: str = AUTO, dtype: str = 
             one in `inverse/` and one in `forward/` (or `idm/` and `fdm/`, as the loop writes them); a published
             checkpoint's folder or hub id; a folder or hub id of a vision-language model that only reads images
             (Qwen-VL, SmolVLM, LLaVA); `diffusers:` and a folder or hub id of an image editor, or a folder with a
-            `model_index.json`; `chat:MODEL` or `chat:MODEL@BASE_URL`, a model behind a chat endpoint;
+            `model_index.json`; `chat:MODEL` or `chat:MODEL@URL[,URL...]`, a model behind chat endpoints;
             `edits:MODEL@BASE_URL`, an image editor behind one.
         role: "forward" to predict, "inverse" to explain and verify.
         device: Where it runs, such as "cuda:1"; by default on a GPU where there is one (`placement`).
@@ -118,11 +120,15 @@ def load(name: str | Path, role: Direction, *, device: str = AUTO, dtype: str = 
     Raises:
         ValueError: There is no such model or device, it is damaged, or it has the other role.
     """
+    if role not in INSIDE:
+        raise ValueError(f'There is no role "{role}": use forward or inverse.')
     name = location = str(name)
     kind = next((kind for kind in _BY_NAME if kind.owns(name)), None)
     if kind is None:
-        location = str(resolve(name))
-        kind = _VLM if _is_vlm(Path(location)) else _UNIFIED
+        folder = resolve(name)
+        inside = next((folder / inner for inner in INSIDE[role] if is_model(folder / inner)), folder)
+        kind = _VLM if _is_vlm(inside) else _UNIFIED
+        location = str(inside if kind is _VLM else folder)
     if role not in kind.roles:
         other = {"forward": "explains and verifies", "inverse": "predicts (verifiers for it: random, none)"}[role]
         raise ValueError(f"{name} is {kind.title}: it only {other}.")
@@ -146,9 +152,9 @@ def _copy(name: str, role: Direction) -> ForwardModel:
 
 
 def _endpoint(name: str, role: Direction) -> InverseModel:
-    from retrodict.chat.explainer import ChatExplainer
+    from retrodict.chat.inverse import ChatInverse
 
-    return ChatExplainer(name)
+    return ChatInverse(name)
 
 
 def _edits(name: str, role: Direction) -> ForwardModel:
@@ -170,23 +176,32 @@ def _editor(name: str, role: Direction) -> ForwardModel:
 
 
 def _is_vlm(folder: Path) -> bool:
-    if "family" in card_of(folder) or not (folder / "config.json").is_file():
-        return False
+    card = card_of(folder)
+    if "family" in card or not (folder / "config.json").is_file():
+        return "family" in card and get_family(card["family"]).reads_only
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as NAMES
 
-    return read_json(folder / "config.json").get("model_type") in NAMES
+    return str(read_json(folder / "config.json").get("model_type")) in NAMES
 
 
 def _vlm(name: str, role: Direction) -> InverseModel:
+    from retrodict.models.checkpoint import load_adapter
     from retrodict.models.vlm import Captioner
 
-    return Captioner.load(name)
+    folder, card = Path(name), card_of(Path(name))
+    if "base" not in card:
+        return Captioner.load(folder)
+    captioner = Captioner.load(_base_folder(folder, card))
+    load_adapter(captioner.vlm.model, folder)
+    return captioner
 
 
 def _unified(name: str, role: Direction) -> UnifiedModel:
+    from retrodict.dynamics import confidence
     from retrodict.dynamics.unified import UnifiedModel
 
-    return UnifiedModel(_shared_family(_role_folder(Path(name), role)))
+    folder = _role_folder(Path(name), role)
+    return UnifiedModel(_shared_family(folder), confidence.read(folder) if role == "forward" else None)
 
 
 _BY_NAME = (
@@ -258,8 +273,16 @@ def world_of_model(name: str) -> str | None:
 
 def _base_folder(folder: Path, card: JsonObject) -> Path:
     """Of an adapter: a path from its own folder, or any other name."""
-    inside = folder / str(card["base"])
-    return inside if inside.is_dir() else resolve(card["base"])
+    inside = folder / card["base"]
+    base = inside if inside.is_dir() else resolve(card["base"])
+    if base.resolve() == folder.resolve():
+        raise ValueError(f"{folder / CARD} is damaged, get it again: it names {folder} as its own base.")
+    return base
+
+
+def folder_of(name: str | Path, role: Direction) -> Path:
+    """The folder of a unified model that `load` takes by this name. Raises `ValueError` for any other."""
+    return _role_folder(resolve(name), role)
 
 
 def _role_folder(folder: Path, role: Direction) -> Path:
@@ -269,8 +292,11 @@ def _role_folder(folder: Path, role: Direction) -> Path:
         if trained != role:
             raise ValueError(f"{folder} is trained in the {trained} direction, but here the {role} one is needed.")
         return folder
-    names = {"inverse": ("inverse", "idm"), "forward": ("forward", "fdm")}[role]
+    names = INSIDE[role]
+    if (folder / "results.json").is_file():  # of a loop of several rounds, the best
+        kept = read_json(folder / "results.json").get("kept")
+        names = (names[0], str(kept.get(names[1], names[1])) if isinstance(kept, dict) else names[1])
     for inner in names:
         if is_model(folder / inner):
-            return folder / inner
+            return _role_folder(folder / inner, role)
     raise ValueError(f"{folder} holds no {role} model: no {CARD} in it, nor in {' or '.join(names)} inside it.")

@@ -97,7 +97,7 @@ def _records(path: Path) -> Iterator[JsonObject]:
                 continue
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 record = None
             if not isinstance(record, dict) or not isinstance(record.get("custom_id"), str):
                 raise ValueError(f"{path}, line {number}, is no line of a batch's output: download the file again.")

@@ -30,6 +30,10 @@ CREATE TABLE IF NOT EXISTS answers (
 _FAILED = "CREATE TABLE IF NOT EXISTS failed (key TEXT PRIMARY KEY)"
 
 
+class CacheInUseError(ValueError):
+    """Another process has the cache."""
+
+
 @dataclass(frozen=True)
 class Answer:
     body: JsonMapping
@@ -60,6 +64,15 @@ class AnswerCache:
         """Keys of questions that got no answer when they were last asked."""
         return {key for (key,) in self._connection.execute("SELECT key FROM failed")}
 
+    def take(self, other: Path) -> None:
+        """Keep every answer of another cache that is not here, and that others failed."""
+        self._connection.execute("ATTACH ? AS other", (str(other),))
+        columns = "key, made, request, body, how"
+        self._connection.execute(f"INSERT OR IGNORE INTO answers ({columns}) SELECT {columns} FROM other.answers")
+        self._connection.execute("INSERT OR IGNORE INTO failed SELECT key FROM other.failed")
+        self._connection.execute("DELETE FROM failed WHERE key IN (SELECT key FROM answers)")
+        self._connection.execute("DETACH other")
+
     def __len__(self) -> int:
         return int(self._connection.execute("SELECT count(*) FROM answers").fetchone()[0])
 
@@ -87,7 +100,7 @@ def user_cache(name: str) -> Path:
 
 @contextmanager
 def open_cache(path: Path) -> Iterator[AnswerCache]:
-    """Open or make a cache. Raises `ValueError` when another process has it, or it is no cache."""
+    """Open or make a cache. Raises `CacheInUseError` when another process has it, `ValueError` when it is no cache."""
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, isolation_level=None, timeout=1.0)  # every statement commits itself
     try:
@@ -115,7 +128,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("COMMIT")
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
-            raise ValueError(f"{path} is in use by another run: wait for it, or name another --cache.") from None
+            raise CacheInUseError(f"{path} is in use by another run: wait for it, or name another --cache.") from None
         raise ValueError(f"{path} cannot be opened: {error}") from None
     except sqlite3.DatabaseError as error:
         raise ValueError(f"{path} is no cache of answers: {error}") from None

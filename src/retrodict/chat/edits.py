@@ -12,7 +12,7 @@ import binascii
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from pathlib import Path
 from PIL import Image
 
 from retrodict.chat.cache import IN_MEMORY, AnswerCache, open_cache, user_cache
-from retrodict.chat.endpoint import Caller, LostError, RefusedError
+from retrodict.chat.endpoint import Caller, LostError, RefusedError, Server
 from retrodict.chat.parsing import is_filtered, shorten
 from retrodict.chat.request import OPENAI, check_base_url
 from retrodict.errors import UnansweredError
@@ -92,8 +92,30 @@ class EditEndpoint:
         ]
         with open_cache(self._cache) as cache:
             self._fetch({edit.key: edit for row in edits for edit in row}, cache)
-            rows = [[Candidate(self._image(edit, cache)) for edit in row] for row in edits]
+            rows = [[Candidate(_image(cache, edit)) for edit in row] for row in edits]
         return [row * n for row in rows] if distinct < n else rows
+
+    async def arriving(self, source: Image.Image, action: str, n: int, seed: int) -> AsyncGenerator[list[Candidate]]:
+        """The candidates of one prompt that have come, in their order, whenever one more has. Nothing is kept.
+
+        What is still asked for is given up when this is closed. Raises as `sample` does.
+        """
+        edits = {edit.key: edit for edit in (self._edit(source, action, seed, i) for i in range(n))}
+        news: asyncio.Queue[str] = asyncio.Queue()
+        known: dict[str, Candidate] = {}
+        with open_cache(IN_MEMORY) as cache:
+            asking = asyncio.ensure_future(self._ask(edits, cache, news.put_nowait))
+            asking.add_done_callback(lambda _: news.put_nowait(""))
+            try:
+                while key := await news.get():
+                    known[key] = Candidate(_image(cache, edits[key]))
+                    yield [known[name] for name in edits if name in known]
+                if lost := await asking:
+                    raise UnansweredError(f"{len(lost)} of {n} images did not arrive ({lost[0]}).")
+            finally:
+                asking.cancel()
+                with suppress(asyncio.CancelledError, Exception):
+                    await asking
 
     @property
     def usage(self) -> JsonObject:
@@ -128,18 +150,22 @@ class EditEndpoint:
             lost = asyncio.run(self._ask(missing, cache))
             _say(self.usage, sum(self._used.values()) - before)
             if lost:
-                kept = ": what did is kept, and the same command asks only for the others"
-                said = f"{len(lost)} of {len(missing)} images did not arrive ({lost[0]})"
-                raise UnansweredError(f"{said}{'' if self._cache == IN_MEMORY else kept}.")
+                raise UnansweredError(
+                    f"{len(lost)} of {len(missing)} images did not arrive ({lost[0]}): what did is kept, and the same "
+                    "command asks only for the others."
+                )
         for key in edits:
             self._used.setdefault(key, False)
 
-    async def _ask(self, edits: JsonMapping, cache: AnswerCache) -> list[str]:
-        """Ask for all, keep what arrives before anything else happens, and return why others did not."""
+    async def _ask(self, edits: JsonMapping, cache: AnswerCache, arrived: Callable[[str], object] = str) -> list[str]:
+        """Ask for all, keep what arrives before anything else happens, and return why others did not. `arrived` gets
+        the key of each that did."""
         lost: list[str] = []
         in_a_row = 0
         refused: RefusedError | None = None
-        endpoint = _Edits(self._model, self._served, self._options, self._timeout, self._attempts)
+        endpoint = await asyncio.to_thread(  # reads the system's certificates
+            _Edits, self._model, self._served, self._options, self._timeout, self._attempts
+        )
         gate = asyncio.Semaphore(self._width)
 
         async def one(edit: Edit) -> None:
@@ -158,6 +184,7 @@ class EditEndpoint:
                     in_a_row += 1
                     return
                 cache.put(edit.key, edit.identity, outcome.body, outcome.how)
+                arrived(edit.key)
                 in_a_row = 0
                 self._used[edit.key] = True
                 counted = outcome.body.get("usage") or {}
@@ -173,17 +200,6 @@ class EditEndpoint:
             raise refused
         return lost
 
-    def _image(self, edit: Edit, cache: AnswerCache) -> Image.Image:
-        answer = cache.get(edit.key)
-        assert answer is not None, "what is missing was asked for"
-        if error := answer.body.get("error"):
-            said = error.get("message") if isinstance(error, dict) else error
-            raise ValueError(f"The endpoint refuses this edit: {shorten(str(said))}")
-        try:
-            return read_image(base64.b64decode(_encoded(answer.body), validate=True), "The image of the endpoint")
-        except binascii.Error:
-            raise ValueError("The image of the endpoint is not in base64.") from None
-
 
 class _Edits(Caller[Edit]):
     """The calls themselves."""
@@ -194,7 +210,7 @@ class _Edits(Caller[Edit]):
         # Models other than OpenAI's newer ones answer with a link that soon leads nowhere, unless told.
         self._format = {} if model.startswith("gpt-image") else {_FORMAT: "b64_json"}
 
-    async def _once(self, request: Edit) -> tuple[JsonMapping, JsonObject]:
+    async def _once(self, request: Edit, server: Server) -> tuple[JsonMapping, JsonObject]:
         body = {
             **self._given,
             **self._format,
@@ -202,15 +218,27 @@ class _Edits(Caller[Edit]):
             "image": ("source.png", request.png, "image/png"),
             "extra_headers": {"Idempotency-Key": request.key},  # where it is known, a lost answer is not charged again
         }
-        status, answer = await self._call(self._client.images.with_raw_response.edit, body)
+        status, answer = await self._call(server.client.images.with_raw_response.edit, body)
         if status in (400, 422) and _FORMAT in body and _FORMAT in json.dumps(answer):
             self._format = {}
-            return await self._once(request)
+            return await self._once(request, server)
         if status != 200 and not is_filtered(answer.get("error")):
             raise LostError(f"HTTP {status}: {shorten(json.dumps(answer.get('error')))}", f"http {status}", again=False)
         if status == 200 and not _encoded(answer):
             raise LostError("an answer without an image in base64", "no image", paid=True, again=False)
         return answer, {"by": "endpoint", "status": status}
+
+
+def _image(cache: AnswerCache, edit: Edit) -> Image.Image:
+    answer = cache.get(edit.key)
+    assert answer is not None, "what is missing was asked for"
+    if error := answer.body.get("error"):
+        said = error.get("message") if isinstance(error, dict) else error
+        raise ValueError(f"The endpoint refuses this edit: {shorten(str(said))}")
+    try:
+        return read_image(base64.b64decode(_encoded(answer.body), validate=True), "The image of the endpoint")
+    except binascii.Error:
+        raise ValueError("The image of the endpoint is not in base64.") from None
 
 
 def _encoded(body: JsonMapping) -> str:

@@ -15,18 +15,18 @@ import random
 import re
 import time
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from retrodict.chat.parsing import is_filtered, read_body
-from retrodict.chat.request import OPENAI, Request, Settings, check_base_url
+from retrodict.chat.parsing import is_filtered, only_end, read_body
+from retrodict.chat.request import BEYOND, OPENAI, Request, Settings, check_served
 from retrodict.errors import UnansweredError
 from retrodict.files import JsonMapping, JsonObject
 
 if TYPE_CHECKING:
-    from openai import APIStatusError
+    from openai import APIStatusError, AsyncOpenAI
     from tenacity import RetryCallState
 
 KEYS = ("RETRODICT_JUDGE_KEY", "OPENAI_API_KEY")
@@ -34,6 +34,7 @@ LONGEST_WAIT = 120.0  # seconds; a server that asks for more is asked in another
 _AGAIN = (408, 409, 425, 429)
 _OURS = (401, 402, 403, 404)
 _DOWN = (429, 502, 503, 504, 529)  # a server that says so is as good as silent
+_STRANGERS = 8  # answers of another model, and none of the right one, after which no more are asked for
 _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
 
 
@@ -74,8 +75,33 @@ class Outcome:
 R = TypeVar("R")
 
 
+@dataclass
+class Server:
+    """One of the addresses under which a model is served, and how it fares."""
+
+    url: str
+    client: AsyncOpenAI
+    not_before: float = 0.0  # it asked not to be asked earlier
+    resting: float = 0.0  # it failed: others are asked until then
+    failures: int = 0  # in a row
+    under_way: int = 0
+    refused: RefusedError | None = None
+
+    def fail(self, lost: LostError) -> None:
+        now = time.monotonic()
+        if lost.wait is not None and lost.wait <= LONGEST_WAIT:  # else others would wait as long
+            self.not_before = max(self.not_before, now + lost.wait)
+        if lost.silent:
+            self.failures += 1
+            self.resting = now + min(30.0, 0.05 * 2**self.failures)
+
+
 class Caller(ABC, Generic[R]):
-    """Use inside one event loop, and `close` it there. `counts` says what was sent and why it was sent again."""
+    """Use inside one event loop, and `close` it there. `counts` says what was sent and why it was sent again.
+
+    `served` is an address, or several with commas between them: each attempt goes to the least busy of those that work,
+    so that another server does what one cannot.
+    """
 
     def __init__(self, served: str, *, timeout: float, attempts: int, slowest: float = 60.0) -> None:
         try:
@@ -83,16 +109,19 @@ class Caller(ABC, Generic[R]):
         except ImportError:
             raise ImportError("A model behind an endpoint needs: pip install 'retrodict[judge]'") from None
         self._key = next((value for name in KEYS if (value := os.environ.get(name))), "")
-        base = check_base_url(served)
-        if not self._key and base == OPENAI:
+        urls = check_served(served).split(",")
+        if not self._key and OPENAI in urls:
             raise RefusedError(f"{OPENAI} answers nobody without a key: set it in RETRODICT_JUDGE_KEY.")
-        self._client = AsyncOpenAI(api_key=self._key or "none", base_url=base, max_retries=0, timeout=timeout)
+        self._servers = [
+            Server(url, AsyncOpenAI(api_key=self._key or "none", base_url=url, max_retries=0, timeout=timeout))
+            for url in urls
+        ]
         self._timeout, self._attempts, self._slowest = timeout, attempts, slowest
-        self._not_before = 0.0  # all requests wait when the server asked one to
         self.counts: Counter[str] = Counter()
 
     async def close(self) -> None:
-        await self._client.close()
+        for server in self._servers:
+            await server.client.close()
 
     async def ask(self, request: R, may_pay_again: Callable[[], bool]) -> Outcome:
         """Raises `RefusedError`; every other failure is an `Outcome` without a body.
@@ -114,9 +143,7 @@ class Caller(ABC, Generic[R]):
             async for attempt in retrying:
                 with attempt:
                     try:
-                        if (pause := self._not_before - time.monotonic()) > 0:
-                            await asyncio.sleep(pause + random.uniform(0, min(1.0, 0.25 * pause + 0.05)))
-                        body, how = await self._once(request)
+                        body, how = await self._try(request, self._choose())
                     except LostError as lost:
                         lost_paid += lost.paid
                         self.counts[lost.kind] += 1
@@ -125,8 +152,33 @@ class Caller(ABC, Generic[R]):
             return Outcome(None, {}, self._clean(lost.detail), lost_paid, lost.silent)
         return Outcome(body, {**how, "attempts": attempt.retry_state.attempt_number}, lost_paid=lost_paid)
 
+    def _choose(self) -> Server:
+        """The least busy of the servers that work; of those that do not, the one that is to be tried next."""
+        now = time.monotonic()
+        able = [server for server in self._servers if server.refused is None] or self._servers
+        return min(able, key=lambda s: (max(s.not_before - now, s.resting - now, 0.0), s.under_way))
+
+    async def _try(self, request: R, server: Server) -> tuple[JsonMapping, JsonObject]:
+        server.under_way += 1
+        try:
+            if (pause := server.not_before - time.monotonic()) > 0:  # all requests wait when one was asked to
+                await asyncio.sleep(pause + random.uniform(0, min(1.0, 0.25 * pause + 0.05)))
+            answer: tuple[JsonMapping, JsonObject] = await self._once(request, server)
+        except LostError as lost:
+            server.fail(lost)
+            raise
+        except RefusedError as error:
+            server.refused = error
+            if all(other.refused is not None for other in self._servers):
+                raise
+            raise LostError(f"{server.url}: {error}", "refused", wait=0.0) from None
+        finally:
+            server.under_way -= 1
+        server.failures, server.resting = 0, 0.0
+        return answer
+
     @abstractmethod
-    async def _once(self, request: R) -> tuple[JsonMapping, JsonObject]:
+    async def _once(self, request: R, server: Server) -> tuple[JsonMapping, JsonObject]:
         """One answer, and how it was had. Raises `LostError`, `RefusedError`."""
 
     def _wait(self, state: RetryCallState) -> float:
@@ -134,8 +186,7 @@ class Caller(ABC, Generic[R]):
 
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, LostError) and error.wait is not None:
-            self._not_before = max(self._not_before, time.monotonic() + error.wait)
-            return 0.0  # `ask` waits, and so do all others
+            return 0.0  # whoever asks this server next waits
         return wait_random_exponential(multiplier=min(1.0, self._slowest), max=self._slowest)(state)
 
     async def _call(self, create: Callable[..., Awaitable[Any]], body: JsonMapping) -> tuple[int, JsonObject]:
@@ -200,7 +251,7 @@ class Way:
             return None
         if self.tokens_as == "max_tokens" and _names(error, "max_tokens"):
             return replace(self, tokens_as="max_completion_tokens")
-        for name in ("temperature", "seed"):
+        for name in ("temperature", "seed", "repetition_penalty", "logprobs"):
             if name not in self.without and _names(error, name):
                 return replace(self, without=(*self.without, name))
         return replace(self, schema=False) if self.schema else None
@@ -211,27 +262,46 @@ class Endpoint(Caller[Request]):
 
     def __init__(self, settings: Settings, *, timeout: float = 120.0, attempts: int = 8, slowest: float = 60.0) -> None:
         super().__init__(settings.served, timeout=timeout, attempts=attempts, slowest=slowest)
-        self._way = Way(schema=settings.schema == "auto")
+        self._ways: defaultdict[str, Way] = defaultdict(lambda: Way(schema=settings.schema == "auto"))  # by server
 
-    async def _once(self, request: Request) -> tuple[JsonMapping, JsonObject]:
+    async def _once(self, request: Request, server: Server) -> tuple[JsonMapping, JsonObject]:
         """One answer, with what this server turned out not to know left out."""
-        way = self._way
-        status, body = await self._send(request, way)
+        way = self._ways[server.url]
+        status, body = await self._send(request, way, server)
         while status != 200 and (simpler := way.simpler(status, body)):
             way = simpler
-            status, body = await self._send(request, way)
+            status, body = await self._send(request, way, server)
         if status == 200:  # only what helped is kept: a 400 may be about one request alone
-            self._way = way
+            self._ways[server.url] = way
         if status != 200 and not is_filtered(body.get("error")):
             raise LostError(f"HTTP {status}: {read_body(body).detail}", f"http {status}", again=False)
         if read_body(body).reason == "transport":
             raise LostError(read_body(body).detail, "no answer in the body", paid=True)
+        if status == 200 and request.settings.logprobs:
+            self._check_model(request.settings.model, read_body(body).model)
+        if status == 200 and request.given is not None:
+            body = only_end(body)
+            if not body.get("prompt_logprobs"):  # there may be others that know them
+                raise LostError("it sends no prompt_logprobs", "no prompt_logprobs", wait=0.0)
         without = {"without": list(way.without)} if way.without else {}
         return body, {"by": "endpoint", "schema": way.schema, "status": status, **without}
 
-    async def _send(self, request: Request, way: Way) -> tuple[int, JsonObject]:
+    def _check_model(self, asked: str, said: str) -> None:
+        """Likelihoods are those of one model. Raises `LostError`; `RefusedError` when no answer was that model's."""
+        a, b = (name.casefold().rpartition("/")[2] for name in (asked, said))
+        if not b or a.startswith(b) or b.startswith(a):  # gpt-4o answers as gpt-4o-2024-08-06
+            self.counts["by the model"] += 1
+            return
+        detail = f"the endpoint answers as {said}, not as {asked}"
+        if not self.counts["by the model"] and self.counts["another model"] >= _STRANGERS:
+            raise RefusedError(f"{detail}: give the name that it uses.")
+        raise LostError(detail, "another model", paid=True, wait=0.0)
+
+    async def _send(self, request: Request, way: Way, server: Server) -> tuple[int, JsonObject]:
         body = request.body(way.schema, way.tokens_as, way.without)
-        return await self._call(self._client.chat.completions.with_raw_response.create, body)
+        extra = {name: body.pop(name) for name in BEYOND if name in body}
+        create = server.client.chat.completions.with_raw_response.create
+        return await self._call(create, {**body, "extra_body": extra} if extra else body)
 
 
 def _names(error: JsonMapping, setting: str) -> bool:

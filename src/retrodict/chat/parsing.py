@@ -28,10 +28,19 @@ Reason = Literal[
     "unsent",  # not asked: the budget, the endpoint or a batch has not let it through yet
 ]
 LONGER = "a larger --max-tokens allows more"
-PARSER = "strict-2"  # changes whenever the same answer would be read differently
+PARSER = "strict-3"  # changes whenever the same answer would be read differently
 
-_THINKING = re.compile(r"\A.*(?:</(?:think|thinking|thought|reasoning)>|\u25c1/think\u25b7)", re.DOTALL | re.I)
-_STILL_THINKING = re.compile(r"\A\s*(?:<(?:think|thinking|thought|reasoning)>|\u25c1think\u25b7)", re.I)
+# How models mark what they think before they answer: tags, Kimi's triangles, Magistral's brackets, and the channels of
+# gpt-oss, of which "final" is the answer.
+_TAG = r"(?:\w+:)?(?:think|thinking|thought|reasoning)"
+_THINKING = re.compile(
+    rf"\A.*(?:</{_TAG}>|\u25c1/think\u25b7|\[/THINK\]|<\|end_of_thought\|>|<\|channel\|>final<\|message\|>)",
+    re.DOTALL | re.I,
+)
+_STILL_THINKING = re.compile(
+    rf"\A\s*(?:<{_TAG}>|\u25c1think\u25b7|\[THINK\]|<\|begin_of_thought\|>|(?:<\|start\|>assistant)?<\|channel\|>)",
+    re.I,
+)
 _FENCE = re.compile(r"\A```[\w-]*\s*(.*?)\s*```\Z", re.DOTALL)
 _DECLINED = re.compile(
     r"\bi(?:['\u2019]?m| am) (?:very )?(?:sorry|unable)\b|\bi (?:can['\u2019]t|cannot|won['\u2019]t)\b", re.I
@@ -48,6 +57,8 @@ _SAYS_FILTERED = re.compile(
 )
 # Finish reasons of a provider that failed behind a router that did not.
 _BROKE = frozenset({"error", "abort", "aborted", "network_error", "insufficient_system_resource"})
+TAIL = 256  # tokens of a prompt whose likelihoods are kept: those of images are thousands
+DROPPED = "prompt_logprobs_dropped"
 _MOST_TOKENS = 1_000_000_000  # a count above is none
 _DEEPEST = 8  # levels of an error within errors
 
@@ -87,6 +98,8 @@ def _read(body: JsonMapping) -> Reply:
         return _read_error(body["error"])
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        if is_filtered(body):  # Gemini's promptFeedback
+            return Reply(reason="filtered", detail="content filter on the question")
         return Reply(reason="transport", detail="the answer holds no choices")
     choice = choices[0]
     if choice.get("error"):
@@ -131,6 +144,14 @@ def _read_error(error: object) -> Reply:
     return Reply(reason="filtered" if is_filtered(error) else "transport", detail=detail)
 
 
+def only_end(body: JsonObject) -> JsonObject:
+    """The body with the last `TAIL` of `prompt_logprobs`."""
+    entries = body.get("prompt_logprobs")
+    if not isinstance(entries, list) or len(entries) <= TAIL:
+        return body
+    return {**body, "prompt_logprobs": entries[-TAIL:], DROPPED: len(entries) - TAIL}
+
+
 def _count(value: object) -> int | None:
     is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
     return value if is_count and isinstance(value, int) else None
@@ -148,8 +169,14 @@ def _sound(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def read_action(reply: Reply) -> str | Failure:
-    """The words of an action; a failure where there are none."""
+def read_action(reply: Reply, *, plain: bool = False) -> str | Failure:
+    """The words of an action; a failure where there are none. With `plain`, an answer without braces is the action."""
+    text = _THINKING.sub("", reply.text, count=1)
+    if plain and not reply.reason and "{" not in text and not _STILL_THINKING.search(text):
+        words = " ".join(text.split())
+        if not words:
+            return Failure("parse", "empty answer")
+        return Failure("refused", shorten(words)) if _DECLINED.search(words[:200]) else words
     action = read_answer(reply, "action")
     if isinstance(action, Failure):
         return action

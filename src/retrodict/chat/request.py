@@ -9,11 +9,12 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from PIL import Image
@@ -33,7 +34,8 @@ _PER_MESSAGE = 12  # tokens that chat templates add around a message, roughly
 
 @dataclass(frozen=True)
 class Settings:
-    """How a model is asked. `served` is the base URL, or for a local model the hash of its weights."""
+    """How a model is asked. `served` is the base URL, several of the same model with commas between them, or for a
+    local model the hash of its weights."""
 
     model: str
     served: str = OPENAI
@@ -44,6 +46,7 @@ class Settings:
     max_side: int = 768
     schema: Schema = "auto"  # "auto" asks for a JSON schema and does without where the server cannot
     repeats: int = 1
+    logprobs: bool = False  # whether the log-probabilities of the answer's tokens are asked for
 
     def __post_init__(self) -> None:
         if not self.model.strip():
@@ -65,6 +68,27 @@ def check_base_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def check_served(urls: str) -> str:
+    """Addresses with commas between them, each as `check_base_url` has it."""
+    return ",".join(check_base_url(url) for url in urls.split(","))
+
+
+class Given(NamedTuple):
+    """An answer whose log-probability is asked for, in place of an answer: vLLM reads it as part of the prompt.
+
+    Attributes:
+        text: The answer; None for the question alone, up to where an answer would begin.
+        closed: Whether the chat template ends the turn behind it.
+    """
+
+    text: str | None
+    closed: bool = True
+
+
+# What vLLM knows beyond OpenAI's protocol.
+BEYOND = ("prompt_logprobs", "add_generation_prompt", "continue_final_message", "repetition_penalty")
+
+
 @dataclass(frozen=True, eq=False)
 class Request:
     """One call. `images` are encoded bytes by the names of the prompt's slots; `item` says whose it is."""
@@ -77,6 +101,7 @@ class Request:
     repeat: int
     key: str
     prompt_tokens: int  # estimated
+    given: Given | None = None
 
     @property
     def identity(self) -> JsonObject:
@@ -88,11 +113,13 @@ class Request:
         for kind, value in self.prompt.parts(self.instruction):
             if kind == "text":
                 content.append({"type": "text", "text": value})
-            else:
+            elif self.images:
                 url = data_url(self.images[value], self.settings.max_side)
                 content.append({"type": "image_url", "image_url": {"url": url, "detail": self.settings.detail}})
         system = [{"role": "system", "content": self.prompt.system}] if self.prompt.system else []
-        return [*system, {"role": "user", "content": content}]
+        said = None if self.given is None else self.given.text
+        answer = [] if said is None else [{"role": "assistant", "content": said}]
+        return [*system, {"role": "user", "content": content}, *answer]
 
     def body(self, schema: bool, tokens_as: str = "max_tokens", without: Sequence[str] = ()) -> JsonObject:
         """The chat-completions request. `tokens_as` is the name of the limit: newer models know another one; what is in
@@ -102,6 +129,17 @@ class Request:
         body[tokens_as] = s.max_tokens
         if s.temperature is not None:
             body["temperature"] = s.temperature
+        if s.logprobs and s.served != OPENAI:  # what a checkpoint asks for when it chats is not the likeliest answer
+            body["repetition_penalty"] = 1.0
+        if self.given is not None:
+            body |= {
+                tokens_as: 1,
+                "prompt_logprobs": 0,  # of the prompt's own tokens
+                "add_generation_prompt": self.given.text is None,
+                "continue_final_message": self.given.text is not None and not self.given.closed,
+            }
+        elif s.logprobs:
+            body["logprobs"] = True
         if schema:
             answer = {"name": "judgement", "strict": True, "schema": self.prompt.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": answer}
@@ -109,13 +147,19 @@ class Request:
 
 
 def build(
-    item: str, prompt: ChatPrompt, settings: Settings, instruction: str, images: Mapping[str, bytes], repeat: int = 0
+    item: str,
+    prompt: ChatPrompt,
+    settings: Settings,
+    instruction: str,
+    images: Mapping[str, bytes],
+    repeat: int = 0,
+    given: Given | None = None,
 ) -> Request:
-    """A request with its key. Only images that the prompt shows count."""
+    """A request with its key. Only images that the prompt shows count; without any, its words alone are sent."""
     if "{instruction}" in prompt.user and not instruction.strip():
         raise ValueError(f"Item {item} has no instruction: an answer without one would mean nothing.")
-    shown = {name: images[name] for kind, name in prompt.parts(instruction) if kind == "image"}
-    request = Request(item, prompt, settings, instruction.strip(), shown, repeat, "", 0)
+    shown = {name: images[name] for kind, name in prompt.parts(instruction) if images and kind == "image"}
+    request = Request(item, prompt, settings, instruction.strip(), shown, repeat, "", 0, given)
     canonical = json.dumps(_identity(request), sort_keys=True, ensure_ascii=True)
     return replace(request, key=hashlib.sha256(canonical.encode()).hexdigest(), prompt_tokens=_estimate(request))
 
@@ -131,12 +175,14 @@ def _identity(request: Request) -> JsonObject:
         "detail": s.detail,
         "instruction": request.instruction,
         "model": s.model,
-        "served": s.served,
+        "served": s.served.partition(",")[0],  # others serve the same: which of them answers changes nothing
         "temperature": s.temperature,
         "seed": s.seed,
         "max_tokens": s.max_tokens,
         "schema": s.schema,
         "repeat": request.repeat,
+        **({"logprobs": True} if s.logprobs else {}),
+        **({} if request.given is None else {"given": request.given._asdict()}),
     }
 
 
@@ -169,7 +215,11 @@ def fingerprint(data: bytes, max_side: int) -> tuple[str, tuple[int, int]]:
 
 
 def data_url(data: bytes, max_side: int) -> str:
-    return "data:image/png;base64," + base64.b64encode(encode_png(shrink(data, max_side))).decode()
+    with Image.open(io.BytesIO(data)) as image:  # reads the header only
+        as_it_is = image.format == "PNG" and image.mode == "RGB" and max(image.size) <= max_side and not image.getexif()
+    if not as_it_is:
+        data = encode_png(shrink(data, max_side))
+    return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
 def image_tokens(size: tuple[int, int], detail: str) -> int:

@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from retrodict.files import JsonObject
-from retrodict.models.protocol import TokenFamily
 from retrodict.models.registry import read_json
+from retrodict.models.token_family import Trainable
 from retrodict.placement import chosen_device, in_four_bits
 from retrodict.precision import matmul_precision
 from retrodict.prompts import Direction
@@ -144,6 +144,8 @@ def tensor_files(folder: Path) -> dict[str, Path]:
         weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict):
             raise ValueError(f"{index} is damaged, get it again: it has no weight_map.")
+        if astray := [file for file in weight_map.values() if not isinstance(file, str) or Path(file).name != file]:
+            raise ValueError(f"{index} is damaged, get it again: it names {astray[0]!r}, which is no file beside it.")
         files = {name: folder / file for name, file in weight_map.items()}
         for file in sorted(set(files.values())):
             if not file.is_file():
@@ -171,8 +173,17 @@ def read_tensors(folder: Path, prefix: str = "") -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for file, names in by_file.items():
         with _open(file) as tensors:
+            if missing := set(names) - {*tensors.keys()}:
+                raise ValueError(f"{file} is not the one that {INDEX} means: it holds no {sorted(missing)[0]}.")
             state.update({name: tensors.get_tensor(name) for name in names})
     return state
+
+
+def check_kinds(stored: Mapping[str, Tensor], module: nn.Module, folder: Path) -> None:
+    """Raises `ValueError` where weights are stored as whole numbers, which loading would take at their face value."""
+    for name, own in module.state_dict().items():
+        if own.is_floating_point() and name in stored and not stored[name].is_floating_point():
+            raise ValueError(f"{folder} holds no weights as they are written here: {name} is of {stored[name].dtype}.")
 
 
 def shape_of(folder: Path, suffix: str) -> tuple[int, ...] | None:
@@ -198,7 +209,7 @@ def _open(file: Path) -> safe_open:
         raise ValueError(f"{file} is damaged, get it again: {error}") from error
 
 
-def save_adapter(adapter: PeftModel, family: TokenFamily, direction: Direction, out: Path) -> None:
+def save_adapter(adapter: PeftModel, family: Trainable, direction: Direction, out: Path) -> None:
     """Write what PEFT loads onto the same base, and a model card."""
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -210,8 +221,8 @@ def save_adapter(adapter: PeftModel, family: TokenFamily, direction: Direction, 
     (out / "README.md").write_text(ModelCard(text).content, encoding="utf-8")
 
 
-def load_adapter(family: TokenFamily, folder: Path, *, merge: bool = False) -> None:
-    """Put a trained adapter into `family.module`, the base that it was trained on.
+def load_adapter(module: Any, folder: Path, *, merge: bool = False) -> None:
+    """Put a trained adapter into the base that it was trained on.
 
     It stays beside the base's weights, for inference: added to weights in bfloat16, small changes would be rounded away
     (of an update that is 1 % of the weights, 17 % is lost; of one that is .2 %, 61 %). With `merge` it is added to them
@@ -223,17 +234,17 @@ def load_adapter(family: TokenFamily, folder: Path, *, merge: bool = False) -> N
     import peft
 
     if merge:
-        family.module.float()
+        module.float()
     try:
         with quiet_peft():
             warnings.filterwarnings("error", "Found missing adapter keys", UserWarning)
-            adapted = peft.PeftModel.from_pretrained(family.module, folder)
+            adapted = peft.PeftModel.from_pretrained(module, folder)
     except (RuntimeError, ValueError, UserWarning, SafetensorError) as error:
         raise ValueError(f"The adapter {folder} does not fit its base: {' '.join(str(error).split())}") from error
     if merge:
         merged: Any = adapted.merge_and_unload()
-        assert merged is family.module
-    family.module.train(False).requires_grad_(False)
+        assert merged is module
+    module.train(False).requires_grad_(False)
 
 
 @contextmanager

@@ -62,6 +62,8 @@ class DiffusersEditor:
             ImportError: The extra, or a library that this pipeline alone uses, is not installed.
         """
         model, options = _split(name)
+        if not model:
+            raise ValueError("diffusers: names no model: write diffusers: and a folder or a hub id.")
         try:
             from diffusers import DiffusionPipeline
         except ImportError as error:
@@ -161,8 +163,8 @@ def _pipeline_class(model: str) -> type[Any]:
     from diffusers import DiffusionPipeline
 
     try:
-        name = str(DiffusionPipeline.load_config(model).get("_class_name"))
-    except (OSError, ValueError) as error:
+        name = str(dict(DiffusionPipeline.load_config(model)).get("_class_name"))
+    except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{model} is no pipeline of diffusers: {str(error).splitlines()[0]}") from None
     kind = getattr(diffusers, name, None)
     if not isinstance(kind, type) or not issubclass(kind, DiffusionPipeline):

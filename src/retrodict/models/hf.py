@@ -22,7 +22,7 @@ from transformers.cache_utils import Cache as LibraryCache
 
 from retrodict.files import JsonMapping
 from retrodict.models.checkpoint import save_with_image_tokenizer
-from retrodict.models.protocol import Cache, Codes, ImageSpec, IntArray, TokenSequence, TrainSpec, take
+from retrodict.models.token_family import Cache, Codes, ImageSpec, IntArray, TokenSequence, TrainSpec, take
 
 FILE = "tokenizer.json"
 

@@ -65,13 +65,10 @@ def fetch(part: Part, out: Path | None = None) -> Path:
         ValueError: They cannot be had, or not all that loading needs; it says why.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     if out is not None and _is_complete(part, out):
         return out
-    # Also the errors of the HTTP library that the hub's client uses, whichever that is.
-    network = (t for t in HfHubHTTPError.__mro__ if "HTTPError" in t.__name__ and issubclass(t, Exception))
-    expected: tuple[type[Exception], ...] = (OSError, OfflineModeIsEnabled, HFValidationError, *network)
+    expected = network_errors()
     problem = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
     published: list[str] = []
     try:  # the client would ask a hub that does not answer for many minutes, and take any folder for the answer
@@ -79,7 +76,7 @@ def fetch(part: Part, out: Path | None = None) -> Path:
             info = HfApi().repo_info(part.repository, repo_type=part.kind, revision="main", timeout=TIMEOUT)
             published = [file.rfilename for file in getattr(info, "siblings", None) or ()]
     except expected as error:
-        problem = _first_words(error)
+        problem = first_words(error)
     if problem and out is not None:
         raise ValueError(problem)
     ignored = [ORIGINAL] if any(name.endswith(".safetensors") for name in published) else []
@@ -96,7 +93,7 @@ def fetch(part: Part, out: Path | None = None) -> Path:
             )
         )
     except expected as error:
-        raise ValueError(problem or _first_words(error)) from None
+        raise ValueError(problem or first_words(error)) from None
     wanted = [name for name in published if _matches(name, part.patterns) and not _matches(name, ignored)]
     for name in wanted:
         if not (folder / name).is_file():
@@ -106,11 +103,39 @@ def fetch(part: Part, out: Path | None = None) -> Path:
     return folder
 
 
+def network_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises where a repository cannot be had or written."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    # Also the errors of the HTTP library that the client uses, whichever that is.
+    network = (t for t in HfHubHTTPError.__mro__ if "HTTPError" in t.__name__ and issubclass(t, Exception))
+    return OSError, OfflineModeIsEnabled, HFValidationError, *network
+
+
+def rows_folder(name: str | Path) -> Path:
+    """The folder of rows: the one that is named, or the hub's cache of the data set `hf://datasets/OWNER/NAME`.
+
+    `OWNER/NAME` is enough where there is no such folder.
+
+    Raises:
+        ValueError: The data set could not be fetched.
+    """
+    text = str(name)
+    dataset = "/".join(Path(text).parts[2:]) if text.startswith("hf:/") else text
+    if dataset == text and (not is_hub_id(text) or Path(text).exists()):
+        return Path(name)
+    try:
+        return fetch(Part(dataset, ("*.parquet",), "dataset"))
+    except ValueError as error:
+        raise ValueError(f"The data set '{dataset}' is no folder here and could not be had: {error}") from None
+
+
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 
-def _first_words(error: Exception) -> str:
+def first_words(error: Exception) -> str:
+    """An error of the hub's client in one short line."""
     return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
 
 

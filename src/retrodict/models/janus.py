@@ -44,7 +44,7 @@ from retrodict.models.hf import (
     run_decoder,
     token_ids,
 )
-from retrodict.models.protocol import Branch, Codes, ImageSpec, IntArray, TokenSequence
+from retrodict.models.token_family import Branch, Codes, ImageSpec, IntArray, TokenSequence
 from retrodict.prompts import Direction
 
 BOS, EOS, PAD = (

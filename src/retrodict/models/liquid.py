@@ -12,7 +12,7 @@ from transformers import GemmaForCausalLM
 from retrodict.files import write_json
 from retrodict.models.checkpoint import load_pretrained, no_bars
 from retrodict.models.hf import HFFamily, TextTokenizer, decoder_spec, run_decoder, token_ids
-from retrodict.models.protocol import Branch, ImageSpec, TokenSequence
+from retrodict.models.token_family import Branch, ImageSpec, TokenSequence
 from retrodict.models.vqgan import VQGAN
 from retrodict.models.vqgan_files import OWN, find_vqgan, save_vqgan
 from retrodict.prompts import Direction

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from retrodict.files import JsonObject
 
 if TYPE_CHECKING:
-    from retrodict.models.protocol import TokenFamily
+    from retrodict.models.token_family import TokenFamily
 
 SPACES = "spaces/"
 ORIGINAL = "*consolidated*.pth"  # Chameleon's authors' own format: fetched only where there are no safetensors
@@ -115,6 +115,7 @@ class Family:
     converter: str = ""  # reads layouts that `load` does not
     foreign_tokenizer: bool = False  # is published without its image tokenizer: `load(folder, image_tokenizer)`
     pads: bool = False  # can be converted to get bars around images, where they are not square
+    reads_only: bool = False  # writes no images: an inverse model alone, trained by `training.reader`
     from_scratch: bool = False  # can be trained without a model to start from
 
     def load_class(self) -> Any:
@@ -202,8 +203,29 @@ FAMILIES = {
                 ),
             ),
         ),
+        Family(
+            "vlm",
+            "Qwen-VL, SmolVLM, Idefics3, LLaVA and others that only read images",
+            "retrodict.training.reader:Reader",
+            "",
+            checkpoints=(
+                Checkpoint(
+                    (Part("Qwen/Qwen3-VL-4B-Instruct"),),
+                    # a token is 32 pixels a side, of images of 512
+                    Size(36, 2560, 9728, 4096, 1024, 151_936, True, 256, 0, 2, 0, vision=415_000_000),
+                    "Apache-2.0",
+                ),
+                Checkpoint(
+                    (Part("Qwen/Qwen2.5-VL-3B-Instruct"),),
+                    Size(36, 2048, 11_008, 2048, 256, 151_936, True, 324, 0, 2, 0, vision=668_000_000),
+                    "Qwen research licence: no commercial use",
+                ),
+            ),
+            reads_only=True,
+        ),
     )
 }
+UNIFIED = tuple(family.name for family in FAMILIES.values() if not family.reads_only)
 
 
 def get_family(name: str) -> Family:
@@ -235,10 +257,14 @@ def card_of(folder: Path) -> JsonObject:
     """What a folder says it holds: our card, or the family that a published `config.json` belongs to; empty if none.
 
     Raises:
-        ValueError: One of the two files is no JSON.
+        ValueError: One of the two files is no JSON, or the card names family or base by what is no name.
     """
     if (folder / CARD).is_file():
-        return read_json(folder / CARD)
+        card = read_json(folder / CARD)
+        for key in ("family", "base"):
+            if key in card and not (isinstance(card[key], str) and card[key]):
+                raise ValueError(f"{folder / CARD} is damaged, get it again: {key} is {card[key]!r}.")
+        return card
     if (folder / "config.json").is_file():
         kind = read_json(folder / "config.json").get("model_type")
         return next(({"family": f.name} for f in FAMILIES.values() if kind in f.model_types), {})
@@ -286,7 +312,7 @@ def read_json(file: Path) -> JsonObject:
     """A JSON object from a model's folder. Raises `ValueError` that names the file when it is none."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"{file} is damaged, get it again: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{file} is damaged, get it again: it holds no JSON object.")

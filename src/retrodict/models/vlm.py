@@ -8,6 +8,7 @@ local judge of `evaluation` sit on it, too.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,19 +16,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from retrodict.files import JsonMapping, JsonObject
+from retrodict.files import JsonMapping, JsonObject, visible
+from retrodict.images import shrunk
 from retrodict.models.checkpoint import no_bars
 from retrodict.models.hub import model_folder
-from retrodict.models.protocol import Explanation, Frame, LogProb, Pair, image_of
+from retrodict.models.protocol import Explanation, LogProb, Pair, image_of
+from retrodict.models.registry import read_json
 from retrodict.placement import chosen_device, chosen_dtype
-from retrodict.prompts import PROMPTS, Prompt, Slot
+from retrodict.prompts import PROMPTS, VLM_PROMPT, VLM_SIDE, VLM_TOKENS, Prompt, Slot
 
 if TYPE_CHECKING:
     from transformers import BatchFeature
 
 T = TypeVar("T")
 
-PROMPT = "chat-inverse-1"
 # What a checkpoint asks for when it chats (a penalty on repetition, say) does not give the likeliest answer.
 GREEDY: JsonMapping = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
 
@@ -50,6 +52,7 @@ class VisionLanguageModel:
 
     Attributes:
         processor: Turns messages into inputs; its tokenizer pads on the left.
+        ends: Ids of the tokens that end a turn.
         model: On the GPU where there is one, in the type it is stored in.
     """
 
@@ -59,6 +62,8 @@ class VisionLanguageModel:
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+        ends = model.generation_config.eos_token_id
+        self.ends = {*ends} if isinstance(ends, list) else {self.tokenizer.eos_token_id, ends}
 
     @classmethod
     def load(cls, name: str | Path) -> VisionLanguageModel:
@@ -70,12 +75,12 @@ class VisionLanguageModel:
         Raises:
             ValueError: It cannot be fetched or read as one.
         """
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoModelForImageTextToText
 
         folder = model_folder(name)
         try:
             with no_bars():
-                processor = AutoProcessor.from_pretrained(folder)
+                processor = _processor(folder)
                 model = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto", use_safetensors=True)
         except (OSError, ValueError, ImportError) as error:
             reason = " ".join(str(error).split())
@@ -99,6 +104,11 @@ class VisionLanguageModel:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
         return ids
 
+    def until_end(self, ids: Sequence[int]) -> list[int]:
+        """Up to the token that ended the turn, or all where none did."""
+        stop = next((i + 1 for i, token in enumerate(ids) if token in self.ends), len(ids))
+        return list(ids[:stop])
+
     def texts(self, answers: Sequence[Sequence[int]]) -> list[str]:
         """What answers say, without special tokens."""
         texts: list[str] = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
@@ -115,9 +125,9 @@ class VisionLanguageModel:
     def score(self, inputs: Mapping[str, Tensor], answers: Sequence[Sequence[int]]) -> list[LogProb]:
         """log p(answer | chat) for each chat and its answer, among all tokens of the vocabulary."""
         asked = inputs["input_ids"].shape[1]
-        extended = _extended(inputs, answers, self.tokenizer.pad_token_id)
-        logits_BTV = self.model(**extended, use_cache=False).logits[:, asked - 1 : -1].float()
-        labels_BT = extended["input_ids"][:, asked:]
+        whole = extended(inputs, answers, self.tokenizer.pad_token_id)
+        logits_BTV = self.model(**whole, use_cache=False).logits[:, asked - 1 : -1].float()
+        labels_BT = whole["input_ids"][:, asked:]
         logprob_BT = logits_BTV.log_softmax(-1).gather(-1, labels_BT[..., None])[..., 0]
         rows = zip(logprob_BT, answers, strict=True)
         return [LogProb(float(row_T[: len(answer)].sum()), len(answer)) for row_T, answer in rows]
@@ -130,14 +140,14 @@ class Captioner:
     alike. An action's probability counts its own tokens and the one that ends the turn.
     """
 
-    def __init__(self, vlm: VisionLanguageModel, *, side: int = 512, max_tokens: int = 32, batch: int = 8) -> None:
+    def __init__(
+        self, vlm: VisionLanguageModel, *, side: int = VLM_SIDE, max_tokens: int = VLM_TOKENS, batch: int = 8
+    ) -> None:
         self.vlm = vlm
         self._side, self._max_tokens, self._batch = side, max_tokens, batch
         if getattr(vlm.processor.image_processor, "do_image_splitting", False):
             vlm.processor.image_processor.do_image_splitting = False
-        ends = vlm.model.generation_config.eos_token_id
-        self._ends = {*ends} if isinstance(ends, list) else {vlm.tokenizer.eos_token_id, ends}
-        asked = vlm.processor.apply_chat_template([_message(PROMPTS[PROMPT], {})], add_generation_prompt=True)
+        asked = vlm.processor.apply_chat_template([_message(PROMPTS[VLM_PROMPT], {})], add_generation_prompt=True)
         self._lead = "" if asked[-1:].isspace() else " "  # between the question and the answer
 
     @classmethod
@@ -148,18 +158,18 @@ class Captioner:
     def explain(self, pairs: Sequence[Pair]) -> list[Explanation]:
         """Greedy actions, with the log-probabilities of their tokens and of the end of the turn."""
         explanations: list[Explanation] = []
-        special = sorted({*self.vlm.tokenizer.all_special_ids} - self._ends)  # an image's placeholder is no word
+        special = sorted({*self.vlm.tokenizer.all_special_ids} - self.vlm.ends)  # an image's placeholder is no word
         for chunk in self._chunks(pairs):
             inputs = self.ask(chunk)
             written = self.vlm.generate(inputs, self._max_tokens, suppress_tokens=special, **GREEDY)
-            answers = [self._until_end(row) for row in written]
+            answers = [self.vlm.until_end(row) for row in written]
             for text, logprob in zip(self.vlm.texts(answers), self.vlm.score(inputs, answers), strict=True):
-                explanations.append(Explanation(" ".join(text.split()), logprob, PROMPT))
+                explanations.append(Explanation(" ".join(text.split()), logprob, VLM_PROMPT))
         return explanations
 
     def score(self, pairs: Sequence[Pair], actions: Sequence[str]) -> list[LogProb]:
         """log p(action, end of turn | source, target). Raises `ValueError` when an action is empty."""
-        answers = [self._answer(action) for action in actions]
+        answers = [self.answer(action) for action in actions]
         logprobs: list[LogProb] = []
         for chunk in self._chunks(list(zip(pairs, answers, strict=True))):
             logprobs += self.vlm.score(self.ask([pair for pair, _ in chunk]), [answer for _, answer in chunk])
@@ -169,17 +179,16 @@ class Captioner:
         """Inputs that ask for the actions between frames."""
         chats = []
         for source, target in pairs:
-            images = {Slot.SOURCE: _shrunk(source, self._side), Slot.TARGET: _shrunk(target, self._side)}
-            chats.append([_message(PROMPTS[PROMPT], images)])
+            images = {
+                Slot.SOURCE: shrunk(image_of(source), self._side),
+                Slot.TARGET: shrunk(image_of(target), self._side),
+            }
+            chats.append([_message(PROMPTS[VLM_PROMPT], images)])
         return self.vlm.ask(chats)
 
-    def _until_end(self, ids: Sequence[int]) -> list[int]:
-        """Up to the token that ended the turn, or all where none did."""
-        stop = next((i + 1 for i, token in enumerate(ids) if token in self._ends), len(ids))
-        return list(ids[:stop])
-
-    def _answer(self, action: str) -> list[int]:
-        if not action.strip():
+    def answer(self, action: str) -> list[int]:
+        """Ids of an answer that names an action, with the end of the turn. Raises `ValueError` when it is empty."""
+        if not visible(action):
             raise ValueError('The action is empty: say in words what happens, for example "push the red ball".')
         return [*self.vlm.tokens(self._lead + action.strip()), self.vlm.tokenizer.eos_token_id]
 
@@ -193,7 +202,36 @@ def _message(prompt: Prompt, images: Mapping[Slot, Image.Image]) -> Message:
     return message([part if isinstance(part, str) else images.get(part) for part in parts])
 
 
-def _extended(inputs: Mapping[str, Tensor], answers: Sequence[Sequence[int]], pad: int) -> dict[str, Tensor]:
+def _processor(folder: Path) -> Any:
+    """A model's processor. Where its part for videos needs torchvision, which is not installed, it does without."""
+    from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+    try:
+        return AutoProcessor.from_pretrained(folder)
+    except (ImportError, OSError, ValueError):
+        whole: Any = PROCESSOR_MAPPING.get(type(AutoConfig.from_pretrained(folder)), None)
+        if find_spec("torchvision") is not None or whole is None or "video_processor" not in whole.get_attributes():
+            raise
+
+    class ImagesOnly(whole):  # type: ignore[misc]
+        """Without a part for videos, which the library's own would insist on."""
+
+        def check_argument_for_proper_class(self, argument_name: str, argument: object) -> object:
+            return None if argument is None else super().check_argument_for_proper_class(argument_name, argument)
+
+        def save_pretrained(self, save_directory: Path, **options: Any) -> None:
+            self.image_processor.save_pretrained(save_directory)
+            self.tokenizer.save_pretrained(save_directory)
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.chat_template is None and (folder / "chat_template.json").is_file():
+        tokenizer.chat_template = read_json(folder / "chat_template.json")["chat_template"]
+    images = AutoImageProcessor.from_pretrained(folder)
+    return ImagesOnly(image_processor=images, tokenizer=tokenizer, chat_template=tokenizer.chat_template)
+
+
+def extended(inputs: Mapping[str, Tensor], answers: Sequence[Sequence[int]], pad: int) -> dict[str, Tensor]:
     """Inputs with answers behind them, padded on the right. What else has a value per token gets 0 there: answers are
     text. Qwen-VL counts its positions from such a row, and without it reads images as if they were words."""
     asked = inputs["input_ids"]
@@ -210,13 +248,3 @@ def _extended(inputs: Mapping[str, Tensor], answers: Sequence[Sequence[int]], pa
         else value
         for name, value in inputs.items()
     }
-
-
-def _shrunk(frame: Frame, side: int) -> Image.Image:
-    image = image_of(frame).convert("RGB")
-    scale = side / max(image.size)
-    if scale >= 1:
-        return image
-    return image.resize(
-        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BICUBIC
-    )

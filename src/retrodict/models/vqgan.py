@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrodict.models.hf import exact_float32
-from retrodict.models.protocol import Codes, IntArray
+from retrodict.models.token_family import Codes, IntArray
 
 BARS = (122, 116, 104)
 

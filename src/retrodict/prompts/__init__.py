@@ -77,5 +77,9 @@ PROMPTS = {
     )
 }
 
+# How vision-language models that read images alone are asked, on this machine or behind an endpoint: the prompt, the
+# longest side of the images in pixels, and the longest action in tokens.
+VLM_PROMPT, VLM_SIDE, VLM_TOKENS = "chat-inverse-1", 512, 32
+
 # Questions in words about one image; the answer is one of the options.
 QUESTIONS = {"qa-options-1": "{question}\nOptions: {options}.\nAnswer with one of the options, word for word."}

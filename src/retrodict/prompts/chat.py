@@ -11,12 +11,13 @@ from typing import Literal
 import yaml
 
 from retrodict.files import JsonObject
+from retrodict.prompts import Prompt, Slot
 
 FOLDER = Path(__file__).parent
 DEFAULT = "paper_fig10_v1"
 _SLOT = re.compile(r"\{(source|prediction|target|first|second|instruction)\}")
 
-Answer = Literal["scores", "choice", "action"]
+Answer = Literal["scores", "choice", "action", "words"]
 Part = tuple[Literal["text", "image"], str]  # text, or the name of an image
 
 
@@ -70,6 +71,14 @@ class ChatPrompt:
 def chat_prompts() -> list[str]:
     """Ids of the shipped prompts."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def as_chat(prompt: Prompt) -> ChatPrompt:
+    """A prompt of the inverse direction as an endpoint is sent it; the answer is the action's words alone."""
+    names = {Slot.SOURCE: "{source}", Slot.TARGET: "{target}", Slot.ACTION: ""}
+    user = "".join(part if isinstance(part, str) else names[part] for part in prompt.parts)
+    digest = hashlib.sha256(user.encode()).hexdigest()
+    return ChatPrompt(prompt.id, digest, "What models on this machine are asked.", "words", (), "", user)
 
 
 def load_chat_prompt(name: str) -> ChatPrompt:

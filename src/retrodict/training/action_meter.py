@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +22,10 @@ from retrodict.dynamics.generate import sample_images
 from retrodict.dynamics.likelihood import token_losses
 from retrodict.dynamics.sequences import build
 from retrodict.files import JsonMapping, JsonObject
-from retrodict.models.protocol import IntArray, TokenFamily
+from retrodict.models.token_family import TokenFamily
 from retrodict.prompts import Direction
 from retrodict.sampling import Sampling
-from retrodict.stats import FEW, Values, mean_interval, paired_difference, share
+from retrodict.stats import FEW, Values, mean_interval, paired_difference, share, share_interval
 from retrodict.training.data import Stored
 from retrodict.training.tokens import tokenize
 from retrodict.training.validation import can_say
@@ -57,11 +58,15 @@ class ActionMeter:
         taken = transitions.only(chosen)[:] if isinstance(transitions, Stored) else [rows[i] for i in chosen]
         self._pairs = [t for t in taken if t.source is not None and t.target is not None]
         self._groups = [t.cluster for t in self._pairs]
-        tokens = tokenize(family, self._pairs, cache) if self._pairs else None
-        codes = [tokens.pair(i) for i in range(len(tokens))] if tokens is not None else []
-        self._sources, self._targets = [s for s, _ in codes], [t for _, t in codes]
-        self._changed = [source_L != target_L for source_L, target_L in codes]
+        seen = self._see(self._pairs, cache) if self._pairs else []
+        self._sources, self._targets = [s for s, _ in seen], [t for _, t in seen]
+        self._changed = [source_L != target_L for source_L, target_L in seen]
         self._others = _others([t.action for t in self._pairs])
+
+    def _see(self, pairs: Sequence[Transition], cache: Path | None) -> Sequence[tuple[Any, Any]]:
+        """Sources and targets, as `_score` takes them: image tokens."""
+        tokens = tokenize(self._family, pairs, cache)
+        return [tokens.pair(i) for i in range(len(tokens))]
 
     @property
     def can_tell(self) -> bool:
@@ -108,9 +113,8 @@ class ActionMeter:
         """The loss of each token of the completions, with these actions."""
         return self._score(self._sources, self._targets, actions)
 
-    def _score(
-        self, sources: Sequence[IntArray], targets: Sequence[IntArray], actions: Sequence[str | None]
-    ) -> list[Values]:
+    def _score(self, sources: Sequence[Any], targets: Sequence[Any], actions: Sequence[str | None]) -> list[Values]:
+        """The loss of each token of what is completed, given what `_see` saw."""
         sequences = [
             build(self._family, self._direction, source_L=source_L, target_L=target_L, action=action)
             for source_L, target_L, action in zip(sources, targets, actions, strict=True)
@@ -153,7 +157,7 @@ class ActionMeter:
         return {
             "copy_rate": share(copies),
             "exact": share([bool((g == t).all()) for g, _, t, _ in rows]),
-            "changed_right": mean_interval(right, self._groups).entry("share"),
+            "changed_right": share_interval(right, self._groups).entry("share"),
         }
 
 

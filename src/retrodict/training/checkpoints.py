@@ -45,9 +45,16 @@ def gather(module: nn.Module, *, keep: bool) -> None:
     for name, parameter in list(module.named_parameters()):
         if isinstance(parameter, DTensor):
             tensor = whole(parameter.detach())
-            held = tensor.cpu() if keep else torch.empty(0, dtype=tensor.dtype)
+            # a copy: what is put together of uneven parts lies in a larger storage, which is not saved
+            held = tensor.cpu().clone() if keep else torch.empty(0, dtype=tensor.dtype)
             owner, _, leaf = name.rpartition(".")
             module.get_submodule(owner).register_parameter(leaf, nn.Parameter(held, parameter.requires_grad))
+
+
+def unflatten(module: nn.Module) -> None:
+    """Give each weight a storage of its own: DeepSpeed makes them parts of one buffer, which cannot be saved."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.clone()
 
 
 def whole(tensor: Tensor) -> Tensor:

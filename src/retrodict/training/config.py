@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 from retrodict.models.registry import get_family
 from retrodict.models.small.config import ImageSize, ImageTokenizerConfig, ModelConfig, check_patch
 from retrodict.prompts import Direction
-from retrodict.recipes import Count, NonNegative, Positive, RecipePath, Section
+from retrodict.recipes import Count, NonNegative, Positive, RecipePath, Section, from_recipe
 
 LOG, METER = "log.jsonl", "action_meter.json"  # beside a trained model: how it learned, whether it uses what it is told
 
@@ -107,6 +107,17 @@ class LoraConfig(Section):
     and an adapter of those rounded weights. Needs the extra `4bit`."""
 
 
+class GrpoConfig(Section):
+    """Group-relative policy optimization of a forward model, rewarded by an inverse model (arXiv 2402.03300)."""
+
+    prompts_per_step: Count = 32
+    """Prompts of an optimizer step; each is sampled `bench.n` times, at the temperature of `sampling`."""
+    learning_rate: Positive = 1e-4
+    """Learning rate of AdamW; all weights are trained."""
+    kl: NonNegative = 0.1
+    """Weight of the KL divergence from the model that it starts from."""
+
+
 class Weighting(Section):
     """How the loss of each image token of the forward direction is weighted (arXiv 2506.06006, equation 2)."""
 
@@ -171,6 +182,18 @@ class TokenizerConfig(Section):
         )
 
 
+def _rows_from_recipe(path: Path, info: ValidationInfo) -> Path:
+    """A folder of rows, counted from the recipe's; a data set of the hub is fetched."""
+    if str(path).startswith("hf:/"):  # as a path has hf://
+        from retrodict.models.hub import rows_folder
+
+        return rows_folder(path)
+    return from_recipe(path, info)
+
+
+RowsPath = Annotated[Path, AfterValidator(_rows_from_recipe)]
+
+
 def as_source(value: object) -> object:
     """A section that may be written as its path alone."""
     return {"path": value} if isinstance(value, str | Path) else value
@@ -182,8 +205,8 @@ Tokenizer = Annotated[TokenizerConfig, BeforeValidator(as_source)]
 class Source(Section):
     """Labelled transitions of one kind."""
 
-    path: RecipePath
-    """Their directory."""
+    path: RowsPath
+    """Their directory, or `hf://datasets/OWNER/NAME`, a data set of the Hub."""
     rows: Count | None = None
     """How many of them to take, at most, chosen by `seed`; by default all."""
     seed: int = 0
@@ -202,7 +225,7 @@ class TrainData(Section):
 
     train: Annotated[Sources, Field(min_length=1)]
     """Directories of labelled transitions, or sections with `path`, `rows`, `seed`; their rows are mixed."""
-    val: RecipePath | None = None
+    val: RowsPath | None = None
     """Directory of transitions to measure on; by default `val_share` of `train`, whole groups only."""
     val_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the groups of `train` that is held out to measure on, where `val` is not given."""
@@ -232,6 +255,8 @@ class TrainRecipe(Section):
 
     @model_validator(mode="after")
     def _from_something(self) -> Self:
+        if get_family(self.family).reads_only and self.direction == "forward":
+            raise ValueError(f"family {self.family} only reads images: it has no forward direction")
         check_start(self.family, self.init, self.lora)
         return self
 

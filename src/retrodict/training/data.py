@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, overload
 
+from retrodict.files import visible
 from retrodict.training.config import Source, TrainData
 from retrodict.transitions import (
     FramePair,
@@ -78,13 +79,15 @@ def stored_transitions(directory: Path, *, labelled: bool = True) -> Stored:
     """The rows of a directory; frame pairs without actions only where they need not be `labelled`.
 
     Raises:
-        ValueError: There are no rows, or some without actions.
+        ValueError: There are no rows, or some without actions, or with empty ones.
     """
     columns = [name for name in schema(Transition if labelled else FramePair).names if name not in LATE]
     files = sorted(Path(directory).glob("*.parquet"))
     if labelled and any("action" not in open_parquet(file).schema_arrow.names for file in files):
         raise ValueError(f"{directory} holds frame pairs without actions: run `retrodict annotate` on it first.")
     rows = [row if isinstance(row, Transition) else label(row) for row in read_rows(directory, columns)]
+    if labelled and (silent := next((row.id for row in rows if not visible(row.action)), None)) is not None:
+        raise ValueError(f"{directory}: transition {silent} has no action, so nothing can be learned from it.")
     refs = [RowRef(file, row) for file in files for row in range(open_parquet(file).metadata.num_rows)]
     return Stored(rows, refs)
 

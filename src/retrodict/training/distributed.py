@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -40,11 +42,17 @@ class RankError(ValueError):
 
 
 def meet(error: BaseException | None = None) -> None:
-    """Wait until all ranks are here, or have failed with an `error`. Raises `RankError` when another one has."""
+    """Wait until all ranks are here, or have failed with an `error`. Raises `RankError` when another one has.
+
+    Once one has failed, all leave: a process that ends with its group alive is now and then aborted instead, because
+    the group's threads still ask for an interpreter that is gone.
+    """
     if process_count() == 1:
         return
     said: list[str | None] = [None] * process_count()
     torch.distributed.all_gather_object(said, None if error is None else str(error) or type(error).__name__)
+    if any(said):
+        leave()
     for rank, reason in enumerate(said):
         if reason is not None and error is None:
             raise RankError(f"rank {rank} failed: {reason}")
@@ -64,10 +72,35 @@ def leave() -> None:
         torch.distributed.destroy_process_group()
 
 
-def wait_until(done: Callable[[], bool], seconds: float = 0.2) -> None:
-    """Wait for what another process does. Where that one dies, the launcher ends this one, too.
+def wait_for(paths: Sequence[Path], what: str) -> None:
+    """Wait for files or folders that other ranks make, as long as new ones appear.
 
-    Files and not a barrier, because tokenizing may take longer than a barrier waits.
+    Files and not a barrier, because making them may take longer than a barrier waits. Where another rank dies, the
+    launcher ends this one, too; where its disk is another one, nothing ever appears here.
+
+    Args:
+        paths: what is waited for.
+        what: what it is, in words.
+
+    Raises:
+        ValueError: nothing has appeared for an hour, or the seconds that `RETRODICT_PATIENCE` says.
     """
-    while not done():
-        time.sleep(seconds)
+    patience = float(os.environ.get("RETRODICT_PATIENCE", "3600"))
+    missing, since, said = list(paths), time.monotonic(), False
+    while left := [path for path in missing if not path.exists()]:
+        if len(left) < len(missing):
+            missing, since = left, time.monotonic()
+        waited, who = time.monotonic() - since, f"rank {process_number()}"
+        which = f"{len(left):,} of {len(paths):,} {what}, such as {left[0]}"
+        if waited > patience:
+            raise ValueError(
+                f"{who} gives up: for {patience:.0f} s no other rank has made any of {which}. All ranks must see the "
+                "same --out and data.cache; where disks are not shared, see docs/scale.md."
+            )
+        if waited > SAY_AFTER and not said:
+            sys.stderr.write(f"{who} waits for {which}, which other ranks make\n")
+            said = True
+        time.sleep(0.2)
+
+
+SAY_AFTER = 60.0  # seconds

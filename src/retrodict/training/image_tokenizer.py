@@ -20,7 +20,6 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from retrodict.models.protocol import FloatArray
 from retrodict.models.small.config import ImageTokenizerConfig
 from retrodict.models.small.image_tokenizer import (
     Bytes,
@@ -31,9 +30,10 @@ from retrodict.models.small.image_tokenizer import (
     resized,
     to_patches,
 )
+from retrodict.models.token_family import FloatArray
 from retrodict.training.config import TokenizerConfig
 from retrodict.training.data import Stored
-from retrodict.training.distributed import is_main, wait_until
+from retrodict.training.distributed import is_main, wait_for
 from retrodict.training.net_tokenizer import fit_net
 from retrodict.training.patches import distinct, fit_table
 from retrodict.transitions import FramePair, decode_image
@@ -67,7 +67,7 @@ def learn_tokenizer(
         ValueError: There are no images, or the patch does not divide them.
     """
     if not is_main():
-        wait_until(folder.is_dir)
+        wait_for([folder], "image tokenizers")
     if not folder.is_dir():
         if config.path is not None:
             made = ImageTokenizer.load(tokenizer_folder(config.path))
@@ -133,8 +133,8 @@ def make_tokenizer(
         made: ImageTokenizer = fit_net(pixels_N2HW3[~is_held], held_N2HW3, architecture, config, seed, report)
         made.round_trip = measure(made, held_N2HW3)
         return made
-    found = distinct(_patches(pixels_N2HW3[~is_held], patch))
-    made = _table(fit_table(found, config.codes, seed), size, patch)
+    patches = distinct(_patches(pixels_N2HW3[~is_held], patch))
+    made = _table(fit_table(patches, config.codes, seed), size, patch)
     measured = measure(made, held_N2HW3)
     everything = distinct(_patches(pixels_N2HW3, patch))
     if len(everything.patches_DP) <= config.codes:  # what only held-out images show is not left out for it
@@ -294,12 +294,12 @@ def _bits(patches_NLP: Bytes, codes: int) -> float:
     Infinite where the table would be too long, or half the images lack many of the others' patches: large patches of
     few images fit into a table, too, and tell nothing of the next image.
     """
-    found = _distinct(patches_NLP)
-    count = len(_unlike(found, codes))
+    patches_DP = _distinct(patches_NLP)
+    count = len(_unlike(patches_DP, codes))
     half_NLP, others_NLP = np.array_split(patches_NLP, 2)
     if not count or not _tells(_unlike(_distinct(half_NLP), codes), others_NLP):
         return math.inf
-    table = 8 * len(zlib.compress(found.tobytes())) * count / len(found)  # large flat cells cost little
+    table = 8 * len(zlib.compress(patches_DP.tobytes())) * count / len(patches_DP)  # large flat cells cost little
     bits = table + patches_NLP.shape[0] * patches_NLP.shape[1] * math.log2(max(count, 2))
     return bits if bits < patches_NLP.size * 8 / 2 else math.inf
 

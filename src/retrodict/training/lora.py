@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from retrodict.models.checkpoint import quiet_peft
-from retrodict.models.protocol import TokenFamily
+from retrodict.models.token_family import Trainable
 from retrodict.training.config import LoraConfig
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 
-def add_adapter(family: TokenFamily, config: LoraConfig, base: str) -> PeftModel:
+def add_adapter(family: Trainable, config: LoraConfig, base: str) -> PeftModel:
     """Put an adapter into `family.module`, which goes on being used as it is, and freeze all else.
 
     `base` is the path or hub id that the module came from. The result is the `peft.PeftModel` that saves the adapter.
@@ -38,7 +38,7 @@ def add_adapter(family: TokenFamily, config: LoraConfig, base: str) -> PeftModel
     return adapter
 
 
-def freeze_embeddings(family: TokenFamily) -> None:
+def freeze_embeddings(family: Trainable) -> None:
     """Leave token embeddings and head as they are, where the family asks for it."""
     if family.train_spec.freeze_embeddings:
         module: Any = family.module

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from retrodict.dynamics.batches import IGNORED, head, supervised_hidden, token_nll
-from retrodict.models.protocol import TokenFamily
+from retrodict.models.token_family import Trainable
 from retrodict.prompts import Direction
 
 LOGITS = 2**26  # that exist at a time: 256 MB in float32
@@ -19,7 +19,7 @@ LOGITS = 2**26  # that exist at a time: 256 MB in float32
 class Objective(nn.Module):
     """A family's `module` and what it is trained for: the weighted sum of token losses, over a given denominator."""
 
-    def __init__(self, family: TokenFamily, direction: Direction) -> None:
+    def __init__(self, family: Trainable, direction: Direction) -> None:
         super().__init__()
         self.model = family.module
         self._family = family
@@ -39,7 +39,7 @@ class Objective(nn.Module):
 
 
 def weighted_nll(
-    family: TokenFamily, direction: Direction, hidden_BSD: Tensor, labels_BS: Tensor, weights_BS: Tensor
+    family: Trainable, direction: Direction, hidden_BSD: Tensor, labels_BS: Tensor, weights_BS: Tensor
 ) -> Tensor:
     """`sum(weights * nll)`. Where the logits would be many, they are made part by part, and again for the gradient:
     8 images of 1024 tokens with 262,144 logits each would take 8 GB a tensor, a part takes 256 MB."""
@@ -57,7 +57,5 @@ def weighted_nll(
     return torch.stack(losses).sum()
 
 
-def _width(family: TokenFamily, direction: Direction, hidden_BSD: Tensor) -> int:
-    if direction == "forward":
-        return family.spec.codebook
-    return family.text_logits(hidden_BSD.new_zeros(hidden_BSD.shape[-1])).shape[-1]
+def _width(family: Trainable, direction: Direction, hidden_BSD: Tensor) -> int:
+    return head(family, direction)(hidden_BSD.new_zeros(hidden_BSD.shape[-1])).shape[-1]

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retrodict.models.protocol import IntArray
 from retrodict.models.small.image_tokenizer import Bytes, nearest
+from retrodict.models.token_family import IntArray
 
 FITTED = 16_384  # distinct patches that k-means looks at
 ROUNDS = 10  # of k-means
@@ -44,19 +44,19 @@ def _hash(patches_NP: Bytes) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
     return np.concatenate(parts)
 
 
-def fit_table(found: Distinct, codes: int, seed: int) -> Bytes:
+def fit_table(patches: Distinct, codes: int, seed: int) -> Bytes:
     """A table of at most `codes` patches.
 
     All distinct patches, where they are few enough. Else k-means++ on the distinct ones, each weighing the root of its
     count, so that what is rare and acts is not drowned by the background; an entry is the (weighted) median patch of
     those nearest to it, which has the least absolute error.
     """
-    if len(found.patches_DP) <= codes:
-        return found.patches_DP
+    if len(patches.patches_DP) <= codes:
+        return patches.patches_DP
     rng = np.random.default_rng(seed)
     # The most frequent; among equally frequent ones, any.
-    kept = np.lexsort((rng.random(len(found.counts_D)), -found.counts_D))[:FITTED]
-    patches_DP, weights_D = found.patches_DP[kept], np.sqrt(found.counts_D[kept]).astype(np.int64)
+    kept = np.lexsort((rng.random(len(patches.counts_D)), -patches.counts_D))[:FITTED]
+    patches_DP, weights_D = patches.patches_DP[kept], np.sqrt(patches.counts_D[kept]).astype(np.int64)
     table_KP = _spread(patches_DP, weights_D, codes, rng)
     for _ in range(ROUNDS):
         codes_D, distance_D = nearest(patches_DP, table_KP)

@@ -6,17 +6,18 @@ import gc
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.files import made_once, write_json
-from retrodict.loading import family_of, is_model, load_family
-from retrodict.models.protocol import TokenFamily
-from retrodict.models.registry import card_of
+from retrodict.loading import family_of, is_model, load, load_family
+from retrodict.models.registry import card_of, get_family
 from retrodict.models.small.config import ModelConfig
 from retrodict.models.small.family import SmallFamily
 from retrodict.models.small.image_tokenizer import ImageTokenizer
 from retrodict.models.small.words import Words
+from retrodict.models.token_family import TokenFamily
+from retrodict.models.vlm import Captioner
 from retrodict.placement import AUTO, FOUR_BIT, asked_for, place
 from retrodict.progress import Progress
 from retrodict.prompts import Direction
@@ -27,6 +28,7 @@ from retrodict.training.config import METER, LoraConfig, TrainRecipe
 from retrodict.training.data import Stored, fit_and_val
 from retrodict.training.distributed import is_main
 from retrodict.training.image_tokenizer import learn_tokenizer
+from retrodict.training.reader import Reader, ReaderMeter, train_reader
 from retrodict.training.run import train_model
 from retrodict.training.validation import validate
 from retrodict.versions import provenance
@@ -52,31 +54,45 @@ def train_recipe(recipe: TrainRecipe, out: Path, progress: Progress) -> None:
             save_effective(recipe, out)
     if is_model(out) and (out / "results.json").is_file():
         return
-    new_family = _family(recipe, fit, out / "training", progress)
+    reads_only = get_family(recipe.family).reads_only
+    new_family = None if reads_only else _family(recipe, fit, out / "training", progress)
     progress.stage("train", f"learn the {recipe.direction} direction from {len(fit):,} transitions")
-    train_model(
-        new_family,
-        recipe.direction,
-        fit,
-        recipe.training,
-        out,
-        seed=recipe.seed,
-        weighting=recipe.weighting,
-        lora=recipe.lora,
-        base=absolute(recipe.init),
-        cache=recipe.data.cache or out / "training" / "tokens",
-        report=report_loss(progress),
-        held_out=val,
-    )
+    options: dict[str, Any] = {
+        "seed": recipe.seed,
+        "lora": recipe.lora,
+        "report": report_loss(progress),
+        "held_out": val,
+    }
+    if new_family is None:
+        assert recipe.init is not None
+        train_reader(recipe.init, fit, recipe.training, out, **options)
+    else:
+        train_model(
+            new_family,
+            recipe.direction,
+            fit,
+            recipe.training,
+            out,
+            weighting=recipe.weighting,
+            base=absolute(recipe.init),
+            cache=recipe.data.cache or out / "training" / "tokens",
+            **options,
+        )
     progress.done(f"{recipe.training.total_steps(len(fit)):,} steps")
     if not is_main():
         return
     progress.stage("validate", f"measure it on {len(val):,} held-out transitions")
     gc.collect()  # the trainer's circles hold the model that was trained, and two whole ones may not fit
-    trained = UnifiedModel(load_family(out))
-    place(trained.family.module)
+    trained: UnifiedModel | Reader
+    if reads_only:
+        trained = Reader(cast(Captioner, load(out, role="inverse")))
+        measure = ReaderMeter(trained, val).measure
+    else:
+        trained = UnifiedModel(load_family(out))
+        place(trained.family.module)
+        measure = ActionMeter(trained.family, recipe.direction, val).measure
     measured = validate(trained, recipe.direction, val)
-    meter = made_once(out / METER, ActionMeter(trained.family, recipe.direction, val).measure)
+    meter = made_once(out / METER, measure)
     results = {
         "kind": "train",
         "direction": recipe.direction,

@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import torch
+from torch import Tensor
 
 from retrodict.dynamics.batches import Example, example
 from retrodict.dynamics.sequences import build
 from retrodict.loading import is_model, save_model
-from retrodict.models.protocol import TokenFamily
+from retrodict.models.token_family import TokenFamily, Trainable
 from retrodict.placement import place
 from retrodict.prompts import Direction
 from retrodict.training.action_meter import FEWER, ActionMeter
@@ -21,12 +22,12 @@ from retrodict.training.data import Stored
 from retrodict.training.distributed import is_main
 from retrodict.training.lora import add_adapter, freeze_embeddings
 from retrodict.training.tokens import Tokens, tokenize
-from retrodict.training.trainer import train
+from retrodict.training.trainer import Trained, train
 from retrodict.training.weighting import loss_weights
 from retrodict.transitions import Transition
 
 EVEN = Weighting()
-READY = 2_000_000  # image tokens of examples that are built before training, once for all epochs
+READY = 2**26  # bytes of examples that are built before training, once for all epochs
 
 
 def train_model(
@@ -43,7 +44,7 @@ def train_model(
     cache: Path | None = None,
     report: Callable[[int, int, float], None] | None = None,
     held_out: Sequence[Transition] = (),
-    **metadata: object,
+    **metadata: Any,
 ) -> None:
     """Train `new_family()` in one direction and save it to `out`; a folder that holds a model already is left alone.
 
@@ -61,25 +62,69 @@ def train_model(
     tokens = tokenize(family, transitions, cache)
     rows = transitions.rows if isinstance(transitions, Stored) else transitions
     examples: Sequence[Example] = Examples(family, direction, [row.action for row in rows], tokens, weighting)
-    if len(examples) * family.spec.tokens <= READY:
+    if len(examples) * examples[0].bytes <= READY:
         examples = list(examples)
+    meter = ActionMeter(family, direction, held_out, cache, FEWER) if is_main() and not config.fsdp else None
+    fit(
+        family,
+        direction,
+        examples,
+        config,
+        out,
+        seed=seed,
+        lora=lora,
+        base=base,
+        report=report,
+        meter=meter,
+        even_steps=round(weighting.start * config.total_steps(len(examples))),
+        **metadata,
+        weighting=weighting.model_dump(),
+    )
+
+
+def fit(
+    family: Trainable,
+    direction: Direction,
+    examples: Sequence[Trained],
+    config: TrainConfig,
+    out: Path,
+    *,
+    seed: int,
+    lora: LoraConfig | None,
+    base: str,
+    report: Callable[[int, int, float], None] | None,
+    meter: ActionMeter | None,
+    even_steps: int = 0,
+    collator: Callable[[Sequence[Any]], dict[str, Tensor]] | None = None,
+    **metadata: object,
+) -> None:
+    """Train a model, or its adapter, on examples and save it; arguments as of `train_model` and `trainer.train`."""
     if lora is None:
         family.module.float()  # weights that are trained are in full precision, whatever they are stored in
     freeze_embeddings(family)
     adapter = None if lora is None else add_adapter(family, lora, base)
     scratch = out / "training"
-    even = round(weighting.start * config.total_steps(len(examples)))
-    meter = ActionMeter(family, direction, held_out, cache, FEWER) if is_main() and not config.fsdp else None
     measure = meter.losses if meter is not None and meter.can_tell else None
     out.mkdir(parents=True, exist_ok=True)
-    train(family, direction, examples, config, scratch, report, even, seed=seed, log=out / LOG, measure=measure)
+    train(
+        family,
+        direction,
+        examples,
+        config,
+        scratch,
+        report,
+        even_steps,
+        seed=seed,
+        log=out / LOG,
+        measure=measure,
+        collator=collator,
+    )
     if lora is not None:
         metadata |= {"base": base, "lora": lora.model_dump()}
     metadata |= {
-        "transitions": len(transitions),
+        "transitions": len(examples),
         "seed": seed,
         "training": config.model_dump(mode="json") | {"steps": config.total_steps(len(examples))},
-        "weighting": weighting.model_dump(),
     }
     if is_main():
         save_model(family, direction, out, adapter=adapter, **metadata)

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from retrodict.files import write_atomic
-from retrodict.models.protocol import FloatArray, IntArray, TokenFamily
-from retrodict.training.distributed import process_count, process_number, wait_until
+from retrodict.models.token_family import FloatArray, IntArray, TokenFamily
+from retrodict.shards import Share
+from retrodict.training.distributed import process_count, process_number, wait_for
 from retrodict.transitions import FramePair
 
 CHUNK = 512  # pairs tokenized at a time, and in one file
@@ -71,16 +72,14 @@ def tokenize(
     `cache` is a folder that runs may share. Its files hold `CHUNK` pairs each and are named by the image tokenizer and
     the pairs' images, so that an interrupted run resumes where it was. Ranks share the work through it.
     """
+    share = Share(process_number(), process_count())
     chunks: list[Chunk | Path] = []
     for start in range(0, len(pairs), CHUNK):
         chunk = pairs[start : start + CHUNK]
-        mine = cache is None or (start // CHUNK) % process_count() == process_number()
-        chunks.append(_cached(family, chunk, cache, mine))
+        chunks.append(_cached(family, chunk, cache, cache is None or share.takes(start // CHUNK)))
         if report is not None:
             report(start + len(chunk), len(pairs))
-    for made in chunks:
-        if isinstance(made, Path):
-            wait_until(made.is_file)
+    wait_for([file for file in chunks if isinstance(file, Path)], "files of image tokens")
     return Tokens(chunks, len(pairs))
 
 

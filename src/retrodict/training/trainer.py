@@ -11,12 +11,10 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler
@@ -26,10 +24,10 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from retrodict.dynamics.batches import IGNORED, Example, collate
+from retrodict.dynamics.batches import IGNORED, collate
 from retrodict.files import JsonMapping, JsonObject, read_lines, write_lines
 from retrodict.models.checkpoint import no_bars
-from retrodict.models.protocol import TokenFamily
+from retrodict.models.token_family import Trainable
 from retrodict.placement import chosen_device
 from retrodict.precision import matmul_precision
 from retrodict.prompts import Direction
@@ -45,18 +43,25 @@ SCHEDULES = {"constant": "constant_with_warmup"}  # of transformers; its own "co
 FILLER = -1  # the index of an example that counts for nothing
 
 
-class _Examples(Dataset[Example]):
-    def __init__(self, examples: Sequence[Example]) -> None:
+class Trained(Protocol):
+    """What is learnt from; the collator knows what it is."""
+
+    def silent(self) -> Trained:
+        """The same, of no weight."""
+        ...
+
+
+class _Examples(Dataset[Trained]):
+    def __init__(self, examples: Sequence[Trained]) -> None:
         self.examples = examples
 
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int) -> Trained:
         if index != FILLER:
             return self.examples[index]
-        first = self.examples[0]
-        return replace(first, labels_S=np.full_like(first.labels_S, IGNORED), weights_S=np.zeros_like(first.weights_S))
+        return self.examples[0].silent()
 
 
 class EvenBatches(BatchSampler):
@@ -98,7 +103,7 @@ class DynamicsTrainer(Trainer):
 
     def __init__(
         self,
-        family: TokenFamily,
+        family: Trainable,
         direction: Direction,
         config: TrainConfig,
         even_steps: int = 0,
@@ -119,12 +124,12 @@ class DynamicsTrainer(Trainer):
                 logs |= {f"eval_{name}": value for name, value in self._measure().items()}
         super().log(logs, start_time)
 
-    def get_train_dataloader(self) -> DataLoader[Example]:
+    def get_train_dataloader(self) -> DataLoader[Trained]:
         examples: Any = self.train_dataset
         batches = EvenBatches(
             RandomSampler(examples), self.args.train_batch_size, self.args.dataloader_drop_last, self.args.world_size
         )
-        loader: DataLoader[Example] = self.accelerator.prepare(
+        loader: DataLoader[Trained] = self.accelerator.prepare(
             DataLoader(examples, batch_sampler=batches, collate_fn=self.data_collator)
         )
         return loader
@@ -224,9 +229,9 @@ class _Log(TrainerCallback):
 
 
 def train(
-    family: TokenFamily,
+    family: Trainable,
     direction: Direction,
-    examples: Sequence[Example],
+    examples: Sequence[Trained],
     config: TrainConfig,
     scratch: Path,
     report: Callable[[int, int, float], None] | None = None,
@@ -235,12 +240,14 @@ def train(
     seed: int = 0,
     log: Path | None = None,
     measure: Measure | None = None,
+    collator: Callable[[Sequence[Any]], dict[str, Tensor]] | None = None,
 ) -> None:
     """Train `family.module` in place. Checkpoints go to `scratch`; the same call continues from the newest one.
 
     In the first `even_steps` steps all tokens count alike. `log` is a file that gets a line for every logged step:
     `{"step", "loss", "learning_rate", "sequences", "seconds"}`, and every `config.eval_steps` steps what `measure`
-    returns, its names after `eval_` (where weights are sharded, no process could measure alone: there it is not asked).
+    returns, its names after `eval_` (where weights are sharded, no
+    process could measure alone: there it is not asked). `collator` makes batches of `examples` that are no `Example`.
     Run by `torchrun` or `accelerate launch`, processes share each step's batch; with `config.fsdp`, the module is whole
     again afterwards on the first process alone. Raises `ValueError` when there is nothing to train on, or when the
     processes cannot share a batch.
@@ -259,7 +266,7 @@ def train(
         None if config.fsdp or config.deepspeed else measure,
         args=arguments,
         train_dataset=_Examples(examples),
-        data_collator=partial(collate, pad=family.pad),
+        data_collator=collator or partial(collate, pad=family.pad),
     )
     trainer.pop_callback(PrinterCallback)
     sequences = len(examples)
@@ -273,12 +280,14 @@ def train(
         trainer.train(resume_from_checkpoint=newest_checkpoint(scratch))
     if trainer.is_fsdp_enabled:
         checkpoints.gather(family.module, keep=arguments.should_save)
+    if trainer.is_deepspeed_enabled:
+        checkpoints.unflatten(family.module)
     trainer.accelerator.wait_for_everyone()
     family.module.eval()
 
 
 def training_arguments(
-    family: TokenFamily, config: TrainConfig, scratch: Path, examples: int, seed: int = 0
+    family: Trainable, config: TrainConfig, scratch: Path, examples: int, seed: int = 0
 ) -> TrainingArguments:
     """What a configuration is to `transformers`. Raises `ValueError` for what cannot be done together."""
     processes = process_count()
@@ -325,10 +334,7 @@ def training_arguments(
 
 
 def _check_deepspeed(file: Path) -> None:
-    """Check a configuration before the run. Raises `ValueError`, or `ImportError` without DeepSpeed.
-
-    Nothing has been trained with DeepSpeed yet: its way of saving and of continuing is `transformers`' own.
-    """
+    """Check a configuration before the run. Raises `ValueError`, or `ImportError` without DeepSpeed."""
     try:
         settings = json.loads(file.read_text())
     except json.JSONDecodeError as error:
@@ -341,7 +347,7 @@ def _check_deepspeed(file: Path) -> None:
         raise ImportError("deepspeed needs DeepSpeed: pip install deepspeed")
 
 
-def _sharding(family: TokenFamily, config: TrainConfig) -> JsonObject:
+def _sharding(family: Trainable, config: TrainConfig) -> JsonObject:
     """FSDP2 by the layers that the family names: what the library would guess from the class does not exist for all."""
     if not config.fsdp or process_count() == 1:
         return {}
@@ -359,6 +365,6 @@ def newest_checkpoint(scratch: Path) -> str | None:
     for folder in scratch.glob("checkpoint-*"):
         try:
             json.loads((folder / TRAINER_STATE_NAME).read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             shutil.rmtree(folder, ignore_errors=True)  # or another process has done so
     return get_last_checkpoint(str(scratch)) if scratch.is_dir() else None

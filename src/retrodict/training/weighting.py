@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrodict.models.protocol import FloatArray
+from retrodict.models.token_family import FloatArray
 from retrodict.training.config import Weighting
 
 

@@ -18,7 +18,7 @@ from retrodict.models.chameleon.layout import (
     write_checkpoint,
 )
 from retrodict.models.hf import HFFamily, TextTokenizer, decoder_spec, run_decoder
-from retrodict.models.protocol import Branch, ImageSpec, TokenSequence
+from retrodict.models.token_family import Branch, ImageSpec, TokenSequence
 from retrodict.models.vqgan import VQGAN
 from retrodict.models.vqgan_files import find_vqgan
 from retrodict.prompts import Direction

@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from retrodict.models.checkpoint import read_tensors
-from retrodict.models.protocol import Branch, Codes, ImageSpec, IntArray, TokenSequence, TrainSpec
+from retrodict.models.checkpoint import check_kinds, read_tensors
 from retrodict.models.small.image_tokenizer import ImageTokenizer, resized
 from retrodict.models.small.modeling import INITIAL_STD, SIDES, SmallConfig, SmallModel
 from retrodict.models.small.words import SPECIALS, Words
+from retrodict.models.token_family import Branch, Codes, ImageSpec, IntArray, TokenSequence, TrainSpec
 from retrodict.prompts import Direction
 from retrodict.sampling import SamplingError
 
@@ -161,7 +161,9 @@ class SmallFamily:
         config = SmallConfig.load(directory)
         with torch.random.fork_rng(devices=[]):  # the random weights that a new model starts with are not used
             module = SmallModel(config)
-        state = {name: tensor.float() for name, tensor in read_tensors(directory).items()}
+        stored = read_tensors(directory)
+        check_kinds(stored, module, directory)
+        state = {name: tensor.float() for name, tensor in stored.items()}
         try:
             module.load_state_dict(state, assign=True)
         except RuntimeError as error:

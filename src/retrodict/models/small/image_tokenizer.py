@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrodict.files import JsonObject, write_json
-from retrodict.models.checkpoint import read_tensors
-from retrodict.models.protocol import Codes, FloatArray, IntArray
+from retrodict.models.checkpoint import check_kinds, read_tensors
 from retrodict.models.registry import read_json
 from retrodict.models.small.config import ImageTokenizerConfig
+from retrodict.models.token_family import Codes, FloatArray, IntArray
 
 ROUND_TRIP = "round_trip.json"
 SLACK = 1.25  # times the largest error of a held-out patch: an image with a larger one is unlike those of the training
@@ -134,7 +134,9 @@ class ImageTokenizer(nn.Module):
         try:
             config = ImageTokenizerConfig(image_size=stored.pop("size"), **stored)
             tokenizer = (PatchTokenizer if config.kind == "patches" else NetTokenizer)(config)
-            tokenizer.load_state_dict(read_tensors(directory))
+            weights = read_tensors(directory)
+            check_kinds(weights, tokenizer, directory)
+            tokenizer.load_state_dict(weights)
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"{directory} holds no image tokenizer that fits its config.json: {error}") from None
         if (directory / ROUND_TRIP).is_file():

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from retrodict.files import JsonObject, write_json
-from retrodict.models.protocol import Cache, take
 from retrodict.models.registry import read_json
+from retrodict.models.token_family import Cache, take
 
 TABLES = ("row", "column", "aligned", "before", "changed")  # embeddings beside that of the token
 SIDES = ("left", "right", "above", "below")
@@ -43,6 +43,9 @@ _FIXED: JsonObject = {
     "rope_parameters": {"rope_theta": ROPE_THETA, "rope_type": "default"},
     "tie_word_embeddings": True,
 }
+
+
+_MOST = 1_000_000  # of anything that a small model has
 
 
 @dataclass
@@ -80,7 +83,12 @@ class SmallConfig:
         other = [name for name, value in fixed.items() if stored.get(name, value) != value]
         if other:
             raise ValueError(f"{file} describes no small model of this version: {other[0]} is {stored[other[0]]}.")
-        return cls(**{field.name: stored[field.name] for field in fields(cls)})
+        config = cls(**{field.name: stored[field.name] for field in fields(cls)})
+        for name, value in asdict(config).items():
+            least = 0 if name in ("pad_token_id", "use_change_mask") else 1
+            if not isinstance(value, int) or not least <= value < _MOST:
+                raise ValueError(f"{file} is damaged, get it again: {name} is {value!r}.")
+        return config
 
 
 class SmallModel(nn.Module):
@@ -180,13 +188,13 @@ class _Positions(NamedTuple):
     @classmethod
     def of(cls, positions_BT: Tensor, width: int) -> _Positions:
         exponent_E = torch.arange(0, width, 2, device=positions_BT.device, dtype=torch.float32) / width
-        angle_B1TE = (positions_BT[:, None, :, None] * (1 / ROPE_THETA**exponent_E)).repeat(1, 1, 1, 2)
+        angle_B1TE = positions_BT[:, None, :, None] * (1 / ROPE_THETA**exponent_E)
         return cls(positions_BT, angle_B1TE.cos(), angle_B1TE.sin())
 
     def rotate(self, states_BHTE: Tensor) -> Tensor:
         cos, sin = self.cos_B1TE.to(states_BHTE.dtype), self.sin_B1TE.to(states_BHTE.dtype)
         one, other = states_BHTE.chunk(2, -1)
-        return states_BHTE * cos + torch.cat([-other, one], -1) * sin
+        return torch.cat([one * cos - other * sin, other * cos + one * sin], -1)
 
     def unseen(self, keys: int) -> Tensor:
         """Which keys lie behind each token, [B, 1, T, C]: the key of a token lies in the slot of its position."""

@@ -28,7 +28,7 @@ from retrodict.dynamics.sequences import build
 from retrodict.dynamics.stepwise import StepDecoder
 from retrodict.evaluation.benchmarks import open_benchmark
 from retrodict.loading import load_family
-from retrodict.models.protocol import IntArray, TokenFamily, TokenSequence
+from retrodict.models.token_family import IntArray, TokenFamily, TokenSequence
 from retrodict.progress import QuietProgress
 from retrodict.sampling import Sampling
 from retrodict.stats import mean_interval

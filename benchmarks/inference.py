@@ -30,7 +30,7 @@ from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verify import InverseLikelihood, Pool
 from retrodict.files import write_json
 from retrodict.loading import load
-from retrodict.models.protocol import IntArray
+from retrodict.models.token_family import IntArray
 from retrodict.sampling import Sampling
 from retrodict.versions import versions
 from retrodict.worlds import tabletop

@@ -3,7 +3,8 @@
 Against the planner: random possible actions, enumeration of all possible actions with the same forward model, and the
 true simulator in its place. Every step of a problem has one reading, and no single action leads from start to goal. A
 plan reaches the goal if it ends in the goal's scene when the world carries it out ("exact"); "things" leaves out where
-the agent stands, in a world that has one. Results are added to a JSON Lines file: the same command continues.
+the agent stands, in a world that has one. Results are added to a JSON Lines file: the same command continues. With
+`--calibrate`, what a plan's probability means is stored beside the model; on problems of a seed that is not measured.
 
     python benchmarks/planning.py --world tabletop --steps 2 --items 200 --out planning.jsonl
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -19,9 +21,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from retrodict.dynamics.planning import Plan, plan
+from retrodict.dynamics.confidence import fit, read, write
+from retrodict.dynamics.plan_search import as_imagined
+from retrodict.dynamics.planning import CALIBRATED, Plan, plan
 from retrodict.dynamics.verify import changed_cells
-from retrodict.loading import load
+from retrodict.loading import folder_of, load
 from retrodict.models.protocol import Candidate, ForwardModel, Frame, image_of
 from retrodict.sampling import Sampling
 from retrodict.stats import wilson
@@ -85,11 +89,16 @@ def enumerate_plans(
     world: World, model: ForwardModel, start: Image.Image, goal: Image.Image, steps: int, beam: int
 ) -> tuple[list[str], int]:
     """The actions that come nearest to the goal when all possible ones are tried, and the predictions made."""
-    grid, calls = GRIDS[world.name], 0
-    nodes: list[tuple[Candidate | Image.Image, list[str]]] = [(start, [])]
-    best: tuple[int, list[str]] = (int(changed_cells(goal, start, grid).sum()), [])
+    begin, end, _ = as_imagined(model, start, goal)
+    grid, goal, calls = GRIDS[world.name], end.image, 0
+    nodes: list[tuple[Candidate, list[str]]] = [(begin, [])]
+    best: tuple[int, list[str]] = (int(changed_cells(goal, begin.image, grid).sum()), [])
     for _ in range(steps):
-        asked = [(f, done, a) for f, done in nodes for a in world.possible(f.image if isinstance(f, Candidate) else f)]
+        asked = [
+            (frame, done, action)
+            for frame, done in nodes
+            for action in world.possible(start if frame is begin else frame.image)
+        ]
         outcomes: list[Candidate] = []
         for at in range(0, len(asked), 64):
             some = asked[at : at + 64]
@@ -132,9 +141,10 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="of the problems")
     parser.add_argument("--methods", nargs="+", default=["plan", "random", "simulator"])
-    parser.add_argument("--proposals", type=int, default=12)
+    parser.add_argument("--proposals", type=int, default=16)
     parser.add_argument("--beam", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("planning.jsonl"))
+    parser.add_argument("--calibrate", action="store_true", help="store the curve of these plans beside the model")
     args = parser.parse_args()
     world = get_world(args.world)
     forward, inverse = load(args.model, role="forward"), load(args.model, role="inverse")
@@ -182,6 +192,7 @@ def main() -> None:
                     "item": item,
                     "exact": exact,
                     "things": things,
+                    "probability": found.probability if found else None,
                     "confidence": found.confidence if found else None,
                     "predictions": calls,
                     "seconds": time.process_time() - began,
@@ -203,6 +214,14 @@ def main() -> None:
                 + f", {sum(r['seconds'] for r in rows) / len(rows):.2f} CPU-s each",
                 flush=True,
             )
+    if args.calibrate:
+        folder = folder_of(args.model, "forward")
+        rows = [r for r in known if (r["world"], r["model"], r["method"]) == (args.world, args.model, "plan")]
+        for count in args.steps:
+            found_plans = [r for r in rows if r["probability"] and len(r["actions"]) == count]
+            scores = [math.log(r["probability"]) for r in found_plans]
+            curve = fit(scores, [float(r["things"]) for r in found_plans])
+            write(folder, read(folder) | {CALIBRATED.format(count): curve})
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,13 @@ import pytest
 from PIL import Image
 
 from retrodict import api
+from retrodict.dynamics.confidence import Confidence, write
 from retrodict.dynamics.verify import InverseLikelihood, ScoredBy
 from retrodict.images import encode_png, read_image
 from retrodict.loading import load
+from retrodict.report.runs import bench as run_bench
 from retrodict.sampling import Sampling
+from retrodict.serve.server import serve
 from retrodict.transitions import decode_image
 from retrodict.worlds import tabletop
 
@@ -35,7 +40,7 @@ def test_predict_keeps_the_candidate_that_its_verifier_scores_highest(tiny_model
         assert (len(found.candidates), found.verifier) == (4, name)
         assert found.scores[found.chosen] == max(found.scores)
         scored = inverse.score([(SOURCE, candidate) for candidate in found.candidates], [ACTION] * 4)
-        forward = 1 if name == "idm_fdm" else 0
+        forward = 2 if name == "idm_fdm" else 0
         expected = [i.sum + forward * c.logprob.sum for i, c in zip(scored, found.candidates, strict=True)]
         assert found.scores == pytest.approx(expected, abs=1e-3)
     assert [c.codes_L.tolist() for c in both["idm"].candidates] == [  # type: ignore[union-attr]
@@ -103,6 +108,23 @@ def test_explain_and_score(tiny_model: Path, tmp_path: Path) -> None:
     assert api.score(SOURCE, TARGET, ACTION, model=tiny_model).count == len(ACTION.split()) + 1
 
 
+def test_a_calibrated_model_says_how_sure_it_is(tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    with pytest.raises(ValueError, match="was not calibrated"):
+        api.predict(SOURCE, ACTION, model=tiny_model, sure=0.9)
+    write(tmp_path / "model" / "forward", {"idm_fdm": Confidence(intercept=1.0, slope=0.1, n=300)})
+    found = api.predict(SOURCE, ACTION, n=6, model=tmp_path / "model")
+    expected = 1 / (1 + math.exp(-1 - 0.1 * max(found.scores)))
+    assert found.confidence == pytest.approx(expected)
+    assert found.fits == (expected >= 0.5)
+    one = api.predict(SOURCE, ACTION, n=6, model=tmp_path / "model", sure=expected * 0.01)
+    assert len(one.candidates) == 2, "the first two are sure enough"
+    second = api.predict(SOURCE, ACTION, n=3, model=tmp_path / "model", second=tiny_model)
+    assert len(second.candidates) == 3 and not math.isnan(second.confidence)
+    with pytest.raises(ValueError, match="choose one"):
+        api.predict(SOURCE, ACTION, model=tiny_model, second=tiny_model, stop_at=1.0)
+
+
 def test_rerank_sorts_images_of_other_programs(tiny_model: Path, tmp_path: Path) -> None:
     paths = [tmp_path / f"{name}.png" for name in ("black", "grey", "white")]
     for path, shade in zip(paths, (0, 100, 255), strict=True):
@@ -116,7 +138,7 @@ def test_rerank_sorts_images_of_other_programs(tiny_model: Path, tmp_path: Path)
     images = [Image.open(path) for path in paths]
     explained = inverse.score([(SOURCE, image) for image in images], [ACTION] * 3)
     likely = forward.score_targets([SOURCE] * 3, [ACTION] * 3, images)
-    expected = {p: e.sum + f.sum for p, e, f in zip(paths, explained, likely, strict=True)}
+    expected = {p: e.sum + 2 * f.sum for p, e, f in zip(paths, explained, likely, strict=True)}
     found = api.rerank(SOURCE, ACTION, paths, model=tiny_model, verifier="idm_fdm")
     assert dict(found) == pytest.approx(expected, abs=1e-3)
     assert [score for _, score in found] == sorted(expected.values(), reverse=True)
@@ -159,7 +181,23 @@ def test_images_are_turned_the_way_the_camera_was_held(tmp_path: Path) -> None:
     ("call", "message"),
     [
         (lambda: api.predict(SOURCE, ACTION, n=0), "n must be at least 1"),
+        *(
+            (call, r"(n|beam|proposals) is 1,000,000,000, and 1,024 at most")
+            for call in (
+                lambda: api.predict(SOURCE, ACTION, n=10**9, model="nothing"),
+                lambda: api.predict_batch([SOURCE], [ACTION], n=10**9, model="nothing"),
+                lambda: api.rollout(SOURCE, ACTION, n=10**9, model="nothing"),
+                lambda: api.plan(SOURCE, SOURCE, beam=10**9, model="nothing"),
+                lambda: api.plan(SOURCE, SOURCE, proposals=10**9, model="nothing"),
+                lambda: run_bench("tabletop", out=Path("nowhere"), n=10**9, model="nothing"),
+            )
+        ),
+        (lambda: serve(model="nothing", n=65), "n is 65, and 64 at most"),
+        (lambda: api.predict(SOURCE, ACTION, model="copy", verifier="random", stop_at="x"), "stop_at must be a number"),
+        (lambda: api.predict(SOURCE, ACTION, model="copy", verifier="random", sure=math.nan), "sure must be a number"),
         (lambda: api.predict(SOURCE, " "), "An action is empty"),
+        (lambda: api.predict(SOURCE, "\u200b\ufeff"), "An action is empty"),
+        (lambda: api.predict(SOURCE, "go " * 5_000), "An action of 15,000 characters is too long"),
         (lambda: api.rollout(SOURCE, []), "There are no actions"),
         (lambda: api.rollout(SOURCE, [ACTION, ""]), "An action is empty"),
         (lambda: api.predict(SOURCE, ACTION, verifier="fid", model="copy"), 'No verifier "fid": use one of idm_fdm, '),
@@ -167,6 +205,23 @@ def test_images_are_turned_the_way_the_camera_was_held(tmp_path: Path) -> None:
         (lambda: api.predict(SOURCE, ACTION, model="copy"), "copy is a copy of the source: it only predicts"),
         (lambda: api.rerank(SOURCE, ACTION, [], model="copy"), "There are no candidates"),
         (lambda: api.rerank(SOURCE, ACTION, [SOURCE], verifier="none"), 'The verifier "none" scores nothing'),
+        *(
+            (lambda n=n: api.predict(SOURCE, ACTION, n=n), "n must be at least 1, a whole number")
+            for n in ("8", 2.5, None, True)
+        ),
+        (lambda: api.plan(SOURCE, SOURCE, beam=1.5), "beam must be at least 1, a whole number"),
+        (lambda: api.predict(SOURCE, "go \ud800"), "holds half a character"),
+        (lambda: api.predict(SOURCE, None), "An action is a NoneType: say in words"),
+        (lambda: api.rollout(SOURCE, None), "actions must be a list, not a NoneType"),
+        (lambda: api.predict_batch([SOURCE], "x"), "actions must be a list, not a str"),
+        (lambda: api.predict_batch(SOURCE, [ACTION]), "sources must be a list"),
+        (lambda: api.rerank(SOURCE, ACTION, "after.png"), "candidates must be a list, not a str"),
+        (lambda: api.predict(SOURCE, ACTION, sampling={"top_k": 3}), "sampling is a dict: give a retrodict.Sampling"),
+        (lambda: api.predict(SOURCE, ACTION, model=3, verifier="none"), "The forward model is a int, which has no"),
+        (lambda: api.predict(SOURCE, ACTION, model="copy", inverse=3), "The inverse model is a int, which has no"),
+        (lambda: api.predict(SOURCE, ACTION, model="copy", verifier=3), "The verifier is a int, which has no `scores`"),
+        (lambda: load("copy", "backward"), 'There is no role "backward"'),  # type: ignore[call-overload]
+        (lambda: api.explain(SOURCE, io.BytesIO()), "is a BytesIO: give a path, bytes"),
     ],
 )
 def test_what_is_refused(call: Any, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -9,12 +10,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from retrodict.data.actions import LabelledClip, transition_of
 from retrodict.data.items import UnusableError
 from retrodict.transitions import decode_image
 from retrodict.video import ClipRef, MineConfig, process_clip
 from retrodict.video.decode import open_video
+from retrodict.video.shards import record
 from retrodict.video.view import _standard_range, upright
 
 _TICK = Fraction(1, 600)
@@ -228,3 +231,74 @@ def test_stored_images_are_as_large_as_asked(tmp_path):
         frame = next(video.decode()).frame
         sizes = [decode_image(video.view.jpeg(frame, 95, side), "image").size for side in (0, 48, 500)]
     assert sizes == [(96, 64), (48, 32), (96, 64)]
+
+
+def sized_video(path: Path, sizes: list[tuple[int, int]]) -> Path:
+    """A video of JPEG images, each of its own size, of noise that moves a little every frame; 30 frames/s."""
+    noise = np.kron(np.random.default_rng(0).integers(0, 255, (24, 24, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=30)
+        (stream.width, stream.height), stream.pix_fmt = sizes[0], "yuvj420p"
+        for number, size in enumerate(sizes):
+            data = io.BytesIO()
+            Image.fromarray(np.roll(noise, 2 * number, 0)).resize(size).save(data, "JPEG", quality=95)
+            packet = av.Packet(data.getvalue())
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 30)
+            container.mux(packet)
+    return path
+
+
+def test_a_stream_that_goes_on_in_another_resolution_keeps_the_first(tmp_path):
+    path = sized_video(tmp_path / "v.mkv", [(192, 96)] * 30 + [(96, 48)] * 30)
+    row = transition_of(LabelledClip(ClipRef(path=path, name="v"), "count"))
+    assert [image.size for image in (row.source_image, row.target_image)] == [(192, 96)] * 2
+    config = MineConfig(min_gap=5)
+    result = process_clip(ClipRef(path=path, name="v"), config)
+    assert result.resized == (30,) and record(result, 0)["resized"] == [30] and result.pairs
+    assert {decode_image(frame.image, "image").size for frame in result.keyframes} == {(192, 96)}
+    assert result.cuts == () and any(frame.index >= 30 for frame in result.keyframes)
+    assert process_clip(ClipRef(path=sized_video(tmp_path / "w.mkv", [(192, 96)] * 20), name="w"), config).resized == ()
+
+
+@pytest.mark.parametrize("cuts", [True, False])
+def test_no_pair_is_of_images_of_two_shapes(tmp_path, cuts):
+    path = sized_video(tmp_path / "v.mkv", [(192, 96)] * 30 + [(96, 192)] * 30)
+    with pytest.raises(UnusableError, match="shape_changes"):
+        transition_of(LabelledClip(ClipRef(path=path, name="v"), "turn the phone"))
+    result = process_clip(ClipRef(path=path, name="v"), MineConfig(min_gap=5, cuts=cuts))
+    assert result.resized == (30,) and result.pairs
+    for pair in result.pairs:
+        first, second = (result.keyframes[i] for i in pair)
+        assert (first.index < 30) == (second.index < 30)
+        assert decode_image(first.image, "image").size == decode_image(second.image, "image").size
+
+
+@pytest.mark.parametrize(
+    ("suffix", "ticks", "seconds"),
+    [
+        ("mp4", [20 * n + 6000 * (n >= 30) for n in range(60)], 12.0),  # the clock jumps 10 s on
+        ("mp4", [20 * n + 600_000 * (n >= 30) for n in range(60)], 1002.0),
+        ("mkv", [20 * n + 6000 * (n >= 30) for n in range(60)], 12.0),
+        ("ts", [20 * n + 300 * (n >= 30) for n in range(60)], 2.5),
+        ("mp4", STEADY[:45], 1.5),
+    ],
+)
+def test_the_last_frame_lasts_as_long_as_others_whatever_the_clock_did(tmp_path, suffix, ticks, seconds):
+    path = counting_video(tmp_path / f"v.{suffix}", ticks)
+    result = process_clip(ClipRef(path=path, name="v"), MineConfig(min_gap=5, cuts=False))
+    assert result.duration == pytest.approx(seconds, abs=0.01)
+
+
+@pytest.mark.parametrize("begins", [0, 600 * 3600])  # 600ths of a second at which the clock of the first part begins
+def test_recordings_one_after_the_other_in_a_stream_go_on_at_the_usual_pace(tmp_path, begins):
+    """Two in a file, each with a clock of its own: 4 s, and of a part of them the frames that are on screen then."""
+    first, second = (
+        counting_video(tmp_path / f"{late}.ts", [late + tick for tick in STEADY[:60]]) for late in (begins, 0)
+    )
+    path = tmp_path / "both.ts"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    result = process_clip(ClipRef(path=path, name="v"), MineConfig(min_gap=5, cuts=False))
+    assert (result.frames, result.duration) == (120, pytest.approx(4.0, abs=0.01))
+    row = transition_of(LabelledClip(ClipRef(path=path, name="v", start=1.0, stop=3.0), "count"))
+    assert (number_on(row.source_image), number_on(row.target_image)) == (30, 29)
+    assert (row.frame_source, row.frame_target) == (30, 89)

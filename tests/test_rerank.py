@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,12 @@ def test_only_what_is_new_or_changed_is_scored_again(
     assert run() == [ACTION, f"{ACTION} <b>"]
     assert run() == []
     write_image(tasks.parent / "missing.png", Image.new("RGB", (96, 96)))
+    assert run() == [f"{ACTION} <b>"]
+    with (tmp_path / "out" / "ranked.jsonl").open("a") as file:
+        file.write('{"x": 1}\n[1]\n{"id')  # nothing that was scored
+    assert run() == []
+    (tasks.parent / "missing.png").unlink()
+    os.mkfifo(tasks.parent / "missing.png")  # it is not waited for
     assert run() == [f"{ACTION} <b>"]
     with pytest.raises(ValueError, match="holds a run with verifier idm and not contrast"):
         api.rerank_tasks(tasks, out=tmp_path / "out", model=str(tiny_model), verifier="contrast")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from retrodict.dynamics.adaptive import adaptive_values, calibrate, predict_adaptively, sampled_until
+from retrodict.dynamics.best_of_n import Prediction, SecondProposer, choose, predict
+from retrodict.dynamics.confidence import fit, reliability
 from retrodict.dynamics.rollout import rollout
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verify import (
@@ -20,11 +23,9 @@ from retrodict.dynamics.verify import (
     Pool,
     Random,
     ScoredBy,
-    choose,
-    predict,
     scores_of_all,
 )
-from retrodict.models.protocol import Candidate, Explanation, Frame, LogProb, Pair
+from retrodict.models.protocol import Candidate, Explanation, Frame, LogProb, Pair, image_of
 from retrodict.models.small.family import SmallFamily
 from retrodict.sampling import Sampling
 
@@ -73,11 +74,11 @@ def test_choose() -> None:
 def test_verifiers_and_predictions() -> None:
     model = Shades({0: -5.0, 1: -3.0, 2: -2.0})
     (pool,) = model.sample([SOURCE], ["go"], 3, 0)
-    # Only the likelihood says 2; its own improbability (-20) brings the mixture back to 0.
+    # Only the likelihood says 2; its own improbability (-20, which counts twice) brings the mixture back to 0.
     assert InverseLikelihood(model).scores([Pool(SOURCE, "go", pool)]) == [[-5.0, -3.0, -2.0]]
-    assert InverseAndForwardLikelihood(model).scores([Pool(SOURCE, "go", pool)]) == [[-5.0, -13.0, -22.0]]
+    assert InverseAndForwardLikelihood(model).scores([Pool(SOURCE, "go", pool)]) == [[-5.0, -23.0, -42.0]]
     # Images of other programs bring no likelihood: a forward model says it.
-    assert InverseAndForwardLikelihood(model, model).scores([Pool(SOURCE, "go", pool)]) == [[-5.0, -103.0, -202.0]]
+    assert InverseAndForwardLikelihood(model, model).scores([Pool(SOURCE, "go", pool)]) == [[-5.0, -203.0, -402.0]]
     found = predict(model, InverseLikelihood(model), SOURCE, "go", n=3, seed=0)
     assert (found.chosen, found.scores, found.verifier) == (2, (-5.0, -3.0, -2.0), "idm")
     assert found.image is found.candidates[2].image
@@ -159,3 +160,39 @@ def test_copies_are_rejected_and_steps_hand_on_what_was_sampled(family: SmallFam
     encoded = family.encode([steps[0].image]).codes_NL[0]
     assert steps[0].drift == pytest.approx((encoded != steps[0].candidate.codes_L).mean())
     assert math.isnan(rollout(Shades({}), None, source, actions, n=1, seed=0)[0].drift)
+
+
+def test_a_second_model_gives_the_last_candidate() -> None:
+    first, second = Shades({0: -5.0, 1: -3.0}), Shades({0: -1.0})
+    (pool,) = SecondProposer(first, second).sample([SOURCE], ["go"], 3, 0)
+    assert [image_of(candidate).getpixel((0, 0))[0] for candidate in pool] == [0, 1, 0]  # type: ignore[index]
+    assert [candidate.logprob.sum for candidate in pool] == [0.0, -10.0, -0.0], "the first model says how likely"
+    greedy = SecondProposer(first, second).sample([SOURCE], ["go"], 2, 0, Sampling(temperature=0.0))
+    assert len(greedy[0]) == 2
+
+
+def test_confidence_by_hand() -> None:
+    # Two scores, right in 3 of 4 and in 1 of 4: with one pseudo-count on each side the targets are 5/6 and 1/6.
+    scores, right = [1.0] * 4 + [-1.0] * 4, [1, 1, 1, 0, 0, 0, 0, 1]
+    curve = fit([*scores, NAN], [*right, 1])
+    high = (3 * 5 + 1) / 24  # mean target of the four at 1
+    assert curve.n == 8 and curve.intercept == pytest.approx(0, abs=1e-4)
+    assert curve.probability(1.0) == pytest.approx(high, abs=1e-4)
+    assert curve.score(high) == pytest.approx(1.0, abs=1e-3) and math.isnan(curve.probability(NAN))
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        curve.score(1.0)
+    with pytest.raises(ValueError, match="No validation pair"):
+        fit([NAN], [1])
+    # Two bins of two: .2 on average and none right, .85 on average and one of two right.
+    told = reliability([0.9, 0.1, 0.8, 0.3, NAN], [1, 0, 0, 0, 1], bins=2)
+    assert (told["n"], told["n_unscored"]) == (4, 1)
+    assert told["ece"] == pytest.approx((0.2 + 0.35) / 2)
+    assert told["brier"] == pytest.approx((0.1**2 + 0.1**2 + 0.8**2 + 0.3**2) / 4)
+    assert [(row["confidence"], row["right"]) for row in told["bins"]] == [(0.2, 0.0), (pytest.approx(0.85), 0.5)]
+    assert 0 < told["ece_chance"] < 0.5
+
+
+def test_a_prediction_that_is_probably_wrong_does_not_fit() -> None:
+    prediction = Prediction((Candidate(SOURCE),), (0.0,), 0, "idm")
+    assert prediction.fits and "probability" not in repr(prediction), "nobody knows"
+    assert not replace(prediction, confidence=0.2).fits and replace(prediction, confidence=0.8).fits

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Explanation",
@@ -39,23 +39,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:  # the same names for type checkers and editors, which see the real signatures
-    from retrodict.api import (
-        annotate,
-        explain,
-        plan,
-        predict,
-        predict_batch,
-        rerank,
-        rerank_tasks,
-        rollout,
-        run_bootstrap,
-        score,
-        select,
-        train,
-    )
+    from retrodict.api import explain, plan, predict, predict_batch, rerank, rerank_tasks, rollout, score
     from retrodict.data.convert import write_pairs
+    from retrodict.dynamics.best_of_n import Prediction
     from retrodict.dynamics.planning import Plan
-    from retrodict.dynamics.verify import Prediction
     from retrodict.evaluation.compare import compare_runs
     from retrodict.loading import load
     from retrodict.models.protocol import Explanation
@@ -63,20 +50,25 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which see the
     from retrodict.report.mining import mine
     from retrodict.report.runs import bench
     from retrodict.sampling import Sampling
+    from retrodict.stages import annotate, run_bootstrap, select, train
     from retrodict.transitions import FramePair, Transition, read_transitions
 else:
     _HOMES = {
         "Explanation": "models.protocol",
         "FramePair": "transitions",
         "Plan": "dynamics.planning",
-        "Prediction": "dynamics.verify",
+        "Prediction": "dynamics.best_of_n",
         "Sampling": "sampling",
         "Transition": "transitions",
+        "annotate": "stages",
         "bench": "report.runs",
         "compare_runs": "evaluation.compare",
         "load": "loading",
         "mine": "report.mining",
         "read_transitions": "transitions",
+        "run_bootstrap": "stages",
+        "select": "stages",
+        "train": "stages",
         "write_pairs": "data.convert",
         "write_report": "report",
     }

@@ -1,7 +1,8 @@
 """Adaptive N: sample candidates a few at a time until one scores high enough or the budget is out.
 
 What is high enough depends on the model and the verifier, so it is calibrated on items whose true scores are known:
-`calibrate` finds the lowest threshold that costs no more than a given loss against the whole budget.
+`calibrate` finds the lowest threshold that costs no more than a given loss against the whole budget, and
+`confidence.Confidence.score` the one from which on a candidate is right with a given probability.
 
 Shape suffixes: I items, N candidates of an item.
 """
@@ -13,7 +14,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from retrodict.dynamics.verify import Pool, Prediction, Verifier, choose
+from retrodict.dynamics.best_of_n import Prediction, prediction
+from retrodict.dynamics.verify import Pool, Verifier
 from retrodict.models.protocol import Candidate, ForwardModel, Frame
 from retrodict.sampling import Sampling
 
@@ -37,7 +39,7 @@ def predict_adaptively(
 ) -> Prediction:
     """Best of at most `n`: sample `batch` candidates at a time until one scores at least `stop_at`.
 
-    The prediction holds those that were sampled. Other arguments and errors are those of `verify.predict`.
+    The prediction holds those that were sampled. Other arguments and errors are those of `best_of_n.predict`.
     """
     pool: list[Candidate] = []
     scores: list[float] = []
@@ -47,7 +49,7 @@ def predict_adaptively(
         (fresh,) = verifier.scores([Pool(source, action, sampled)])
         pool += sampled
         scores += fresh
-    return Prediction(tuple(pool), tuple(scores), choose(scores), verifier.name)
+    return prediction(forward, pool, scores, verifier.name)
 
 
 def sampled_until(scores_IN: Scores, stop_at: float, batch: int = BATCH) -> npt.NDArray[np.int64]:

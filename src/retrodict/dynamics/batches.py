@@ -9,14 +9,14 @@ Shape suffixes: B sequences, T positions, S supervised positions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from retrodict.models.protocol import FloatArray, IntArray, TokenFamily, TokenSequence
+from retrodict.models.token_family import FloatArray, IntArray, TokenFamily, TokenSequence, Trainable
 from retrodict.prompts import Direction
 
 IGNORED = -100
@@ -31,6 +31,17 @@ class Example:
     positions_S: IntArray  # where the model predicts
     labels_S: IntArray  # what it predicts, within the direction's own vocabulary
     weights_S: FloatArray
+
+    @property
+    def bytes(self) -> int:
+        """What it takes in memory: each array is a view of another, with some 300 beside its numbers."""
+        integers = (self.ids_T, *self.features.values(), self.positions_S, self.labels_S)
+        return sum(array.nbytes + 300 for array in integers) + self.weights_S.nbytes + 300
+
+    def silent(self) -> Example:
+        """The same, of no weight."""
+        labels_S = np.full_like(self.labels_S, IGNORED)
+        return replace(self, labels_S=labels_S, weights_S=np.zeros_like(self.weights_S))
 
 
 def example(family: TokenFamily, sequence: TokenSequence, weights_S: FloatArray | None = None) -> Example:
@@ -67,19 +78,19 @@ def pad_right(rows: Sequence[Any], value: int) -> Tensor:
     return torch.from_numpy(padded)
 
 
-def supervised_hidden(family: TokenFamily, batch: Mapping[str, Tensor]) -> Tensor:
+def supervised_hidden(family: Trainable, batch: Mapping[str, Tensor]) -> Tensor:
     """Hidden states [B, S, D] at the supervised positions only; the head never sees the others."""
     other = ("input_ids", "positions", "labels", "weights")
     features: dict[str, Any] = {name: value for name, value in batch.items() if name not in other}
     return family.hidden(batch["input_ids"], at_BS=batch["positions"], **features)
 
 
-def head(family: TokenFamily, direction: Direction) -> Callable[[Tensor], Tensor]:
+def head(family: Trainable, direction: Direction) -> Callable[[Tensor], Tensor]:
     """Hidden states to logits over what a direction completes: image tokens or text tokens."""
     return family.image_logits if direction == "forward" else family.text_logits
 
 
-def supervised_logits(family: TokenFamily, direction: Direction, batch: Mapping[str, Tensor]) -> Tensor:
+def supervised_logits(family: Trainable, direction: Direction, batch: Mapping[str, Tensor]) -> Tensor:
     """Logits [B, S, K or V] at the supervised positions."""
     return head(family, direction)(supervised_hidden(family, batch))
 

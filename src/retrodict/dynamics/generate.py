@@ -19,8 +19,10 @@ from retrodict.dynamics.sampling import sample_token, uniforms
 from retrodict.dynamics.sequences import build
 from retrodict.dynamics.speculative import decode_speculative
 from retrodict.dynamics.stepwise import decode_stepwise
-from retrodict.models.protocol import Explanation, FloatArray, IntArray, LogProb, TokenFamily, TokenSequence
-from retrodict.sampling import Sampling
+from retrodict.errors import check_count
+from retrodict.models.protocol import Explanation, LogProb
+from retrodict.models.token_family import FloatArray, IntArray, TokenFamily, TokenSequence
+from retrodict.sampling import MOST_CANDIDATES, Sampling
 
 
 @torch.inference_mode()
@@ -48,11 +50,10 @@ def sample_images(
         Image tokens [P, N, L], and their log-probabilities [P, N] at temperature 1, without guidance.
 
     Raises:
-        ValueError: `n` is below 1, or an action cannot be expressed.
+        ValueError: `n` is below 1 or above 1,024, or an action cannot be expressed.
         SamplingError: the family cannot be sampled so.
     """
-    if n < 1:
-        raise ValueError(f"n must be at least 1, not {n}.")
+    check_count("n", n, MOST_CANDIDATES)
     sequences = [
         build(family, "forward", source_L=source_L, action=action, target_L=source_L)
         for source_L, action in zip(sources_PL, actions, strict=True)

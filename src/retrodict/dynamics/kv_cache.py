@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrodict.models.protocol import IntArray, TokenFamily, TokenSequence
+from retrodict.models.token_family import IntArray, TokenFamily, TokenSequence
 
 CPU_TOKENS = 2048  # of one forward pass: fastest where activations fit a core's cache, measured on the small family
 GPU_TOKENS = 65536
@@ -107,7 +107,7 @@ class KVCache:
         return self._family.hidden(ids_RS, at_BS=at_RW, positions_BT=positions_RS, cache=self, **inputs)
 
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """As `protocol.Cache` has it: called by the model in its forward pass."""
+        """As `token_family.Cache` has it: called by the model in its forward pass."""
         if layer == len(self._layers):
             self._layers.append((self._with_room(keys), self._with_room(values)))
             return keys, values

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from retrodict.dynamics.batches import IGNORED, Example, example, pad_right, token_nll
 from retrodict.dynamics.kv_cache import KVCache, device_of, tokens_per_pass
-from retrodict.models.protocol import FloatArray, IntArray, LogProb, TokenFamily, TokenSequence
+from retrodict.models.protocol import LogProb
+from retrodict.models.token_family import FloatArray, IntArray, TokenFamily, TokenSequence
 from retrodict.prompts import Direction
 
 TREE_COST = 1.3  # a token behind a shared prefix costs more than one in a plain forward pass

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from retrodict.dynamics.best_of_n import Prediction, predict
 from retrodict.dynamics.unified import UnifiedModel
-from retrodict.dynamics.verify import Prediction, Verifier, predict
+from retrodict.dynamics.verify import Verifier
 from retrodict.models.protocol import Candidate, ForwardModel, Frame
 from retrodict.sampling import Sampling
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrodict.models.protocol import FloatArray, TokenSequence
+from retrodict.models.token_family import FloatArray, TokenSequence
 from retrodict.sampling import Sampling
 
 

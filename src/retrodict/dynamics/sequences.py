@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrodict.models.protocol import IntArray, Segments, TokenFamily, TokenSequence
+from retrodict.files import visible
+from retrodict.models.token_family import IntArray, Segments, TokenFamily, TokenSequence
 from retrodict.prompts import PROMPTS, Direction, Prompt, Slot
 
 _COMPLETION: dict[Direction, Slot] = {"forward": Slot.TARGET, "inverse": Slot.ACTION}
@@ -33,7 +34,7 @@ def build(
     chosen = PROMPTS[prompt or family.prompts[direction]]
     assert chosen.direction == direction, f"prompt {chosen.id} is for the {chosen.direction} direction"
     words = None if action is None else family.text_ids(_lead(chosen) + action)
-    if words == [] or (action is not None and not action.strip()):  # empty, or nothing but blanks and punctuation
+    if words == [] or (action is not None and not visible(action)):  # empty, or nothing but blanks and punctuation
         raise ValueError('The action is empty: say in words what happens, for example "push the red ball to the left".')
     ids: list[int] = [family.bos]
     spans: dict[Slot, tuple[int, int]] = {}

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from retrodict.dynamics.kv_cache import KVCache, PaddedBatch, device_of, tokens_per_pass
 from retrodict.dynamics.sampling import probabilities, sample_token
-from retrodict.models.protocol import IntArray, TokenFamily, TokenSequence
+from retrodict.models.token_family import IntArray, TokenFamily, TokenSequence
 from retrodict.sampling import Sampling
 
 MIN_ACCEPTANCE = 0.3  # a draft is verified as far as all of it is accepted with at least this probability

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from retrodict.dynamics.kv_cache import KVCache, PaddedBatch, device_of
 from retrodict.dynamics.sampling import probabilities, sample_token
-from retrodict.models.protocol import IntArray, TokenFamily, TokenSequence
+from retrodict.models.token_family import IntArray, TokenFamily, TokenSequence
 from retrodict.sampling import Sampling
 
 ROWS = 32  # decoded as one batch: beyond, keys and values weigh more than the weights of a 7B model

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 
+from retrodict.dynamics.confidence import Confidence
 from retrodict.dynamics.generate import sample_actions, sample_images, write_actions
 from retrodict.dynamics.likelihood import score
 from retrodict.dynamics.sequences import build
-from retrodict.models.protocol import (
-    Candidate,
-    Explanation,
-    Frame,
-    IntArray,
-    LogProb,
-    Pair,
-    TokenFamily,
-    image_of,
-)
+from retrodict.models.protocol import Candidate, Explanation, Frame, LogProb, Pair, image_of
+from retrodict.models.token_family import IntArray, TokenFamily
 from retrodict.sampling import Sampling
 
 
@@ -29,8 +22,12 @@ class UnifiedModel:
     Frames are images, or candidates whose image tokens are used as they are when they come from the same tokenizer.
     """
 
-    def __init__(self, family: TokenFamily) -> None:
-        self.family = family
+    def __init__(self, family: TokenFamily, confidence: Mapping[str, Confidence] | None = None) -> None:
+        """Args:
+        family: the model.
+        confidence: how sure to be of its predictions by the score of each verifier, where that was calibrated.
+        """
+        self.family, self.confidence = family, confidence or {}
 
     def codes(self, frames: Sequence[Frame]) -> IntArray:
         """Image tokens [N, L] of frames. Frames that are the same object are encoded once."""
@@ -66,7 +63,7 @@ class UnifiedModel:
         return write_actions(self.family, sequences)
 
     def propose(self, pairs: Sequence[Pair], n: int, seed: int, temperature: float) -> list[list[Explanation]]:
-        rows = zip(*self._codes_of_both(*zip(*pairs, strict=True)), strict=True)
+        rows = zip(*self._codes_of_both([s for s, _ in pairs], [t for _, t in pairs]), strict=True)
         sequences = [build(self.family, "inverse", source_L=s, target_L=t) for s, t in rows]
         return sample_actions(self.family, sequences, n, seed, temperature)
 

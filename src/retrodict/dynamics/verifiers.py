@@ -91,7 +91,7 @@ def _random(parts: Parts) -> Verifier:
 VERIFIERS: dict[str, VerifierKind] = {
     "idm_fdm": VerifierKind(
         "IDM + FDM",
-        "adds how likely the forward model finds the candidate to `idm`",
+        "adds twice how likely the forward model finds the candidate to `idm`",
         _idm_fdm,
         needs_inverse=True,
         needs_forward=True,

@@ -13,8 +13,8 @@ Prints a markdown table, best first, and with --out writes its numbers. For each
     ties    the share of those pairs to which it gives the same score, or none.
     ms      CPU milliseconds for each candidate, on one thread; equal candidates of an item are scored once.
 
-`least copy` likes what differs most from the source, `FDM` is the forward model's own likelihood, and `CLIP-T` (with
---clip FOLDER of CLIP ViT-B/32's weights) the cosine of candidate and action. `exact state` is the world's rules.
+`least copy` likes what differs most from the source, `FDM` is the forward model's own likelihood, and `exact state` is
+the world's rules. --reward adds verifiers with weights: clip_t=FOLDER, editreward=FOLDER, editscore=FOLDER.
 """
 
 from __future__ import annotations
@@ -32,12 +32,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verifiers import VERIFIERS, Parts, make_verifier
 from retrodict.dynamics.verify import Pool, ScoredBy, Verifier
-from retrodict.evaluation.features import Embedder
+from retrodict.evaluation.judge.rewards import open_reward
 from retrodict.evaluation.metrics import l1
 from retrodict.evaluation.summary import best_of_k
 from retrodict.files import JsonObject, write_json
@@ -45,7 +44,7 @@ from retrodict.loading import load
 from retrodict.models.protocol import image_of
 from retrodict.report.kit.format import p_value
 from retrodict.sampling import Sampling
-from retrodict.stats import adjust, paired_difference, share_interval
+from retrodict.stats import UNIT, adjust, paired_difference, share_interval
 from retrodict.transitions import Transition
 from retrodict.worlds import get_world
 from retrodict.worlds.base import World
@@ -72,7 +71,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=8)
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--clip", type=Path)
+    parser.add_argument("--reward", action="append", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -84,28 +83,18 @@ def main() -> None:
     known = {name: make_verifier(name, parts) for name, kind in VERIFIERS.items() if not kind.needs_world}
     verifiers: dict[str, Verifier] = {VERIFIERS[name].title: one for name, one in known.items() if one is not None}
     verifiers |= {"FDM": Likelihood(), "least copy": ScoredBy("min_copy", lambda source, _, target: l1(target, source))}
-    if options.clip is not None:
-        verifiers["CLIP-T"] = clip_text(options.clip)
+    verifiers |= {one.partition("=")[0]: open_reward(one) for one in options.reward}
     exact, scores, seconds = measure(world, forward, items, verifiers, options.n, options.temperature, options.seed)
     rows = sorted((row(name, s, exact, seconds.get(name)) for name, s in scores.items()), key=lambda r: -r["pairs"])
     chance = missed(scores["random"], exact)
     for one in rows:
-        one["saved"] = paired_difference(chance, missed(scores[one["verifier"]], exact)).entry(
+        one["saved"] = paired_difference(chance, missed(scores[one["verifier"]], exact), scale=UNIT).entry(
             "random", one["verifier"]
         )
     adjust(one["saved"] for one in rows if one["verifier"] != "random")
     show(rows, exact)
     if options.out is not None:
         write_json(options.out, {"verifiers": rows, "items": len(items), "settings": vars(options) | {"out": None}})
-
-
-def clip_text(folder: Path) -> Verifier:
-    clip = Embedder("clip", str(folder))
-
-    def cosine(_: Image.Image, action: str, target: Image.Image) -> float:
-        return float((clip.images([target])[0] * clip.texts([action])[0]).sum())
-
-    return ScoredBy("clip_t", cosine)
 
 
 def measure(

@@ -67,6 +67,9 @@ def test_differences_per_subset_by_hand(tmp_path: Path) -> None:
     assert "+0.300" in (tmp_path / "out" / "report.md").read_text()
     write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "both.html")  # two runs on one page are compared, too
     assert "+0.300" in (tmp_path / "both.md").read_text()
+    write_report([tmp_path / "a", tmp_path / "b", tmp_path / "b"], tmp_path / "three.html")
+    assert (tmp_path / "three.md").read_text().count("+0.300") == 2
+    assert "0.250" in (tmp_path / "three.md").read_text()  # four tests are one family: 4 * 2 / 32
     assert json.loads((tmp_path / "out" / "results.json").read_text())["measure"] == "score"
     assert compare_runs(b, a, measure="score")["subsets"]["x"]["difference"] == pytest.approx(-0.3)
 
@@ -110,3 +113,22 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path) -> None:
     assert result.exit_code == 2 and "None of the 2 common items has score in both runs (1 in" in result.output
     result = CliRunner().invoke(app, ["compare", str(a / "results.json"), str(b)])
     assert result.exit_code == 2 and "holds no results.json: name a folder" in result.output
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        ("items/mine.jsonl", '{"x": 1}\n', "KeyError: 'id'"),
+        ("items/mine.jsonl", "[1]\n", "TypeError"),
+        ("items/mine.jsonl", '{"id', "JSONDecodeError"),
+        ("results.json", '{"kind": "bench", "comparisons": 3}', "AttributeError"),
+    ],
+)
+def test_a_run_that_was_changed_by_hand_is_named(file: str, text: str, says: str, tmp_path: Path) -> None:
+    a, b = run(tmp_path / "a", {"x": [0.5]}), run(tmp_path / "b", {"x": [0.4]})
+    (a / file).write_text(text)
+    command = ["compare", a, b, "--measure", "score"] if file.startswith("items") else ["report", a]
+    result = CliRunner().invoke(app, [str(part) for part in command])
+    assert result.exit_code == 2
+    said = " ".join(result.output.split())
+    assert str(a) in said and "holds something that no run writes" in said and says in said

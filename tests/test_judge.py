@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,13 @@ from typer.testing import CliRunner
 from retrodict.chat.cache import open_cache
 from retrodict.chat.cost import Prices
 from retrodict.chat.parsing import Failure, Reply, read_body
-from retrodict.chat.request import Settings, build, check_base_url, image_tokens
+from retrodict.chat.request import Request, Settings, build, check_base_url, image_tokens
 from retrodict.cli import app
 from retrodict.evaluation.bench import score_images, write_predictions
 from retrodict.evaluation.judge.card import make_card
 from retrodict.evaluation.judge.chat import ChatJudge
 from retrodict.evaluation.judge.exact import ExactJudge
+from retrodict.evaluation.judge.local import LocalModel, LocalSource
 from retrodict.evaluation.judge.offline import batch_in, batch_out, dry_run
 from retrodict.evaluation.judge.parsing import read_scores
 from retrodict.evaluation.judge.plan import Plan
@@ -35,6 +39,7 @@ from retrodict.files import write_json
 from retrodict.images import encode_png
 from retrodict.prompts.chat import chat_prompts, load_chat_prompt
 from retrodict.report import write_report
+from retrodict.shards import Share
 from retrodict.transitions import Transition, write_rows
 from retrodict.worlds import get_world, tabletop
 
@@ -52,6 +57,10 @@ IMAGES = {"source": encode_png(Image.new("RGB", (8, 8))), "prediction": encode_p
         ("{'score': [8, 9], 'reasoning': \"it's fine\"}", (8, 9)),
         ("```python\n{'score': [8, 9], 'reasoning': ''}\n```", (8, 9)),
         ('<think>maybe {"score": [1, 1]}?</think>{"score": [8, 9]}', (8, 9)),
+        ('<|channel|>analysis<|message|>{"score": [1, 1]}<|end|><|channel|>final<|message|>{"score": [8, 9]}', (8, 9)),
+        ('[THINK]{"score": [1, 1]}[/THINK]{"score": [8, 9]}', (8, 9)),
+        ('<|channel|>analysis<|message|>maybe {"score": [1, 1]}', "parse"),  # cut off while it thought
+        ('[THINK]maybe {"score": [1, 1]}', "parse"),
         ("", "parse"),
         ("[8, 9]", "parse"),
         ("ES 8, ME 9", "parse"),
@@ -359,6 +368,60 @@ def test_a_local_model_goes_the_same_way(run: Path, tmp_path: Path) -> None:
     again = judge_run(run, plan)
     assert again["usage"]["calls"] == {}
     assert again["usage"]["from_cache"] == found["usage"]["answers"]
+
+
+def test_processes_share_the_questions_and_one_that_died_asks_nothing_twice(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_vlm(tmp_path / "tiny")
+    settings = Settings(str(tmp_path / "tiny"), max_tokens=4, max_side=32)
+    plan = Plan("local", settings, name="shared", card_items=2, cache=tmp_path / "a.sqlite", force=True)
+    alone, lines = judge_run(run, plan), run / "judge" / "shared.jsonl"
+    said = lines.read_bytes()
+    asked: list[str] = []
+    whole = LocalSource._bodies
+
+    def bodies(self: LocalSource, requests: Sequence[Request]) -> list[Any]:
+        if len(asked) == 8:
+            asked.append("killed")
+            raise KeyboardInterrupt
+        asked.extend(request.key for request in requests)
+        return whole(self, requests)
+
+    monkeypatch.setattr(LocalSource, "_bodies", bodies)
+    monkeypatch.setattr("retrodict.evaluation.judge.shared.PART", 12)
+    plan = replace(plan, cache=tmp_path / "b.sqlite", width=4)
+    with pytest.raises(KeyboardInterrupt):
+        judge_run(run, plan, where=Share(1, 2))
+    assert judge_run(run, plan, where=Share(1, 2)) == {}
+    assert judge_run(run, plan, where=Share(0, 2))["rows"].keys() == alone["rows"].keys()
+    asked.remove("killed")
+    assert len(asked) == len(set(asked)) == alone["usage"]["answers"] > 12
+    assert lines.read_bytes() == said
+    assert not list(tmp_path.glob("b.sqlite*parts/*"))
+    with pytest.raises(ValueError, match="another --name"):  # before anything is asked
+        judge_run(run, replace(plan, settings=replace(settings, seed=1)), where=Share(1, 2))
+    assert len(asked) == alone["usage"]["answers"]
+    with pytest.raises(ValueError, match="asks nothing"):
+        judge_run(run, Plan(kind="exact"), where=Share(0, 2))
+
+
+def test_a_local_model_answers_each_question_as_if_it_were_alone(tmp_path: Path) -> None:
+    """At a temperature every question has noise of its own, whoever shares its batch; equal ones say the same."""
+    tiny_vlm(tmp_path / "tiny")
+    model = LocalModel(str(tmp_path / "tiny"))
+    asked = model.settings(Settings("tiny", temperature=1.0, max_tokens=12, max_side=32))
+    requests = [build(name, PROMPT, asked, name, IMAGES, 0) for name in ("push", "a longer instruction", "pull")]
+
+    async def answers(source: Any, some: list[Request]) -> list[Any]:
+        return [outcome.body for outcome in await asyncio.gather(*(source.ask(r, lambda: False) for r in some))]
+
+    together = asyncio.run(answers(model.source(), requests))
+    alone = [asyncio.run(answers(model.source(), [request]))[0] for request in requests]
+    assert together == alone
+    said = [body["choices"][0]["message"]["content"] for body in together]
+    assert len(set(said)) == 3
+    assert {body["choices"][0]["finish_reason"] for body in together} <= {"stop", "length"}
 
 
 def test_aurora_is_judged_where_its_images_lie(shared_data: Path, tmp_path: Path) -> None:

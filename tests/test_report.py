@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from dataclasses import replace
@@ -31,6 +32,12 @@ from retrodict.worlds import get_world, tabletop
 SCORER = exact_scorer(get_world("tabletop"))
 
 ATTACK = "<script>alert('x')</script>"
+
+
+def in_order(page: str) -> bool:
+    """Whether no heading is more than one level below the one before, as who listens to a page needs it."""
+    levels = [int(level) for level in re.findall(r"<h([1-6])", page)]
+    return levels[0] == 1 and all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
 def with_pool(item: ItemResult, right: Scored, wrong: Scored) -> ItemResult:
@@ -86,6 +93,7 @@ def test_the_page_is_self_contained_and_escaped(folder: Path) -> None:
     assert ATTACK not in page
     assert page.count("&lt;script&gt;") >= 4  # the action, the wrong label, the command, the setting
     assert "<script" not in page
+    assert in_order(page)
     links = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", page)
     assert links
     assert all(link.startswith("data:image/") for link in links)
@@ -142,6 +150,8 @@ def test_what_was_not_measured_is_said_to_be(tmp_path: Path) -> None:
 def test_several_runs_on_one_page(folder: Path, tmp_path: Path) -> None:
     page = write_report([folder, folder], tmp_path / "both.html").read_text(encoding="utf-8")
     assert "2 runs side by side" in page
+    assert in_order(page)
+    assert "By kind of action" in page
     assert (tmp_path / "both.md").is_file()
 
 
@@ -237,7 +247,13 @@ def test_a_page_of_a_benchmark_whose_images_are_elsewhere(tmp_path: Path) -> Non
     remarks = [shown.remarks for row in rows for shown in row.predictions]
     assert sum(bool(fact) and fact[0].startswith("L1 0.") for fact in remarks) == 2
     assert [row.action for row in figures.worst(run)] == [ATTACK] * 2
-    assert ATTACK not in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert ATTACK not in page
+    assert in_order(page)
+    bench("aurora", out=tmp_path / "copied", data=data, model="copy")
+    rows = figures.sample(Run.open(tmp_path / "copied"))  # what copying "predicts" can be looked at, too
+    assert [row.predictions[0].image for row in rows] == [row.source for row in rows]
+    assert rows[0].predictions[0].copy
     (data / "test.json").unlink()
     assert "How near, and is it more than a copy?" in write_report(out).read_text()
     assert figures.sample(Run.open(out)) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from study_browser import FLAGS, chromium
+from study_browser import FLAGS, PATIENCE, chromium
 
 from retrodict.evaluation.pool import ItemResult, Scored
 from retrodict.evaluation.predictions import write_predictions
@@ -86,6 +87,17 @@ def test_the_list_has_every_number_and_why_there_is_none(viewer: Viewer) -> None
     assert third["reasons"][0] == f"lost {ATTACK}"
 
 
+def test_a_run_that_was_changed_by_hand_is_named(folders: list[Path], tmp_path: Path) -> None:
+    for file, write in {
+        "judge/j.jsonl": lambda path: path.write_text('{"x": 1}\n'),
+        "predictions/s.parquet": lambda path: shutil.copy(folders[0] / "test" / "test.parquet", path),
+    }.items():
+        run = shutil.copytree(folders[0], tmp_path / file)
+        write(run / file)
+        with pytest.raises(ValueError, match=rf"{run}.* holds something that no run writes"):
+            Viewer([run])
+
+
 def test_only_what_is_there_is_handed_out(viewer: Viewer, address: str) -> None:
     assert viewer.get("images/source/0") == (viewer.items[viewer.ids[0]].source, "image/png")
     for path in (
@@ -117,6 +129,7 @@ def test_a_browser_goes_through_the_items(viewer: Viewer, address: str, tmp_path
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         for start in (address, (tmp_path / "files" / "index.html").as_uri()):
             page = browser.new_page(viewport={"width": 390, "height": 844})
+            page.set_default_timeout(PATIENCE)
             page.on("pageerror", lambda error: troubles.append(str(error)))
             page.on("console", lambda said: troubles.append(said.text) if said.type == "error" else None)
             page.goto(start)

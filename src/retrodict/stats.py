@@ -25,6 +25,9 @@ FEW = 6  # groups: with fewer, no sign-flip test can reach `ALPHA`
 _SEED = 20_250_606  # fixed, so that the same values always print the same interval
 
 Values = npt.NDArray[np.float64]
+Scale = tuple[float, float]  # where values can lie at all: no interval reaches beyond it
+ANY: Scale = (-math.inf, math.inf)
+UNIT: Scale = (0.0, 1.0)  # shares and scores
 Entry = JsonObject  # a number of `results.json` with its interval and counts
 
 
@@ -88,15 +91,13 @@ class Paired:
 
 
 def mean_interval(
-    values: Sequence[float] | Values,
-    groups: Sequence[str] | None = None,
-    scale: tuple[float, float] = (-math.inf, math.inf),
+    values: Sequence[float] | Values, groups: Sequence[str] | None = None, scale: Scale = ANY
 ) -> Estimate:
     """The mean of the scored values with its interval: a bootstrap's, as wide as Student's t says (`_ends`).
 
     `groups` names the cluster of each value; clusters are then resampled as wholes. Values that are all equal have an
-    interval of width 0: at the ends of a scale, read `wilson` instead. `scale` is where values can lie at all: what
-    is beyond its ends is left out of the interval.
+    interval of width 0; shares and scores have `share_interval`. `scale` is where values can lie at all: what is
+    beyond its ends is left out of the interval, here and in the functions below.
     """
     array = np.asarray(values, dtype=np.float64)
     scored = ~np.isnan(array)
@@ -104,31 +105,47 @@ def mean_interval(
     n, unscored = int(scored.sum()), int((~scored).sum())
     if n == 0:
         return Estimate(math.nan, math.nan, math.nan, 0, unscored)
-    low, high = _ends([(sums, counts)])
-    low, high = (float(np.clip(end, *scale)) for end in (low, high))
-    return Estimate(float(sums.sum() / counts.sum()), low, high, n, unscored)
+    return Estimate(float(sums.sum() / counts.sum()), *_within(_ends([(sums, counts)]), scale), n, unscored)
 
 
-def share_interval(values: Sequence[float] | Values, groups: Sequence[str] | None = None) -> Estimate:
-    """`mean_interval` of values that are 0 or 1. Where all are alike, the interval is Wilson's for as many groups."""
-    estimate, array = mean_interval(values, groups, (0.0, 1.0)), np.asarray(values, dtype=np.float64)
-    if estimate.mean not in (0.0, 1.0):
-        return estimate
+def share_interval(
+    values: Sequence[float] | Values, groups: Sequence[str] | None = None, scale: Scale = UNIT
+) -> Estimate:
+    """`mean_interval` of shares and scores. Where all lie at one end of their scale, no resample differs, which says
+    nothing of other items: the interval is then Wilson's for as many items, or clusters, as there are."""
+    array = np.asarray(values, dtype=np.float64)
     scored = ~np.isnan(array)
-    count = len(_clusters(array[scored], None if groups is None else np.asarray(groups)[scored])[0])
-    ends = wilson(count * int(estimate.mean), count)
-    return replace(estimate, low=ends.low, high=ends.high)
+    clusters = len(_clusters(array[scored], None if groups is None else np.asarray(groups)[scored])[0])
+    return _at_an_end(mean_interval(array, groups, scale), clusters, scale)
+
+
+def _at_an_end(estimate: Estimate, n: int, scale: Scale) -> Estimate:
+    """The estimate; at an end of the scale with Wilson's interval of `n` successes, or of none."""
+    low, high = scale
+    if estimate.mean not in scale or math.isinf(high - low):
+        return estimate
+    ends = wilson(n if estimate.mean == high else 0, n)
+    return replace(estimate, low=low + (high - low) * ends.low, high=low + (high - low) * ends.high)
 
 
 def paired_difference(
-    a: Sequence[float] | Values, b: Sequence[float] | Values, groups: Sequence[str] | None = None
+    a: Sequence[float] | Values,
+    b: Sequence[float] | Values,
+    groups: Sequence[str] | None = None,
+    scale: Scale = ANY,
 ) -> Paired:
-    """How much better `a` is than `b` on the same items, in order. Raises `ValueError` when the lengths differ."""
+    """How much better `a` is than `b` on the same items, in order; `scale` is that of both.
+
+    Where they differ on no item, so does no resample: the interval is [0, 0], and p is 1. That says of these items
+    alone that they are equal, and shows nothing.
+
+    Raises `ValueError` when the lengths differ.
+    """
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape:
         raise ValueError(f"A paired comparison needs the same items: {len(first)} values against {len(second)}.")
     difference = first - second
-    estimate = mean_interval(difference, groups)
+    estimate = mean_interval(difference, groups, of_differences(scale))
     scored = ~np.isnan(difference)
     base = float(second[scored].mean()) if estimate.n else math.nan
     relative = estimate.mean / base if base and not math.isnan(base) else math.nan
@@ -145,17 +162,20 @@ def paired_difference(
     )
 
 
-def repeated(values_RI: npt.ArrayLike, groups: Sequence[str] | None = None) -> Estimate:
+def repeated(values_RI: npt.ArrayLike, groups: Sequence[str] | None = None, scale: Scale = ANY) -> Estimate:
     """The mean of values of R training runs on the same I items; its interval holds for other runs and other items.
 
-    Items that any run left unscored are left out of all.
+    Items that any run left unscored are left out of all. At an end of a bounded scale the interval is as wide as that
+    of one run (`share_interval`): runs that agree are no more items.
     """
     error = _crossed(values_RI, groups)
-    margin = error.quantile * error.standard_error
-    return Estimate(error.mean, error.mean - margin, error.mean + margin, error.n, error.n_unscored)
+    estimate = Estimate(error.mean, *_within(error.ends, scale), error.n, error.n_unscored)
+    return _at_an_end(estimate, error.groups, scale)
 
 
-def repeated_difference(a_RI: npt.ArrayLike, b_RI: npt.ArrayLike, groups: Sequence[str] | None = None) -> Paired:
+def repeated_difference(
+    a_RI: npt.ArrayLike, b_RI: npt.ArrayLike, groups: Sequence[str] | None = None, scale: Scale = ANY
+) -> Paired:
     """How much better `a` is than `b`, each trained R times, on the same items; see `repeated`. `p` is that of its t.
 
     Raises `ValueError` when runs or items differ in number.
@@ -164,14 +184,12 @@ def repeated_difference(a_RI: npt.ArrayLike, b_RI: npt.ArrayLike, groups: Sequen
     if first.shape != second.shape:
         raise ValueError(f"A paired comparison needs the same runs and items: {first.shape} against {second.shape}.")
     error = _crossed(first - second, groups)
-    margin = error.quantile * error.standard_error
     base = float(second[:, ~np.isnan(first - second).any(0)].mean()) if error.n else math.nan
     t = error.mean / error.standard_error if error.standard_error else math.copysign(math.inf, error.mean)
     p = 1.0 if error.mean == 0 else float(2 * stats.t.sf(abs(t), error.freedom))
     return Paired(
         error.mean,
-        error.mean - margin,
-        error.mean + margin,
+        *_within(error.ends, of_differences(scale)),
         error.mean / base if base else math.nan,
         error.n,
         p,
@@ -190,8 +208,9 @@ class _Crossed:
     groups: int
 
     @property
-    def quantile(self) -> float:
-        return float(stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom))
+    def ends(self) -> tuple[float, float]:
+        margin = float(stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom)) * self.standard_error
+        return self.mean - margin, self.mean + margin
 
 
 def _crossed(values_RI: npt.ArrayLike, groups: Sequence[str] | None) -> _Crossed:
@@ -221,12 +240,18 @@ def _crossed(values_RI: npt.ArrayLike, groups: Sequence[str] | None) -> _Crossed
 
 
 def macro_interval(
-    values: Sequence[float] | Values, strata: Sequence[str], groups: Sequence[str] | None = None
+    values: Sequence[float] | Values,
+    strata: Sequence[str],
+    groups: Sequence[str] | None = None,
+    scale: Scale = ANY,
+    *,
+    shares: bool = False,
 ) -> Estimate:
     """The mean of the strata's means with its interval; every stratum is resampled by itself.
 
     What the paper's tables call the average over subsets. NaN when a stratum has no scored value: a mean over the
-    others would be of something else.
+    others would be of something else. With `shares` the ends of the scale are treated as in `share_interval`, every
+    stratum counting as the smallest.
     """
     array, names = np.asarray(values, dtype=np.float64), np.asarray(strata)
     scored = ~np.isnan(array)
@@ -237,8 +262,8 @@ def macro_interval(
     if not parts:
         return Estimate(math.nan, math.nan, math.nan, 0, 0)
     mean = np.mean([sums.sum() / counts.sum() if len(sums) else math.nan for sums, counts in parts])
-    low, high = _ends(parts)
-    return Estimate(float(mean), low, high, int(scored.sum()), int((~scored).sum()))
+    estimate = Estimate(float(mean), *_within(_ends(parts), scale), int(scored.sum()), int((~scored).sum()))
+    return _at_an_end(estimate, len(parts) * min(len(sums) for sums, _ in parts), scale) if shares else estimate
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -289,6 +314,16 @@ def share(outcomes: Sequence[bool | float]) -> Entry:
     values = np.asarray(outcomes, dtype=np.float64)
     scored = values[~np.isnan(values)]
     return wilson(int(scored.sum()), len(scored), len(values) - len(scored)).entry("share")
+
+
+def _within(ends: tuple[float, float], scale: Scale) -> tuple[float, float]:
+    low, high = np.clip(ends, *scale)
+    return float(low), float(high)
+
+
+def of_differences(scale: Scale) -> Scale:
+    """Where the differences of values of a scale can lie."""
+    return scale[0] - scale[1], scale[1] - scale[0]
 
 
 def _clusters(values: Values, groups: npt.NDArray[np.generic] | None) -> tuple[Values, Values]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import count
@@ -22,6 +22,7 @@ from retrodict.chat.edits import EditEndpoint
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verifiers import NONE, VERIFIERS, Parts, check_verifier
 from retrodict.dynamics.verify import InverseLikelihood, ScoredBy, Verifier
+from retrodict.errors import check_count
 from retrodict.evaluation import exact, similarity
 from retrodict.evaluation.baselines import COPY, Predicted
 from retrodict.evaluation.benchmarks import Benchmark, open_benchmark
@@ -30,17 +31,18 @@ from retrodict.evaluation.features import Embedder
 from retrodict.evaluation.inverse_eval import measure_explanations
 from retrodict.evaluation.metrics import L1_PROTOCOL, L1_PROTOCOLS, l1
 from retrodict.evaluation.pool import ItemResult, Scored, Scorer, item_result, score_frame, score_images
-from retrodict.evaluation.predict import evaluate, is_predicted, parts_of
+from retrodict.evaluation.predict import evaluate, parts_of, prediction_shards
 from retrodict.evaluation.predictions import JUDGEMENTS, read_predictions, write_items, write_predictions
 from retrodict.evaluation.summary import MIN_COPY, compare, estimate, item_values, summarise
 from retrodict.files import JsonObject, write_json
 from retrodict.images import read_image
 from retrodict.models.editors import CopyModel
-from retrodict.models.protocol import ForwardModel, InverseModel, TokenFamily
+from retrodict.models.protocol import ForwardModel, InverseModel
+from retrodict.models.token_family import TokenFamily
 from retrodict.progress import Progress, QuietProgress
 from retrodict.run_folder import RECORD, Input, check
-from retrodict.sampling import Sampling
-from retrodict.shards import ALL, Share
+from retrodict.sampling import MOST_CANDIDATES, Sampling
+from retrodict.shards import ALL, Shard, Where, run_shards
 from retrodict.training.config import Weighting
 from retrodict.training.weighting import loss_weights
 from retrodict.transitions import Transition
@@ -86,7 +88,7 @@ def run_bench(
     protocol: str = L1_PROTOCOL,
     metrics: Sequence[str] = (),
     captions: str | Path | None = None,
-    share: Share = ALL,
+    where: Where = ALL,
     progress: Progress | None = None,
 ) -> JsonObject:
     """Measure a model on a benchmark. The same call again resumes: finished batches of predictions are kept.
@@ -110,7 +112,8 @@ def run_bench(
         protocol: how L1 compares images of unequal size. It, `metrics` and `captions` may change when a run resumes.
         metrics: those that need a model: "clip", "dino", "bertscore", or "clip=FOLDER".
         captions: JSON file of item ids and what their targets show, for CLIP-T.
-        share: of several processes with the same `out`, which part of the predictions this one makes.
+        where: of several processes with the same `out`, which part of the predictions this one makes; or a Ray
+            cluster, which makes them all.
         progress: receives how far the work is.
 
     Returns:
@@ -120,6 +123,10 @@ def run_bench(
         ValueError: an unknown name, missing data, or an `out` that holds a run with other settings.
     """
     check_verifier(verifier)
+    check_count("n", n, MOST_CANDIDATES)
+    for name, number in (("items", items), ("limit", limit)):
+        if number is not None:
+            check_count(name, number)
     if protocol not in L1_PROTOCOLS:
         raise ValueError(f'No L1 protocol "{protocol}": use one of {", ".join(L1_PROTOCOLS)}.')
     began, progress, out = time.monotonic(), progress or QuietProgress(), Path(out)
@@ -127,6 +134,8 @@ def run_bench(
     benchmark = open_benchmark(bench, data=data, items=items, subsets=subsets, limit=limit, seed=seed)
     if verifier != NONE and VERIFIERS[verifier].needs_world and benchmark.world is None:
         raise ValueError(f'The verifier "{verifier}" needs exact states, which {bench} does not have: choose another.')
+    if benchmark.world is not None and (metrics or captions is not None):
+        raise ValueError(f"{bench} has exact states, beside which metrics and captions say nothing: leave them out.")
     described = _captions(captions)
     settings = {
         "bench": benchmark.name,
@@ -148,7 +157,8 @@ def run_bench(
     record = check(out, "bench", settings, inputs=inputs, apart=() if predictions is None else [predictions])
     embedders, bert = _metrics(metrics)
     system, forward, reader, verifiers = _system(model, inverse, verifier, predictions, benchmark.world)
-    sampled = 0 if verifier == NONE or forward is None else n
+    copies = system == COPY and benchmark.world is None  # the sources once more: nothing to score, nothing to store
+    sampled = 0 if verifier == NONE or forward is None or copies else n
     given = None if predictions is None else _from_folder(predictions, benchmark)
     write_json(out / RECORD, record)  # not before: a misspelt name leaves the folder free
     benchmark.store(out / "test")
@@ -162,28 +172,19 @@ def run_bench(
         if file.is_file() and _images(read_predictions(file)) != _images(results):
             told += _set_judgements_aside(out)
         write_predictions(file, results)
-    elif system == COPY and benchmark.world is None:  # the sources once more: nothing to score, and nothing to store
+    elif copies:
         results = [item_result(t, Scored()) for t in benchmark.items]
     else:
         assert forward is not None, "a system that gives no images has a model"
-        predict = partial(
-            evaluate,
-            forward,
-            benchmark.items,
-            scorer=benchmark.scorer,
-            verifiers=verifiers,
-            n=sampled,
-            seed=seed,
-            sampling=sampling,
-            keep=file,
-            progress=progress,
-        )
-        if share.total > 1 and not is_predicted(file, len(benchmark.items)):
-            predict(share=share)
-            if not is_predicted(file, len(benchmark.items)):
+        predict: JsonObject = {"scorer": benchmark.scorer, "verifiers": verifiers, "n": sampled, "seed": seed}
+        predict |= {"sampling": sampling, "keep": file}
+        if where != ALL and not file.is_file():
+            opened = partial(open_benchmark, bench, data=data, items=items, subsets=subsets, limit=limit, seed=seed)
+            plan = partial(_shards, opened, model, inverse, verifier, sampled, seed, sampling, file)
+            if run_shards(prediction_shards(forward, benchmark.items, **predict), where, progress, plan):
                 progress.done("this share; others are at theirs")
                 return {}
-        results = predict()
+        results = evaluate(forward, benchmark.items, **predict, progress=progress)
     seconds = {} if resumed else {"predict": round(time.monotonic() - predicting, 1)}  # of a part it would say little
     progress.done(f"{len(results)} items{told}")
     progress.stage("measure", f"{len(results)} items")
@@ -233,12 +234,38 @@ def run_bench(
     return summary
 
 
+def _shards(
+    opened: Callable[[], Benchmark],
+    model: str,
+    inverse: str,
+    verifier: str,
+    n: int,
+    seed: int,
+    sampling: Sampling,
+    file: Path,
+) -> list[Shard]:
+    """The batches of predictions, in another process."""
+    benchmark = opened()
+    _, forward, _, verifiers = _system(model, inverse, verifier, None, benchmark.world)
+    assert forward is not None
+    return prediction_shards(
+        forward,
+        benchmark.items,
+        scorer=benchmark.scorer,
+        verifiers=verifiers,
+        n=n,
+        seed=seed,
+        sampling=sampling,
+        keep=file,
+    )
+
+
 def _captions(file: Path | None) -> Mapping[str, str]:
     if file is None:
         return {}
     try:
         captions = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no JSON file: {error}.") from error
     if not isinstance(captions, dict) or not all(isinstance(text, str) for text in captions.values()):
         raise ValueError(f"{file} is no JSON object of item ids and captions.")

@@ -24,8 +24,9 @@ from retrodict.data.files import inside
 from retrodict.data.published import read_bytemorph, read_gedit, read_imgedit, read_motionedit
 from retrodict.evaluation import PUBLISHED
 from retrodict.evaluation.pool import Scorer, exact_scorer, no_state
-from retrodict.files import JsonObject, write_lines
+from retrodict.files import JsonObject, is_text, text_lines, visible, write_lines
 from retrodict.images import read_image, write_image
+from retrodict.models.hub import is_hub_id, rows_folder
 from retrodict.run_folder import claim
 from retrodict.transitions import Transition, read_transitions, write_rows
 from retrodict.worlds import WORLDS, get_world, world_of
@@ -128,7 +129,8 @@ def open_benchmark(
             raise ValueError(f"The benchmark {name} needs --data: the folder that holds it.")
         rows, folder = _READERS[name](data, tuple(subsets)), data
         _refuse_doubles(folder, rows)
-    elif folder.is_dir():
+    elif folder.is_dir() or name.startswith("hf:/") or is_hub_id(name):
+        folder = rows_folder(name)
         rows = read_folder(folder)
     else:
         known = ", ".join((*WORLDS, *PUBLISHED))
@@ -160,7 +162,7 @@ def read_results(run: Path) -> JsonObject:
         results = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{run} holds no results.json: name a folder that demo, bootstrap or bench wrote.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     if not isinstance(results, dict):
         raise ValueError(f"{path} is not a results file.")
@@ -231,7 +233,7 @@ def _from_parquet(folder: Path) -> list[Transition]:
         raise ValueError(f"{folder} holds neither {METADATA} nor .parquet files: give a folder of transitions.")
     rows = read_transitions(folder)
     for row in rows:
-        if row.source is None or not row.action.strip():
+        if row.source is None or not visible(row.action):
             lacks = "action" if row.source else "source image"
             raise ValueError(f"{folder}: transition {row.id} has no {lacks}, so nothing can be predicted from it.")
     return rows
@@ -239,13 +241,12 @@ def _from_parquet(folder: Path) -> list[Transition]:
 
 def _from_metadata(folder: Path) -> Iterator[Transition]:
     file = folder / METADATA
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield _transition(folder, number, json.loads(line))
-                except (ValueError, OSError) as error:  # what json.loads raises is a ValueError
-                    raise ValueError(f"{file}, line {number}: {error}") from None
+    for number, line in enumerate(text_lines(file), 1):
+        if line.strip():
+            try:
+                yield _transition(folder, number, json.loads(line))
+            except (ValueError, OSError, RecursionError) as error:  # what json.loads raises is a ValueError
+                raise ValueError(f"{file}, line {number}: {error}") from None
 
 
 def _transition(folder: Path, number: int, record: object) -> Transition:
@@ -253,11 +254,13 @@ def _transition(folder: Path, number: int, record: object) -> Transition:
         raise ValueError("this is no JSON object.")
     fields = {key: record.get(key) for key in ("file_name", "source", "target", "action", "id", "class", "group")}
     for key, value in fields.items():
-        if value is not None and not isinstance(value, str | int):
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, str | int) or not is_text(str(value))
+        ):
             raise ValueError(f"`{key}` is no text.")
     texts = {key: "" if value is None else str(value).strip() for key, value in fields.items()}
-    source = texts["file_name"] or texts["source"]
-    if not source or not texts["action"]:
+    source, action = texts["file_name"] or texts["source"], visible(texts["action"])
+    if not source or not action:
         raise ValueError(f"there is no `{'action' if source else 'file_name'}`.")
     name = texts["id"] or f"{number:05d}"
     if "\\" in name or not all(part.strip(".") for part in name.split("/")):
@@ -271,7 +274,7 @@ def _transition(folder: Path, number: int, record: object) -> Transition:
         source=_image(folder, source),
         target=_image(folder, texts["target"]) if texts["target"] else None,
         provenance={"file": METADATA, "line": number},
-        action=texts["action"],
+        action=action,
         split="test",
     )
 

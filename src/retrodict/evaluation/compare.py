@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from retrodict.evaluation.benchmarks import read_results
+from retrodict.evaluation.judge.protocol import TOP
 from retrodict.evaluation.metrics import METRICS
 from retrodict.evaluation.pool import MEASURES, ItemResult, Scored
 from retrodict.evaluation.predictions import JUDGEMENTS
 from retrodict.evaluation.summary import item_values
-from retrodict.files import JsonMapping, JsonObject, write_json
+from retrodict.files import JsonMapping, JsonObject, as_written, write_json
 from retrodict.run_folder import claim, relative_path
-from retrodict.stats import adjust, macro_interval, paired_difference
+from retrodict.stats import ANY, UNIT, Scale, adjust, macro_interval, of_differences, paired_difference
 
 JUDGE = "judge:"
 EXPLAINED = ("rouge1", "rougeL", "verb", "objects", "exact", "bertscore")
@@ -35,7 +36,12 @@ class Value:
 
 
 def compare_runs(
-    a: Path, b: Path, *, measure: str = "", rows: tuple[str, str] = ("", ""), out: Path | None = None
+    a: str | Path,
+    b: str | Path,
+    *,
+    measure: str = "",
+    rows: tuple[str, str] = ("", ""),
+    out: str | Path | None = None,
 ) -> JsonObject:
     """Paired differences a - b on the items that both runs have, per subset, over all, and as the mean of subset means.
 
@@ -46,9 +52,11 @@ def compare_runs(
     `out`, if given. Raises `ValueError` for runs without common items, without the measure, or
     without an item that has it in both, and for an `out` that is one of them, another run's, or no run's.
     """
-    measure = measure or _common_measure(a, b)
-    names = (rows[0] or _own_row(a), rows[1] or _own_row(b))
-    first, second = (read_values(run, measure, row) for run, row in zip((a, b), names, strict=True))
+    a, b, out = Path(a), Path(b), None if out is None else Path(out)
+    with as_written(a, b):
+        measure = measure or _common_measure(a, b)
+        names = (rows[0] or _own_row(a), rows[1] or _own_row(b))
+        first, second = (read_values(run, measure, row) for run, row in zip((a, b), names, strict=True))
     ids = [name for name in first if name in second]
     if not ids:
         raise ValueError(f"{a} and {b} have no item in common: they were not measured on the same benchmark.")
@@ -62,8 +70,10 @@ def compare_runs(
     categories = [first[name].category for name in ids]
     groups = [first[name].group or name for name in ids]
 
+    scale = _scale(measure)
+
     def paired(chosen: npt.NDArray[np.bool_]) -> JsonObject:
-        difference = paired_difference(x[chosen], y[chosen], np.array(groups)[chosen].tolist())
+        difference = paired_difference(x[chosen], y[chosen], np.array(groups)[chosen].tolist(), scale)
         both = chosen & ~np.isnan(x - y)
         means = {side: float(v[both].mean()) if difference.n else math.nan for side, v in (("a", x), ("b", y))}
         entry = difference.entry("a", "b")
@@ -72,7 +82,7 @@ def compare_runs(
 
     subsets = {name: paired(np.array(categories) == name) for name in dict.fromkeys(categories)}
     adjust(subsets.values())
-    macro = macro_interval(x - y, categories, groups)
+    macro = macro_interval(x - y, categories, groups, of_differences(scale))
     results = {
         "kind": "compare",
         "a": {"run": str(a), "row": names[0]},
@@ -91,6 +101,14 @@ def compare_runs(
     return results
 
 
+def _scale(measure: str) -> Scale:
+    if measure.startswith(JUDGE):
+        return 0.0, TOP
+    if measure == "bertscore":
+        return ANY
+    return METRICS[measure].scale if measure in METRICS else UNIT
+
+
 def _common_measure(a: Path, b: Path) -> str:
     judges = {path.stem for path in (a / JUDGEMENTS).glob("*.jsonl")} & {
         p.stem for p in (b / JUDGEMENTS).glob("*.jsonl")
@@ -104,7 +122,8 @@ def _own_row(run: Path) -> str:
     results = read_results(run)
     if system := results.get("system"):
         return str(system)
-    return "fdm" if "fdm" in (results.get("systems") or {}) else "copy"
+    kept = str((results.get("kept") or {}).get("fdm", "fdm"))
+    return kept if kept in (results.get("systems") or {}) else "copy"
 
 
 def read_values(run: Path, measure: str, row: str) -> dict[str, Value]:

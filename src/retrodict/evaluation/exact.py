@@ -16,10 +16,14 @@ from retrodict.evaluation.predictions import write_items
 from retrodict.evaluation.summary import MIN_COPY, compare, estimate, summarise
 from retrodict.files import JsonObject, made_once
 from retrodict.models.editors import CopyModel
-from retrodict.models.protocol import InverseModel
-from retrodict.stats import share_interval
+from retrodict.models.protocol import ForwardModel, InverseModel
+from retrodict.sampling import Sampling
+from retrodict.stats import share, share_interval
+from retrodict.training.validation import can_say
 from retrodict.transitions import Transition
 from retrodict.worlds.base import World
+
+STILL = 100  # impossible actions, after which nothing should change
 
 Names = Callable[[str, Transition], bool]  # whether a sentence says what happened, such as `World.names_action`
 
@@ -40,6 +44,10 @@ def measure(predicted: Predicted, world: World, out: Path) -> JsonObject:
         "random_target": estimate(score_images([other.target_image for _, other in strangers], alone, scorer)),
         "comparisons": _comparisons(predicted),
     }
+    if isinstance(forward := predicted.forward, UnifiedModel):
+        still = world.sample_still(min(STILL, len(rows)), 0, namespace="still-bench")
+        changed = made_once(out / "still.json", lambda: false_changes(forward, world, still))
+        measured["still"] = {predicted.system: share(changed)}
     for name, results in systems.items():
         write_items(out / "items" / f"{name}.jsonl", results)
     if isinstance(predicted.forward, UnifiedModel):
@@ -50,6 +58,17 @@ def measure(predicted: Predicted, world: World, out: Path) -> JsonObject:
             decoded = predicted.forward.family.decode(predicted.forward.codes(images))
             measured[key] = estimate(score_images(decoded, part, scorer))
     return measured
+
+
+def false_changes(model: ForwardModel, world: World, still: Sequence[Transition]) -> list[float]:
+    """Of each pair in which nothing happens, whether the model's greedy frame shows something else than its source; NaN
+    where the model cannot express the action."""
+    family = model.family if isinstance(model, UnifiedModel) else None
+    said = [row for row in still if family is None or can_say(family, row.action)]
+    sources, actions = [row.source_image for row in said], [row.action for row in said]
+    frames = model.sample(sources, actions, 1, 0, Sampling().greedy) if said else []
+    changed = {row.id: float(not world.is_copy(f.image, row)) for (f,), row in zip(frames, said, strict=True)}
+    return [changed.get(row.id, math.nan) for row in still]
 
 
 def explained(
@@ -77,8 +96,8 @@ def exactness(explained: Sequence[str], test: Sequence[Transition], names: Names
         others = [o.action for o in test if o.category == t.category and o.id != t.id]
         if others:
             floor.append(float(names(others[rng.integers(len(others))], t)))
-    share = float(np.mean(floor)) if floor else math.nan
-    return {"exact": named.mean, "ci95": named.ci95, "n": named.n, "floor": share}
+    mean = float(np.mean(floor)) if floor else math.nan
+    return {"exact": named.mean, "ci95": named.ci95, "n": named.n, "floor": mean}
 
 
 def _comparisons(predicted: Predicted) -> JsonObject:

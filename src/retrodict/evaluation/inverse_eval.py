@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def _bertscore(
             values[i] = score
             if name == "model":
                 records[i]["bertscore"] = score
-        results[name] = mean_interval(values, groups).entry("value")
+        results[name] = mean_interval(values, groups, (-math.inf, 1.0)).entry("value")
     return results
 
 

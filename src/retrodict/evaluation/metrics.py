@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from retrodict.evaluation import L1Protocol
+from retrodict.stats import UNIT, Scale
 from retrodict.video.cuts import dense_flow
 from retrodict.video.decode import Gray
 
@@ -138,30 +139,40 @@ class Metric:
     title: str
     note: str = ""  # completes "TITLE: ..." on the page
     higher_is_better: bool = True
-    is_share: bool = False  # whether each image has 0 or 1
+    is_share: bool = False  # whether each image has a share from none to all, or 0 or 1
     value: Callable[[Compared], float] | None = None
+    scale: Scale = UNIT  # where values can lie
 
 
+COSINE: Scale = (-1.0, 1.0)
 EXACT = ("exact_frames", "exact_patches")  # what `patches.Patches` says of an image
 
 METRICS: dict[str, Metric] = {
     "exact_frames": Metric("Frames exact", "share of images with every patch exactly the target's", is_share=True),
-    "exact_patches": Metric("Changed patches exact", "of the patches that change, the share that is exactly right"),
+    "exact_patches": Metric(
+        "Changed patches exact", "of the patches that change, the share that is exactly right", is_share=True
+    ),
     "l1": Metric("L1", higher_is_better=False, value=lambda c: l1(c.prediction, c.target, c.protocol)),
     "copy_ratio": Metric(
-        "Copy ratio", "distance from the source, in units of the target's", value=lambda c: c.copying.ratio
+        "Copy ratio",
+        "distance from the source, in units of the target's",
+        value=lambda c: c.copying.ratio,
+        scale=(0.0, math.inf),
     ),
     "copy": Metric("Copies", "share that repeats the source", False, True, lambda c: c.copying.copy),
     "change_iou": Metric(
-        "Change IoU", "where the image changed, against where the target did", value=lambda c: c.copying.change_iou
+        "Change IoU",
+        "where the image changed, against where the target did",
+        is_share=True,
+        value=lambda c: c.copying.change_iou,
     ),
     "explained": Metric(
         "Explained right", "the inverse model reads the action off source and image, in the same words", is_share=True
     ),
-    "clip_i": Metric("CLIP-I"),
-    "clip_instruction": Metric("CLIP, instruction"),
-    "clip_t": Metric("CLIP-T", "against a caption of the target"),
-    "dino": Metric("DINO"),
+    "clip_i": Metric("CLIP-I", scale=COSINE),
+    "clip_instruction": Metric("CLIP, instruction", scale=COSINE),
+    "clip_t": Metric("CLIP-T", "against a caption of the target", scale=COSINE),
+    "dino": Metric("DINO", scale=COSINE),
 }
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from retrodict.models.protocol import IntArray, TokenFamily
 from retrodict.models.small.image_tokenizer import resized
+from retrodict.models.token_family import IntArray, TokenFamily
 from retrodict.transitions import Transition
 
 LEAST = 0.9  # share of changed patches that have to come back exactly; else nothing is said of exactness

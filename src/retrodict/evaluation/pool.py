@@ -15,7 +15,7 @@ from typing import Literal
 
 from PIL import Image
 
-from retrodict.dynamics.verify import choose
+from retrodict.dynamics.best_of_n import choose
 from retrodict.images import encode_png
 from retrodict.transitions import Transition
 from retrodict.worlds.base import World

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from retrodict.dynamics.verify import Pool, Verifier, scores_of_all
@@ -14,9 +12,9 @@ from retrodict.errors import UnansweredError
 from retrodict.evaluation.pool import BATCH, ItemResult, Scored, Scorer, item_result, score_frame
 from retrodict.evaluation.predictions import read_predictions, write_predictions
 from retrodict.models.protocol import Candidate, ForwardModel
-from retrodict.progress import Progress
+from retrodict.progress import Progress, QuietProgress
 from retrodict.sampling import Sampling, SamplingError
-from retrodict.shards import ALL, Share
+from retrodict.shards import ALL, Shard, run_shards
 from retrodict.transitions import Transition
 
 
@@ -30,7 +28,6 @@ def evaluate(
     seed: int,
     sampling: Sampling = Sampling(),
     keep: Path | None = None,
-    share: Share = ALL,
     progress: Progress | None = None,
 ) -> list[ItemResult]:
     """Predict every item: one greedy frame and `n` with `sampling`, each scored by all verifiers.
@@ -40,34 +37,89 @@ def evaluate(
     `SamplingError` when the model cannot be sampled so at all.
 
     `keep` names a file of predictions (`write_predictions`). Finished batches lie beside it until it can be written,
-    and the same call again makes only what is missing. Of several processes, each makes its `share` of the batches
-    first, and gets those alone; one of them then collects all in a call without (`is_predicted`). That model and
-    settings are the same is the caller's care (`run_folder.claim`); no verifier may remember earlier batches.
+    and the same call again makes only what is missing; `prediction_shards` lets several processes make them. That model
+    and settings are the same is the caller's care (`run_folder.claim`); no verifier may remember earlier batches.
     """
+    progress = progress or QuietProgress()
+    if keep is not None:
+        return _collected(model, transitions, scorer, verifiers, n, seed, sampling, keep, progress)
+    evaluation = _Evaluation(model, scorer, verifiers, n, seed, sampling)
+    items: list[ItemResult] = []
+    for start in range(0, len(transitions), BATCH):
+        items += evaluation.of(transitions[start : start + BATCH])
+        progress.advance(len(items), len(transitions))
+    return items
+
+
+def _collected(
+    model: ForwardModel,
+    transitions: Sequence[Transition],
+    scorer: Scorer,
+    verifiers: Sequence[Verifier],
+    n: int,
+    seed: int,
+    sampling: Sampling,
+    keep: Path,
+    progress: Progress,
+) -> list[ItemResult]:
+    """The predictions in `keep`, which is written where it is not there yet."""
+    stored = _stored(keep, transitions, n)
+    if stored is None:
+        shards = prediction_shards(
+            model,
+            transitions,
+            scorer=scorer,
+            verifiers=verifiers,
+            n=n,
+            seed=seed,
+            sampling=sampling,
+            keep=keep,
+        )
+        run_shards(shards, ALL, progress)
+        try:
+            stored = [item for number in range(len(shards)) for item in read_predictions(_part(keep, number))]
+        except ValueError:
+            if not keep.is_file():
+                raise
+            stored = read_predictions(keep)  # another process has collected them meanwhile
+        else:
+            write_predictions(keep, stored)
+    shutil.rmtree(parts_of(keep), ignore_errors=True)
+    return stored
+
+
+def prediction_shards(
+    model: ForwardModel,
+    transitions: Sequence[Transition],
+    *,
+    scorer: Scorer,
+    verifiers: Sequence[Verifier],
+    n: int,
+    seed: int,
+    sampling: Sampling,
+    keep: Path,
+) -> list[Shard]:
+    """The batches that `evaluate` makes with the same arguments, for `run_shards`; it then collects them."""
     evaluation = _Evaluation(model, scorer, verifiers, n, seed, sampling)
 
-    def every() -> list[ItemResult]:
-        items: list[ItemResult] = []
-        for number, start in enumerate(range(0, len(transitions), BATCH)):
-            batch = transitions[start : start + BATCH]
-            if not share.takes(number):
-                continue
-            make = partial(evaluation.of, batch)
-            if keep is None:
-                items += make()
-            elif _part(keep, number).is_file() or (whole := _stored(keep, transitions, n)) is None:
-                items += _predicted_once(_part(keep, number), batch, n, make)
-            else:
-                return whole  # another process has collected them meanwhile
-            if progress is not None:
-                progress.advance(len(items), len(transitions))
-        return items
+    collected: list[bool] = []  # once they are, they stay so; and `keep` is large
 
-    if keep is None or share.total > 1:
-        return every()
-    results = _predicted_once(keep, transitions, n, every)
-    shutil.rmtree(parts_of(keep), ignore_errors=True)
-    return results
+    def are_collected() -> bool:
+        if not collected and _stored(keep, transitions, n) is not None:
+            collected.append(True)
+        return bool(collected)
+
+    def shard(file: Path, batch: Sequence[Transition]) -> Shard:
+        def is_made() -> bool:
+            return _stored(file, batch, n) is not None or are_collected()
+
+        def make(tell: Callable[[int], None]) -> None:
+            write_predictions(file, evaluation.of(batch))
+
+        return Shard(is_made, make, len(batch))
+
+    starts = range(0, len(transitions), BATCH)
+    return [shard(_part(keep, number), transitions[i : i + BATCH]) for number, i in enumerate(starts)]
 
 
 @dataclass(frozen=True)
@@ -120,26 +172,15 @@ def _score_pool(pool: Sequence[Candidate], transition: Transition, scorer: Score
     return [known[id(candidate)] for candidate in pool]
 
 
-def _predicted_once(
-    file: Path, transitions: Sequence[Transition], n: int, make: Callable[[], list[ItemResult]]
-) -> list[ItemResult]:
-    """The predictions in `file` if they are those of these items with `n` candidates each, else made and written."""
-    stored = _stored(file, transitions, n)
-    if stored is None:
-        stored = make()
-        write_predictions(file, stored)
-    return stored
-
-
 def _stored(file: Path, transitions: Sequence[Transition], n: int) -> list[ItemResult] | None:
-    stored = read_predictions(file) if file.is_file() else []
+    try:
+        stored = read_predictions(file) if file.is_file() else []
+    except ValueError:
+        if file.is_file():
+            raise
+        stored = []  # another process has collected it just now
     wanted = [(t.id, t.action, n) for t in transitions]
     return stored if [(i.id, i.action, len(i.pool)) for i in stored] == wanted else None
-
-
-def is_predicted(keep: Path, items: int) -> bool:
-    """Whether every batch of so many items lies beside `keep`, or `keep` itself is there."""
-    return keep.is_file() or all(_part(keep, number).is_file() for number in range(math.ceil(items / BATCH)))
 
 
 def _part(keep: Path, batch: int) -> Path:

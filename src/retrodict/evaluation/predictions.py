@@ -37,7 +37,10 @@ def write_predictions(path: Path, items: Sequence[ItemResult]) -> None:
 def read_predictions(path: Path) -> list[ItemResult]:
     """What `write_predictions` wrote, in its order."""
     items: dict[str, JsonObject] = {}
-    for batch in open_parquet(path).iter_batches(batch_size=500):
+    file = open_parquet(path)
+    if missing := {*_TEXT, *_NUMBERS, "candidate", "image"} - {*file.schema_arrow.names}:
+        raise ValueError(f"{path} holds no predictions of bench: it has no column {sorted(missing)[0]}.")
+    for batch in file.iter_batches(batch_size=500):
         for row in batch.to_pylist():
             item = items.setdefault(row["id"], {"row": row, "greedy": Scored(), "pool": []})
             if row["candidate"] == GREEDY:

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from scipy import stats
 
-from retrodict.evaluation.benchmarks import open_benchmark, written
+from retrodict.evaluation.benchmarks import Benchmark, open_benchmark, written
 from retrodict.evaluation.pool import BATCH, reason_counts
 from retrodict.evaluation.probe import (
     Answers,
     Query,
+    Questions,
     Score,
-    ask,
     forward_score,
     inverse_score,
     preferences,
+    questions,
 )
-from retrodict.files import JsonMapping, JsonObject, made_once, write_json, write_lines
+from retrodict.files import JsonMapping, JsonObject, write_json, write_lines
 from retrodict.loading import load
 from retrodict.models.protocol import LogProb
-from retrodict.progress import Progress
+from retrodict.progress import Progress, QuietProgress
 from retrodict.run_folder import RECORD, check
+from retrodict.shards import ALL, Shard, Where, run_shards
 from retrodict.transitions import Transition
 from retrodict.versions import provenance, versions
 from retrodict.worlds.base import World
@@ -49,6 +52,7 @@ def run_probe(
     items: int | None = None,
     subsets: Sequence[str] = (),
     limit: int | None = None,
+    where: Where = ALL,
     progress: Progress | None = None,
 ) -> JsonObject:
     """Probe a model in the directions that it has. The same call again resumes from what `out/answers` holds.
@@ -64,21 +68,22 @@ def run_probe(
         items: how many items, the subsets in turn; by default all, or 300 of a world.
         subsets: those to keep.
         limit: only the first so many items of each subset.
+        where: of several processes with the same `out`, which part of the answers this one makes; or a Ray cluster.
         progress: receives how far the work is.
 
     Returns:
-        What `results.json` holds (docs/evaluation.md).
+        What `results.json` holds (docs/evaluation.md); nothing where other processes are still at their shares.
 
     Raises:
         ValueError: a direction that the model does not have, an unknown benchmark, or an `out` that holds a run with
             other settings.
     """
-    began, out = time.monotonic(), Path(out)
-    benchmark = open_benchmark(bench, data=data, items=items, subsets=subsets, limit=limit, seed=seed)
-    transitions, world = benchmark.items, benchmark.world
-    explains = None if world is None else world.explains
-    others = [counterfactual(t, world, seed) for t in transitions]
+    began, out, progress = time.monotonic(), Path(out), progress or QuietProgress()
+    opened = partial(open_benchmark, bench, data=data, items=items, subsets=subsets, limit=limit, seed=seed)
+    benchmark = opened()
+    transitions, asked = benchmark.items, _questions(benchmark, seed)
     reasons: list[str] = []
+    left = 0
     answers: dict[str, Answers] = {}
     settings = {
         "bench": benchmark.name,
@@ -94,12 +99,16 @@ def run_probe(
     scores = _scores(model, directions)
     write_json(out / RECORD, record)
     for direction, score in scores.items():
-        if progress is not None:
-            progress.stage(f"probe {direction}", f"{len(transitions)} items")
-        careful = _kept(_one_by_one_where_needed(score), out / "answers", direction, reasons)
-        answers[direction] = ask(careful, transitions, seed=seed, explains=explains, counterfactuals=others)
-        if progress is not None:
-            progress.done(f"{len(transitions)} items")
+        progress.stage(f"probe {direction}", f"{len(transitions)} items")
+        shards = _shards(score, asked.queries, out / "answers", direction)
+        if unmade := run_shards(shards, where, progress, partial(_planned, opened, model, direction, seed, out)):
+            left += unmade
+            progress.done("this share; others are at theirs")
+            continue
+        answers[direction] = asked.answers(_read(out / "answers", direction, len(shards), reasons))
+        progress.done(f"{len(transitions)} items")
+    if left:
+        return {}
     write_lines(out / "items" / "probe.jsonl", [r for d, a in answers.items() for r in _records(d, a)])
     config = {
         "model": model,
@@ -152,41 +161,62 @@ def _scores(model: str, directions: Sequence[str]) -> dict[str, Score]:
     return scores
 
 
-def _kept(score: _Careful, folder: Path, direction: str, reasons: list[str]) -> Score:
-    """`score`, whose answers to each call are kept in a file; why some are missing goes to `reasons`."""
-    calls = itertools.count()
+def _questions(benchmark: Benchmark, seed: int) -> Questions:
+    world = benchmark.world
+    return questions(
+        benchmark.items,
+        seed=seed,
+        explains=None if world is None else world.explains,
+        counterfactuals=[counterfactual(t, world, seed) for t in benchmark.items],
+    )
 
-    def kept(queries: Sequence[Query]) -> list[LogProb]:
-        def make() -> JsonObject:
-            logprobs, missing = score(queries)
-            return {"logprobs": [asdict(one) for one in logprobs], "reasons": missing}
 
-        answers = made_once(folder / f"{direction}-{next(calls)}.json", make)
-        reasons.extend(answers["reasons"])
-        return [LogProb(**one) for one in answers["logprobs"]]
+def _shards(score: Score, queries: Sequence[Query], folder: Path, direction: str) -> list[Shard]:
+    """Batches of queries, each of which gives a file of answers and of reasons for those that are missing."""
+    careful = _one_by_one_where_needed(score)
 
-    return kept
+    def shard(file: Path, batch: Sequence[Query]) -> Shard:
+        def make(tell: Callable[[int], None]) -> None:
+            logprobs, missing = careful(batch)
+            write_json(file, {"logprobs": [asdict(one) for one in logprobs], "reasons": missing})
+
+        return Shard(file.is_file, make, len(batch))
+
+    starts = range(0, len(queries), BATCH)
+    return [shard(_file(folder, direction, n), queries[i : i + BATCH]) for n, i in enumerate(starts)]
+
+
+def _planned(opened: Callable[[], Benchmark], model: str, direction: str, seed: int, out: Path) -> list[Shard]:
+    """The same, in another process."""
+    score = _scores(model, (direction,))[direction]
+    return _shards(score, _questions(opened(), seed).queries, out / "answers", direction)
+
+
+def _read(folder: Path, direction: str, count: int, reasons: list[str]) -> list[LogProb]:
+    """All answers; why some are missing goes to `reasons`."""
+    logprobs: list[LogProb] = []
+    for number in range(count):
+        made = json.loads(_file(folder, direction, number).read_text(encoding="utf-8"))
+        logprobs += [LogProb(**one) for one in made["logprobs"]]
+        reasons += made["reasons"]
+    return logprobs
+
+
+def _file(folder: Path, direction: str, batch: int) -> Path:
+    return folder / f"{direction}-{batch:05d}.json"
 
 
 def _one_by_one_where_needed(score: Score) -> _Careful:
-    """`score` in batches; what the model cannot express is missing, with its reason, and costs nothing else."""
-    reasons: list[str] = []
+    """`score` of a batch; what the model cannot express is missing, with its reason, and costs nothing else."""
 
     def careful(queries: Sequence[Query]) -> tuple[list[LogProb], list[str]]:
-        reasons.clear()
-        logprobs: list[LogProb] = []
-        for start in range(0, len(queries), BATCH):
-            logprobs += attempt(queries[start : start + BATCH])
-        return logprobs, list(reasons)
-
-    def attempt(queries: Sequence[Query]) -> list[LogProb]:
         try:
-            return score(queries)
+            return score(queries), []
         except ValueError as error:
             if len(queries) == 1:
-                reasons.append(str(error))
-                return [_MISSING]
-        return [answer for query in queries for answer in attempt([query])]
+                return [_MISSING], [str(error)]
+        parts = [careful([query]) for query in queries]
+        return [one for logprobs, _ in parts for one in logprobs], [why for _, reasons in parts for why in reasons]
 
     return careful
 

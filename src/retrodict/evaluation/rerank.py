@@ -18,8 +18,8 @@ from PIL import Image
 
 from retrodict.data.files import inside
 from retrodict.dynamics.verify import Pool, Verifier
-from retrodict.files import JsonObject, write_lines
-from retrodict.images import read_image
+from retrodict.files import JsonObject, is_text, read_lines, text_lines, visible, write_lines
+from retrodict.images import no_pipe, read_image
 from retrodict.models.protocol import Candidate
 from retrodict.progress import Progress, QuietProgress
 from retrodict.run_folder import Input, claim
@@ -101,8 +101,8 @@ def read_tasks(file: Path) -> Iterator[Task]:
     """The tasks of a file. Raises `ValueError`, naming file and line, for one that is none."""
     seen: set[str] = set()
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = list(text_lines(file))
+    except OSError as error:
         raise ValueError(f"{file} cannot be read: {error}.") from None
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -124,11 +124,13 @@ def _task(number: int, record: object) -> Task:
     source, action, candidates = record.get("file_name", record.get("source")), record.get("action"), []
     if isinstance(record.get("candidates"), list):
         candidates = record["candidates"]
-    if not isinstance(source, str) or not isinstance(action, str) or not action.strip():
+    if not isinstance(source, str) or not isinstance(action, str) or not visible(action):
         raise ValueError("`file_name` and `action` must be texts.")
     if not candidates or not all(isinstance(name, str) for name in candidates):
         raise ValueError("`candidates` must be a list of images' paths.")
-    return Task(str(record.get("id", number)), source, action.strip(), tuple(dict.fromkeys(candidates)))
+    if not all(map(is_text, (source, action, *candidates, str(record.get("id"))))):
+        raise ValueError("this holds half a character, which is no text.")
+    return Task(str(record.get("id", number)), source, visible(action), tuple(dict.fromkeys(candidates)))
 
 
 def _read(task: Task, root: Path) -> _Read:
@@ -136,7 +138,7 @@ def _read(task: Task, root: Path) -> _Read:
     read = _Read(task)
     for name in (task.source, *task.candidates):
         try:
-            data = inside(root, name).read_bytes()
+            data = no_pipe(inside(root, name)).read_bytes()
             digest.update(b"\0" + hashlib.sha256(data).digest())
             read.images[name] = read_image(data, name)
         except (OSError, ValueError) as error:
@@ -191,4 +193,4 @@ def _record(read: _Read, scores: list[float] | str | None) -> JsonObject:
 
 
 def _written(file: Path) -> list[JsonObject]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+    return [record for record in read_lines(file) if isinstance(record, dict) and "key" in record]

@@ -14,6 +14,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -31,7 +32,16 @@ from retrodict.evaluation.summary import best_of_k, pool_sizes
 from retrodict.files import JsonObject, write_json, write_lines
 from retrodict.models.protocol import InverseModel
 from retrodict.progress import Progress
-from retrodict.stats import Estimate, Values, holm, macro_interval, mean_interval, paired_difference, share_interval
+from retrodict.stats import (
+    UNIT,
+    Estimate,
+    Values,
+    holm,
+    macro_interval,
+    mean_interval,
+    paired_difference,
+    share_interval,
+)
 from retrodict.transitions import Transition, decode_image
 
 NO_CLASS = "no class"  # the subset of items that have none
@@ -98,14 +108,12 @@ def measure(
     file = out / "items" / f"{items_file or main.system}.jsonl"
     write_lines(file, list(_records(transitions, results, table, flow, halves)))
     metrics = {
-        metric: _by_subset(transitions, values, "value", share_interval if METRICS[metric].is_share else mean_interval)
-        for metric, values in table.items()
-        if metric != "l1"
+        metric: _by_subset(transitions, values, "value", metric) for metric, values in table.items() if metric != "l1"
     }
     curve = _k_curve(main, protocol, patches)
     return {
         "protocol": protocol,
-        **_by_subset(transitions, table["l1"], "l1"),
+        **_by_subset(transitions, table["l1"], "l1", "l1"),
         "metrics": metrics,
         **({} if patches is None else {"round_trip_exact": patches.share}),
         "higher_is_better": {metric: METRICS[metric].higher_is_better for metric in table},
@@ -196,13 +204,11 @@ def _captions(transitions: Sequence[Transition]) -> dict[str, str]:
     return {name: caption for name, caption in known.items() if caption}
 
 
-def _by_subset(
-    transitions: Sequence[Transition],
-    rows: Mapping[str, Values],
-    key: str,
-    estimate: Callable[[Values, Sequence[str]], Estimate] = mean_interval,
-) -> JsonObject:
+def _by_subset(transitions: Sequence[Transition], rows: Mapping[str, Values], key: str, metric: str) -> JsonObject:
     """`{"subsets": {subset: {row: entry}}, "all": {row: entry}, "macro": {row: entry}}`."""
+    scale, is_share = METRICS[metric].scale, METRICS[metric].is_share
+    of_values: Callable[[Values, Sequence[str]], Estimate] = partial(mean_interval, scale=scale)
+    estimate = share_interval if is_share else of_values
     categories = np.array([t.category for t in transitions])
     groups = np.array([t.cluster for t in transitions])
 
@@ -213,7 +219,10 @@ def _by_subset(
     return {
         "subsets": {subset or NO_CLASS: table(categories == subset) for subset in subsets},
         "all": table(np.full(len(transitions), True)),
-        "macro": {name: macro_interval(v, categories.tolist(), groups.tolist()).entry(key) for name, v in rows.items()},
+        "macro": {
+            name: macro_interval(v, categories.tolist(), groups.tolist(), scale, shares=is_share).entry(key)
+            for name, v in rows.items()
+        },
     }
 
 
@@ -247,7 +256,7 @@ def _by_motion(
     for name, labels in halves.items():
         masks = {half: np.array([label == half for label in labels]) for half in ("high", "low")}
         results[name] = {
-            half: {row: mean_interval(v[mask], groups[mask]).entry("l1") for row, v in rows.items()}
+            half: {row: mean_interval(v[mask], groups[mask], UNIT).entry("l1") for row, v in rows.items()}
             for half, mask in masks.items()
         }
         results[name]["mix"] = {
@@ -290,7 +299,8 @@ def _k_curve(predicted: Predicted, protocol: str, patches: Patches | None) -> Js
         for k in pool_sizes(size):
             values = {name: (best_of_k(s, k) * values_IN).sum(1) for name, s in scores.items()}
             values["random"] = values_IN.mean(1)
-            by_k[f"k{k}"] = {name: mean_interval(v, groups).entry(key) for name, v in values.items()}
+            estimate = share_interval if sign > 0 else partial(mean_interval, scale=UNIT)
+            by_k[f"k{k}"] = {name: estimate(v, groups).entry(key) for name, v in values.items()}
         return by_k
 
     return {
@@ -309,7 +319,7 @@ def _paired(main: Predicted, others: Sequence[Predicted], table: Table) -> JsonO
     if main.verified:
         pairs["verified_vs_greedy"] = (main.verified, main.system)
     rows = table[measure]
-    tested = {key: paired_difference(sign * rows[a], sign * rows[b], groups) for key, (a, b) in pairs.items()}
+    tested = {key: paired_difference(sign * rows[a], sign * rows[b], groups, UNIT) for key, (a, b) in pairs.items()}
     adjusted = holm([one.p for one in tested.values()])
     entries = {}
     for (key, one), p in zip(tested.items(), adjusted, strict=True):
@@ -328,7 +338,7 @@ def _against_copy(system: str, transitions: Sequence[Transition], rows: Mapping[
     differences = {}
     for subset in subsets:
         chosen = categories == subset
-        differences[subset] = paired_difference(rows[COPY][chosen], rows[system][chosen], groups[chosen])
+        differences[subset] = paired_difference(rows[COPY][chosen], rows[system][chosen], groups[chosen], UNIT)
     adjusted = holm([one.p for one in differences.values()])
     entries = {}
     for (subset, one), p in zip(differences.items(), adjusted, strict=True):

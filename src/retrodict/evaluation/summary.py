@@ -12,7 +12,15 @@ import numpy as np
 
 from retrodict.evaluation.pool import ItemResult, Measure, Scored, reason_counts
 from retrodict.files import JsonObject
-from retrodict.stats import Values, mean_interval, paired_difference, repeated, repeated_difference
+from retrodict.stats import (
+    UNIT,
+    Values,
+    mean_interval,
+    paired_difference,
+    repeated,
+    repeated_difference,
+    share_interval,
+)
 
 KS = (1, 2, 4, 8)
 MIN_COPY = "min_copy"  # picks the candidate farthest from the source: what a verifier must beat, never the default
@@ -73,7 +81,7 @@ def _selector_score(frame: Scored, selector: str) -> float:
 def estimate(items: Sequence[ItemResult], selector: str = "greedy", k: int = 1) -> JsonObject:
     """`{"score", "es", "me", "ci95", "n", "n_unscored", "copy_rate"}`; the interval is that of the score."""
     scores = item_values(items, selector, k, "score")
-    interval = mean_interval(scores, groups_of(items), (0.0, 1.0))
+    interval = share_interval(scores, groups_of(items))
     return {
         "score": interval.mean,
         "es": _mean(item_values(items, selector, k, "es")),
@@ -161,8 +169,8 @@ def compare_runs(
     of_a = [item_values(items, selectors[0], ks[0]) for items in a[:runs]]
     of_b = [item_values(items, selectors[1], ks[1]) for items in b[:runs]]
     if runs == 1:
-        return paired_difference(of_a[0], of_b[0], groups).entry(*names)
-    return repeated_difference(of_a, of_b, groups).entry(*names) | {"runs": runs}
+        return paired_difference(of_a[0], of_b[0], groups, UNIT).entry(*names)
+    return repeated_difference(of_a, of_b, groups, UNIT).entry(*names) | {"runs": runs}
 
 
 def over_runs(runs: Sequence[Sequence[ItemResult]], selector: str = "greedy", k: int = 1) -> JsonObject:
@@ -170,7 +178,7 @@ def over_runs(runs: Sequence[Sequence[ItemResult]], selector: str = "greedy", k:
     interval also holds for other runs, and the score of each."""
     values = [item_values(items, selector, k) for items in runs]
     each = [mean_interval(one).mean for one in values]
-    return repeated(values, groups_of(runs[0])).entry("score") | {"runs": len(runs), "each": each}
+    return repeated(values, groups_of(runs[0]), UNIT).entry("score") | {"runs": len(runs), "each": each}
 
 
 def groups_of(items: Sequence[ItemResult]) -> list[str] | None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from retrodict.files import JsonObject
-from retrodict.stats import Values, mean_interval
+from retrodict.stats import Values, share_interval
 
 FLOOR_SEEDS = 5
 MEASURES = ("rouge1", "rougeL", "verb", "objects", "exact")
@@ -111,7 +111,7 @@ def compare_texts(texts: Sequence[str | None], truths: Sequence[str], groups: Se
     results: JsonObject = {}
     for measure in MEASURES:
         values = [np.nan if row is None else row[measure] for row in rows]
-        results[measure] = mean_interval(values, groups).entry("value")
+        results[measure] = share_interval(values, groups).entry("value")
     written = [(text, truth) for text, truth in zip(texts, truths, strict=True) if text is not None]
     return results | {"bleu": bleu(*zip(*written, strict=True)) if written else {"bleu": np.nan, "n": 0}}
 

@@ -26,7 +26,7 @@ def write_report(runs: Path | Sequence[Path], out: Path | None = None) -> Path:
     Raises:
         ValueError: a folder has no readable `results.json`.
     """
-    from retrodict.files import write_text
+    from retrodict.files import as_written, write_text
     from retrodict.report.page import render, summary
     from retrodict.report.run import Run
 
@@ -35,6 +35,8 @@ def write_report(runs: Path | Sequence[Path], out: Path | None = None) -> Path:
         raise ValueError("Name at least one folder that holds a results.json.")
     loaded = [Run.open(folder) for folder in folders]
     page = Path(out) if out is not None else folders[0] / PAGE
-    write_text(page, render(loaded))
-    write_text(page.with_name(SUMMARY) if out is None else page.with_suffix(".md"), summary(loaded))
+    with as_written(*folders):
+        html, markdown = render(loaded), summary(loaded)
+    write_text(page, html)
+    write_text(page.with_name(SUMMARY) if out is None else page.with_suffix(".md"), markdown)
     return page

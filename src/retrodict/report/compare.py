@@ -12,6 +12,7 @@ from retrodict.report.bench import row_name
 from retrodict.report.kit.format import MISSING, finite, number, p_value, signed, span, system_name
 from retrodict.report.kit.tables import Cell, Table, estimate, without_gaps
 from retrodict.report.run import Run
+from retrodict.stats import adjust
 
 HEAD = ("A", "B", "A \N{MINUS SIGN} B", "95 % interval", "n", "p", "p (Holm)")
 
@@ -65,12 +66,13 @@ class Across:
     """What several runs show beside each other; parts that they do not have are None."""
 
     scores: Table | None
+    suites: Table | None
     distances: Table | None
-    comparison: Comparison | None
+    comparisons: Sequence[Comparison]
 
 
 def across(runs: Sequence[Run]) -> Across:
-    return Across(_scores(runs), _distances(runs), _tested(runs))
+    return Across(_scores(runs), _suites(runs), _distances(runs), _tested(runs))
 
 
 def _scores(runs: Sequence[Run]) -> Table | None:
@@ -96,6 +98,20 @@ def _scores(runs: Sequence[Run]) -> Table | None:
     return without_gaps(Table([*head, "Verified"], rows))
 
 
+def _suites(runs: Sequence[Run]) -> Table | None:
+    """Each run's own model by kind of action: greedy, and verified where it was."""
+    scored = [run for run in runs if run.has_scores and run.main]
+    names = dict.fromkeys(name for run in scored for name in run.get("systems", run.main or "", "suites") or {})
+    rows = []
+    for run in scored:
+        suites = run.get("systems", run.main or "", "suites") or {}
+        chosen = {"": "greedy"} | ({", verified": f"k{run.ks[-1]}"} if run.ks and run.ks[-1] > 1 else {})
+        for how, key in chosen.items():
+            cells = [estimate((suites.get(name) or {}).get(key), "score") for name in names]
+            rows.append((f"{run.folder.name}: {system_name(run.main or '')}{how}", cells))
+    return without_gaps(Table([scored[0].suite_title(name) for name in names], rows)) if len(names) > 1 else None
+
+
 def _spread(scores: Sequence[float]) -> Cell:
     if len(scores) < 2:
         return Cell(MISSING)
@@ -118,11 +134,13 @@ def _distances(runs: Sequence[Run]) -> Table | None:
     return without_gaps(Table([title for title, _, _ in columns], rows, "all"))
 
 
-def _tested(runs: Sequence[Run]) -> Comparison | None:
-    """The paired comparison of two runs that were measured on the same items."""
-    if len(runs) != 2:
-        return None
-    try:
-        return comparison(compare_runs(runs[0].folder, runs[1].folder))
-    except ValueError:  # other items, or no measure that both have
-        return None
+def _tested(runs: Sequence[Run]) -> list[Comparison]:
+    """The first run against every other one that was measured on the same items; their tests are one family."""
+    tested = []
+    for run in runs[1:]:
+        try:
+            tested.append(compare_runs(runs[0].folder, run.folder))
+        except ValueError:  # other items, or no measure that both have
+            continue
+    adjust(entry for results in tested for entry in results["subsets"].values())
+    return [comparison(results) for results in tested]

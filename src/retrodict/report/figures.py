@@ -121,10 +121,10 @@ def columns(run: Run) -> list[Column]:
     if run.main is None:
         return []
     shown = []
-    if run.main == "fdm" and run.predictions("ft"):
+    if run.is_loop and run.predictions("ft"):
         shown.append(Column("FT", "labelled data only", "ft", lambda item: item.greedy, "ft"))
     if items := run.predictions(run.main):
-        note = "with annotated video" if run.main == "fdm" and run.get("annotation") else "greedy"
+        note = "with annotated video" if run.is_loop and run.get("annotation") else "greedy"
         shown.append(Column(system_name(run.main), note, run.main, lambda item: item.greedy, run.main))
         size = min(len(item.pool) for item in items.values())
         selector = run.get("systems", run.main, f"k{size}", "selector") or _selector(items.values())

@@ -10,8 +10,8 @@ from retrodict.files import JsonMapping, read_lines
 from retrodict.prompts import Direction
 from retrodict.report.bench import row_name
 from retrodict.report.kit.charts import Bar, Curve, bar, measured, over_steps
-from retrodict.report.kit.format import finite, selector_name, system_name
-from retrodict.report.kit.tables import Cell, Claim, Table, claim, estimate, share
+from retrodict.report.kit.format import finite, number, percent, selector_name, system_name
+from retrodict.report.kit.tables import Cell, Claim, Table, claim, estimate, share, without_gaps
 from retrodict.report.run import Run
 from retrodict.stats import share as share_of
 from retrodict.training.config import LOG
@@ -24,10 +24,14 @@ def ladder(run: Run) -> list[Bar]:
         "ft": "labelled data only",
         "fdm": _learned_from(run),
         "fdm_true_labels": "the same video with its true labels",
+        "fdm_expert": "and its own verified samples",
     }
     bars: list[Bar | None] = []
     for name, entry in run.systems.items():
-        if name == "fdm_weighted":  # an ablation, not a step: it has its own chart
+        notes.setdefault(name, notes["fdm"] if name.startswith("fdm_round") else "greedy")
+        if name.startswith("fdm_weighted"):  # an ablation, not a step: it has its own chart
+            continue
+        if name == "fdm_expert" and run.get("expert", "kept") == 0:  # it is the model of before
             continue
         kind = "fdm" if name == run.main else name if name in ("copy", "ft") else "other"
         greedy = run.get("runs", name, "greedy") or entry.get("greedy")
@@ -77,10 +81,10 @@ def distances(run: Run) -> list[Bar]:
         "fdm": _learned_from(run),
     }
     kinds = {"copy": "copy", "ft": "ft", run.main: "fdm"}
-    found, key = (run.get("metrics", "exact_patches", "all"), "value") if is_exact(run) else (run.get("all"), "l1")
+    listed, key = (run.get("metrics", "exact_patches", "all"), "value") if is_exact(run) else (run.get("all"), "l1")
     rows = {
         name: row
-        for name, row in (found or {}).items()
+        for name, row in (listed or {}).items()
         if isinstance(row, Mapping) and name not in ("ground_truth", "round_trip_source")
     }
     alike = len({(row.get("n"), row.get("n_unscored")) for row in rows.values()}) == 1  # then it is said once
@@ -159,12 +163,77 @@ def funnel(run: Run) -> list[Bar]:
     return [Bar(name, count, n=int(count), note=note, scale=scale) for name, count, note in counts if scale]
 
 
+def rounds(run: Run) -> Table | None:
+    """The rounds of the loop side by side; the one whose forward model is kept is marked."""
+    entries = run.get("rounds")
+    if not entries:
+        return None
+    most = f"k{run.ks[-1]}" if run.ks else ""
+    head = ["IDM exact", "Labels exact", "Of those selected", "FDM", f"Best of {most[1:]}", "IDM, validation"]
+    head.append("FDM, validation")
+    rows, marked = [], ""
+    for entry in entries:
+        labels, fdm = entry["annotation"], entry["fdm"]
+        cells = [estimate(entry["idm"], "exact"), estimate(labels, "exact")]
+        cells.append(Cell(number(labels.get("selected_exact"))))
+        cells += [estimate(fdm.get("greedy"), "score"), estimate(fdm.get(most), "score")]
+        cells += [estimate(entry["validation"][model], "mean") for model in ("idm", "fdm")]
+        name = f"Round {entry['round']}"
+        rows.append((name, cells))
+        if run.main == ("fdm" if entry["round"] == 1 else f"fdm_round{entry['round']}"):
+            marked = name
+    return without_gaps(Table(head, rows, marked))
+
+
+def reliability(run: Run) -> list[Bar]:
+    """How often predictions are right, by how sure they were said to be; the least sure first."""
+    rows = run.get("confidence", _verifier(run), "bins") or []
+    return measured(
+        bar(f"said {percent(row['confidence'])}", row, "right", "verified", f"{row['n']} predictions") for row in rows
+    )
+
+
+def calibration(run: Run) -> JsonMapping | None:
+    """What is known of the confidence in the default verifier's choices."""
+    return run.get("confidence", _verifier(run)) or None
+
+
+def _verifier(run: Run) -> str:
+    return str(list(run.get("confidence") or [""])[-1])
+
+
+def still(run: Run) -> list[Bar]:
+    """How often each system changes something where nothing happens."""
+    entries = run.get("still") or {}
+    return measured(bar(system_name(name), entry, "share", "other") for name, entry in entries.items())
+
+
+def expert(run: Run) -> Table | None:
+    """What each expert iteration did to what the inverse model likes, and to what is right."""
+    entries = run.get("expert", "iterations")
+    if not entries:
+        return None
+    head = ["IDM score", "Score", "Edit success", "Minimal edit", "Copies"]
+    rows = [
+        (
+            f"Iteration {i}" if i else "Before",
+            [
+                Cell(number(entry["inverse_score"], 2)),
+                estimate(entry, "score"),
+                *(Cell(number(entry[key])) for key in ("es", "me", "copy_rate")),
+            ],
+        )
+        for i, entry in enumerate(entries)
+    ]
+    return without_gaps(Table(head, rows, rows[run.get("expert", "kept")][0]))
+
+
 def asymmetry(run: Run) -> Table | None:
     """Inverse against forward at equal labels: how often exactly right, and two preferences that both have."""
     if not run.get("idm"):
         return None
     rows = []
-    for name in ("idm", "idm_plain"):
+    for name in ("idm", *(key for key in run.results if key.startswith("idm_round")), "idm_plain"):
         if entry := run.get(name):
             rows.append((system_name(name), [estimate(entry, "exact"), *_preferences(run, name)]))
     scores = [item.greedy.score for item in run.predictions("ft").values()]

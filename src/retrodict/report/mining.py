@@ -201,6 +201,10 @@ def _notes(clips: Sequence[JsonMapping]) -> list[str]:
         notes.append(f"{left_out}, {count(unlike)} because the frames have nothing in common.")
     if same:
         notes.append(f"{_counted(same, 'clip')} {'shows' if same == 1 else 'show'} the same as another one.")
+    if resized := sum(bool(clip.get("resized")) for clip in clips):
+        notes.append(
+            f"{_counted(resized, 'clip')} went on in another resolution: scaled to the first where shapes agree."
+        )
     repeated, broken = total("duplicates"), total("corrupt_packets")
     decoded = f"{count(repeated)} of {_counted(total('frames'), 'frame')} repeat the one before"
     return [*notes, decoded + (f"; {_counted(broken, 'packet')} could not be decoded." if broken else ".")]

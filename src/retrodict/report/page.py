@@ -61,6 +61,11 @@ def _story(run: Run) -> JsonObject:
         "selector": bench.default_selector(run),
         "suites": bench.suite_table(run),
         "curves": bench.score_curves(run),
+        "rounds": loop.rounds(run),
+        "reliability": loop.reliability(run),
+        "calibration": loop.calibration(run),
+        "still": loop.still(run),
+        "expert": loop.expert(run),
         "asymmetry": loop.asymmetry(run),
         "probe": probe.groups(run),
         "l1": bench.l1_table(run),
@@ -93,17 +98,21 @@ def summary(runs: Sequence[Run]) -> str:
     parts = [f"# {plain(title(runs))}\n"]
     if len(runs) > 1:
         across = compare.across(runs)
-        parts += _titled([("Score", across.scores), ("L1, lower is nearer", across.distances)])
-        parts += _compared(across.comparison)
+        parts += _titled(
+            [("Score", across.scores), ("By kind of action", across.suites), ("L1, lower is nearer", across.distances)]
+        )
+        parts += _compared(across.comparisons)
     for run in runs:
         if len(runs) > 1:
             parts.append(f"## {plain(run.folder.name)}\n")
         judges = judge.judged(run)
-        parts += _compared(compare.comparison(run.results) if run.kind == "compare" else None)
+        parts += _compared([compare.comparison(run.results)] if run.kind == "compare" else [])
         parts += _titled(
             [
                 ("Score", bench.score_table(run)),
                 *((f"Score by the judge {plain(one.name)}", one.scores) for one in judges),
+                ("Rounds", loop.rounds(run)),
+                ("Expert iteration, on validation pairs", loop.expert(run)),
                 *loop.meters(run),
                 ("L1, lower is nearer", bench.l1_table(run)),
                 ("Other metrics, all items", bench.metrics_table(run)),
@@ -130,5 +139,5 @@ def _titled(tables: Sequence[tuple[str, Table | None]]) -> list[str]:
     return [f"{title}\n\n{markdown_table(table)}" for title, table in tables if table]
 
 
-def _compared(comparison: compare.Comparison | None) -> list[str]:
-    return [] if comparison is None else [f"{plain(comparison.headline)}\n\n{markdown_table(comparison.table)}"]
+def _compared(comparisons: Sequence[compare.Comparison]) -> list[str]:
+    return [f"{plain(one.headline)}\n\n{markdown_table(one.table)}" for one in comparisons]

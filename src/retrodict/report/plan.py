@@ -36,7 +36,8 @@ def write_plan(out: Path, plan: Plan) -> None:
 def title(plan: Plan) -> str:
     if not plan.reached:
         return "No plan found"
-    return f"{len(plan.actions)} actions to the goal, confidence {plan.confidence:.2f}"
+    count = len(plan.actions)
+    return f"{count} action{'s' * (count != 1)} to the goal, confidence {plan.confidence:.2f}"
 
 
 def strip(plan: Plan) -> Image.Image:

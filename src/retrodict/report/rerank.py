@@ -8,6 +8,7 @@ from pathlib import Path
 
 from retrodict.data.files import inside
 from retrodict.files import JsonMapping
+from retrodict.images import no_pipe
 from retrodict.report import kit
 from retrodict.report.kit.format import count
 from retrodict.report.kit.images import shape_of, uri
@@ -58,7 +59,7 @@ def _cells(record: JsonMapping, root: Path) -> list[Cell]:
 
 def _cell(root: Path, name: str, text: str, first: bool = False) -> Cell:
     try:
-        data = inside(root, name).read_bytes()
+        data = no_pipe(inside(root, name)).read_bytes()
         return Cell(uri(data, SIDE, LARGE), name, text, first, shape_of(data))
     except (OSError, ValueError):  # what could not be read has its reason already
         return Cell("", name, text)

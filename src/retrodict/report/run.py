@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from retrodict.evaluation.baselines import COPY
 from retrodict.evaluation.benchmarks import items_of_run, read_results, stored_items
-from retrodict.evaluation.pool import ItemResult
+from retrodict.evaluation.pool import ItemResult, Scored, item_result
 from retrodict.evaluation.predictions import JUDGEMENTS, read_predictions
 from retrodict.files import JsonObject
 from retrodict.report.kit.format import finite
@@ -58,7 +59,8 @@ class Run:
     @cached_property
     def main(self) -> str | None:
         """The system that the run is about."""
-        name = "fdm" if "fdm" in self.systems else next((name for name in self.systems if name != "copy"), None)
+        kept = str(self.get("kept", "fdm") or "fdm")  # of several rounds, the best
+        name = kept if kept in self.systems else next((name for name in self.systems if name != "copy"), None)
         return name or (str(self.get("system")) if self.get("system") and not self.is_loop else None)
 
     @cached_property
@@ -107,10 +109,13 @@ class Run:
         return {line["id"]: line for line in _lines(self.folder / "items" / f"{system}.jsonl")}
 
     def predictions(self, system: str) -> dict[str, ItemResult]:
-        """Scored predictions by item id; empty where the run stored none."""
+        """Scored predictions by item id; empty where the run stored none. Copy's are the sources themselves."""
         if system not in self._read:
             path = self.folder / "predictions" / f"{system}.parquet"
-            self._read[system] = {item.id: item for item in read_predictions(path)} if path.is_file() else {}
+            items = read_predictions(path) if path.is_file() else []
+            if not items and system == self.main == COPY:
+                items = [item_result(t, Scored(image=t.source or b"", copy=1.0)) for t in self.test.values()]
+            self._read[system] = {item.id: item for item in items}
         return self._read[system]
 
     def annotated(self, count: int) -> list[Transition]:

@@ -18,13 +18,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from retrodict.dynamics.verify import choose
+from retrodict.dynamics.best_of_n import choose
 from retrodict.evaluation.judge.protocol import TOP
 from retrodict.evaluation.metrics import METRICS
 from retrodict.evaluation.pool import MEASURES
 from retrodict.evaluation.predictions import GREEDY, JUDGEMENTS
 from retrodict.evaluation.summary import default_selector
-from retrodict.files import JsonMapping, JsonObject, read_lines, write_atomic
+from retrodict.files import JsonMapping, JsonObject, as_written, read_lines, write_atomic
 from retrodict.report import kit
 from retrodict.report.kit.format import finite, spoken
 from retrodict.report.run import Run
@@ -100,6 +100,10 @@ class Viewer:
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.runs = [Run.open(folder) for folder in folders]
+        with as_written(*folders):
+            self._read()
+
+    def _read(self) -> None:
         self.frames = [
             {path.stem: Frames(path) for path in sorted((run.folder / "predictions").glob("*.parquet"))}
             for run in self.runs
@@ -110,7 +114,7 @@ class Viewer:
                 self.items.setdefault(name, item)
         self.ids = list(self.items)
         if not self.ids:
-            names = ", ".join(str(folder) for folder in folders)
+            names = ", ".join(str(run.folder) for run in self.runs)
             raise ValueError(f"There are no items to see in {names}: name folders that demo, bootstrap or bench wrote.")
         self.columns = list(self._columns())
         self._records = [self._measured(column) for column in self.columns]

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +23,10 @@ from retrodict.files import JsonObject, write_json, write_lines
 from retrodict.progress import Progress, QuietProgress
 from retrodict.prompts.chat import load_chat_prompt
 from retrodict.run_folder import claim
-from retrodict.stats import mean_interval, paired_difference, wilson
+from retrodict.stats import paired_difference, share_interval, wilson
+
+if TYPE_CHECKING:
+    from retrodict.dynamics.verify import Verifier
 
 LEAST_COPY = "least_copy"  # the metric that likes what differs most from the source
 
@@ -55,7 +59,8 @@ def agreement(
         data: folder of a published set.
         plan: the judge that is asked. A judge of pairs sees each pair in both orders; one of single images gives each
             its score, and the higher is its choice.
-        verifier: in place of a judge, a verifier of the inverse model `model`, or `least_copy`.
+        verifier: in place of a judge, a verifier of the inverse model `model`, `least_copy`, or `NAME=FOLDER`
+            (`judge.rewards`).
         model: the inverse model.
         limit: only the first so many pairs.
 
@@ -122,7 +127,7 @@ def summarise(choices: Sequence[Choice], answers: Sequence[Answer]) -> JsonObjec
     both = known & decided
     right = np.where(people == 1, said, 1 - said)[both]
     groups = np.array([choice.group or choice.id for choice in choices])[both].tolist()
-    half = mean_interval(right, groups, (0.0, 1.0))
+    half = share_interval(right, groups)
     named = [name for answer in answers for name in answer.choices]
     asked = [answer.choices for answer in answers if answer.choices]
     agree = sum(set(pair) in ({"first", "second"}, {"tie"}) for pair in asked)
@@ -190,28 +195,36 @@ def _scored(judge: Judge, pairs: Sequence[tuple[Question, Question]], progress: 
 def _verifier(name: str, model: str) -> Callable[[Sequence[Choice]], list[tuple[float, float]]]:
     """Scores of both images of each pair by a verifier that needs no world and no forward model, or a metric."""
     from retrodict.dynamics.verifiers import VERIFIERS, Parts
-    from retrodict.dynamics.verify import Pool, ScoredBy, Verifier
+    from retrodict.dynamics.verify import ScoredBy
+    from retrodict.evaluation.judge.rewards import REWARDS, open_reward
     from retrodict.evaluation.metrics import l1
-    from retrodict.images import read_image
     from retrodict.loading import load
-    from retrodict.models.protocol import Candidate
 
+    if "=" in name:
+        reward = open_reward(name)
+        return lambda choices: _scores(reward, choices)
     usable = [key for key, kind in VERIFIERS.items() if kind.needs_inverse and not kind.needs_forward]
     if name not in (*usable, LEAST_COPY):
         raise ValueError(
-            f"--verifier {name} cannot score single images: use one of {', '.join((*usable, LEAST_COPY))}."
+            f"--verifier {name} cannot score single images: use one of {', '.join((*usable, LEAST_COPY))}, or "
+            f"{', '.join(f'{kind}=FOLDER' for kind in REWARDS)}."
         )
     verifier: Verifier = ScoredBy(LEAST_COPY, lambda source, _, target: l1(target, source))
     if name != LEAST_COPY:
         inverse = load(model, "inverse")
         verifier = VERIFIERS[name].make(Parts(lambda: inverse, lambda action, source, target: False))
 
-    def scores(choices: Sequence[Choice]) -> list[tuple[float, float]]:
-        rows = []
-        for choice in choices:
-            images = [Candidate(read_image(data, choice.id)) for data in (choice.first, choice.second)]
-            (row,) = verifier.scores([Pool(read_image(choice.source, choice.id), choice.action, images)])
-            rows.append((row[0], row[1]))
-        return rows
+    return lambda choices: _scores(verifier, choices)
 
-    return scores
+
+def _scores(verifier: Verifier, choices: Sequence[Choice]) -> list[tuple[float, float]]:
+    from retrodict.dynamics.verify import Pool
+    from retrodict.images import read_image
+    from retrodict.models.protocol import Candidate
+
+    rows = []
+    for choice in choices:
+        images = [Candidate(read_image(data, choice.id)) for data in (choice.first, choice.second)]
+        (row,) = verifier.scores([Pool(read_image(choice.source, choice.id), choice.action, images)])
+        rows.append((row[0], row[1]))
+    return rows

@@ -53,7 +53,7 @@ def _local(plan: Plan, settings: Settings) -> Asked:
     from retrodict.evaluation.judge.local import LocalModel
 
     model = LocalModel(settings.model)
-    return Asked(model.settings(settings), model.source, 1)
+    return Asked(model.settings(settings), model.source, plan.width)
 
 
 def _exact(items: Sequence[Transition]) -> Judge:

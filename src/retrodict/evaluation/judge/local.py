@@ -5,12 +5,14 @@ It goes the way of an endpoint: the same prompts, the same cache, the same stric
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -19,6 +21,11 @@ from retrodict.chat.request import Request, Settings, shrink
 from retrodict.files import JsonObject
 from retrodict.models.hub import model_folder
 from retrodict.models.vlm import Message, VisionLanguageModel, message
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TOGETHER = 0.01  # seconds in which questions join a batch
 
 
 class LocalModel:
@@ -40,10 +47,11 @@ class LocalModel:
 
 
 class LocalSource:
-    """Answers one question at a time."""
+    """Answers all questions that wait, together: as many as are under way at a time."""
 
     def __init__(self, model: LocalModel) -> None:
         self._model = model
+        self._waiting: list[tuple[Request, asyncio.Future[Outcome]]] = []
         self.counts: Counter[str] = Counter()
 
     async def close(self) -> None:
@@ -51,30 +59,64 @@ class LocalSource:
 
     async def ask(self, request: Request, may_pay_again: Callable[[], bool]) -> Outcome:
         self.counts["asked"] += 1
-        return Outcome(self._answer(request), {"by": "local", "schema": False})
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Outcome] = loop.create_future()
+        if not self._waiting:
+            loop.call_later(TOGETHER, self._answer)
+        self._waiting.append((request, answer))
+        return await answer
 
-    def _answer(self, request: Request) -> JsonObject:
-        """An answer in the form of an endpoint's."""
-        import torch
+    def _answer(self) -> None:
+        batch, self._waiting = self._waiting, []
+        try:
+            bodies = self._bodies([request for request, _ in batch])
+        except Exception as error:  # it belongs to those who asked
+            for _, answer in batch:
+                answer.set_exception(error)
+            return
+        for (_, answer), body in zip(batch, bodies, strict=True):
+            answer.set_result(Outcome(body, {"by": "local", "schema": False}))
 
-        vlm, s = self._model.vlm, request.settings
-        inputs = vlm.ask([_messages(request)])
-        torch.manual_seed(
-            int(request.key[:15], 16)
-        )  # the key holds seed and repeat: noise of its own for each question
-        sampling = {"do_sample": True, "temperature": s.temperature} if s.temperature else {"do_sample": False}
-        (answer,) = vlm.generate(inputs, s.max_tokens, **sampling)
-        (text,) = vlm.texts([answer])
-        return {
-            "model": s.model,
-            "choices": [
-                {
-                    "finish_reason": "length" if len(answer) >= s.max_tokens else "stop",
-                    "message": {"role": "assistant", "content": text},
-                }
-            ],
-            "usage": {"prompt_tokens": inputs["input_ids"].shape[1], "completion_tokens": len(answer)},
-        }
+    def _bodies(self, requests: Sequence[Request]) -> list[JsonObject]:
+        """Answers in the form of an endpoint's. A judge asks all under the same settings."""
+        vlm, s = self._model.vlm, requests[0].settings
+        inputs = vlm.ask([_messages(request) for request in requests])
+        noise = [gumbel_noise([request.key for request in requests], s.temperature)] if s.temperature else []
+        answers = [
+            vlm.until_end(row)
+            for row in vlm.generate(inputs, s.max_tokens, do_sample=False, num_beams=1, logits_processor=noise)
+        ]
+        read = inputs["attention_mask"].sum(1).tolist()
+        return [
+            {
+                "model": s.model,
+                "choices": [
+                    {
+                        "finish_reason": "stop" if answer[-1] in vlm.ends else "length",
+                        "message": {"role": "assistant", "content": text},
+                    }
+                ],
+                "usage": {"prompt_tokens": prompt, "completion_tokens": len(answer)},
+            }
+            for answer, text, prompt in zip(answers, vlm.texts(answers), read, strict=True)
+        ]
+
+
+def gumbel_noise(keys: Sequence[str], temperature: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """A logits processor under which the likeliest token is a sample at this temperature (Gumbel-max).
+
+    Each row's noise follows from its own key, which holds seed and repeat: who else is in the batch changes nothing.
+    """
+    import torch
+
+    sources = [torch.Generator().manual_seed(int(key[:15], 16)) for key in keys]
+
+    def noisy(ids_BT: Tensor, logits_BV: Tensor) -> Tensor:
+        uniform_BV = torch.stack([torch.rand(logits_BV.shape[1], generator=source) for source in sources])
+        gumbel_BV = -(-uniform_BV.clamp_min(1e-20).log()).log()
+        return logits_BV / temperature + gumbel_BV.to(logits_BV)
+
+    return noisy
 
 
 def _messages(request: Request) -> list[Message]:

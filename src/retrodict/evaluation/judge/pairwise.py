@@ -22,7 +22,7 @@ from retrodict.evaluation.judge.protocol import Question
 from retrodict.evaluation.judge.results import groups
 from retrodict.files import JsonMapping, JsonObject
 from retrodict.progress import Progress
-from retrodict.stats import adjust, mean_interval, paired_difference, shown
+from retrodict.stats import adjust, paired_difference, share_interval, shown
 from retrodict.transitions import Transition
 
 _WORTH = {"first": 1.0, "second": 0.0, "tie": 0.5}
@@ -133,7 +133,7 @@ def summarise(preferences: Sequence[Preference], items: Sequence[Transition]) ->
     among answers that named one: near one half where the order does not matter.
     """
     outcomes = [p.outcome for p in preferences]
-    estimate = mean_interval(outcomes, groups(items), (0.0, 1.0))
+    estimate = share_interval(outcomes, groups(items))
     answered = [p for p in preferences if p.choices]
     named = Counter(choice for p in answered for choice in p.choices)
     decided = named["first"] + named["second"]

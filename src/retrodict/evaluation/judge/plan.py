@@ -64,6 +64,11 @@ def judged_items(run: Path, plan: Plan) -> list[Transition]:
     return choose_items(items_of_run(run, plan.data), limit=plan.limit)
 
 
+def cache_of(run: Path, plan: Plan) -> Path:
+    """The file in which the judge's answers are kept."""
+    return plan.cache or run / FOLDER / CACHE
+
+
 @contextmanager
 def open_judge(run: Path, items: Sequence[Transition], plan: Plan) -> Iterator[Judge | PairJudge]:
     """The judge of a plan, with its cache open. Raises `ValueError` when it cannot be had."""
@@ -72,7 +77,7 @@ def open_judge(run: Path, items: Sequence[Transition], plan: Plan) -> Iterator[J
         yield kind.knows(items)
         return
     prompt = load_chat_prompt(plan.prompt)
-    with open_cache(plan.cache or run / FOLDER / CACHE) as cache:
+    with open_cache(cache_of(run, plan)) as cache:
         yield chat_judge(prompt, cache, plan)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from retrodict.chat.parsing import Reason
-from retrodict.files import JsonMapping
+from retrodict.files import JsonMapping, visible
 from retrodict.progress import Progress
 
 TOP = 10.0  # scores lie in [0, TOP]; those of a prompt with another scale are brought to it
@@ -27,7 +27,7 @@ class Question:
     prediction: bytes | None
 
     def __post_init__(self) -> None:
-        if not self.action.strip():
+        if not visible(self.action):
             raise ValueError(f"Item {self.id} has no instruction: a judge's score without one would mean nothing.")
 
 

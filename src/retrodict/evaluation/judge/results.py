@@ -10,7 +10,7 @@ import numpy as np
 
 from retrodict.evaluation.judge.protocol import TOP, Verdict
 from retrodict.files import JsonObject
-from retrodict.stats import mean_interval, paired_difference
+from retrodict.stats import paired_difference, share_interval
 from retrodict.transitions import Transition
 
 
@@ -30,7 +30,7 @@ def estimate(verdicts: Sequence[Verdict], items: Sequence[Transition]) -> JsonOb
 def _estimate(verdicts: Sequence[Verdict], items: Sequence[Transition]) -> JsonObject:
     """`bounds`: the mean if every unscored item had scored 0, and if it had scored 10."""
     scores = [v.score for v in verdicts]
-    estimate = mean_interval(scores, groups(items), (0.0, TOP))
+    estimate = share_interval(scores, groups(items), (0.0, TOP))
     total = len(scores)
     known = 0.0 if estimate.n == 0 else estimate.mean * estimate.n
     return {
@@ -51,7 +51,8 @@ def compare(
     a: Sequence[Verdict], b: Sequence[Verdict], items: Sequence[Transition], names: tuple[str, str]
 ) -> JsonObject:
     """a minus b on the same items, in the form of `comparisons` in `results.json`."""
-    return paired_difference([v.score for v in a], [v.score for v in b], groups(items)).entry(*names)
+    of_a, of_b = ([v.score for v in verdicts] for verdicts in (a, b))
+    return paired_difference(of_a, of_b, groups(items), (0.0, TOP)).entry(*names)
 
 
 def groups(items: Sequence[Transition]) -> list[str] | None:

@@ -6,8 +6,10 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from retrodict.chat.cache import IN_MEMORY
 from retrodict.chat.client import Chat, usage
 from retrodict.evaluation.judge.card import make_card
 from retrodict.evaluation.judge.pairwise import PairJudge, make_pair_card, tournament
@@ -16,15 +18,18 @@ from retrodict.evaluation.judge.predictions import COPY, Row, read_rows, with_sc
 from retrodict.evaluation.judge.protocol import TOP, Judge, Verdict
 from retrodict.evaluation.judge.results import compare
 from retrodict.evaluation.judge.results import estimate as estimate_row
+from retrodict.evaluation.judge.shared import ask_in_parts
 from retrodict.evaluation.predictions import GREEDY
-from retrodict.files import JsonMapping, JsonObject, write_json, write_lines
+from retrodict.files import JsonMapping, JsonObject, as_written, write_json, write_lines
 from retrodict.progress import Progress, QuietProgress
+from retrodict.shards import ALL, Where
 from retrodict.stats import adjust
 from retrodict.transitions import Transition
 
 
-def judge_run(run: Path, plan: Plan, progress: Progress | None = None) -> JsonObject:
-    """Judge the predictions of a run folder and return what `judge/<name>.json` holds.
+def judge_run(run: Path, plan: Plan, progress: Progress | None = None, where: Where = ALL) -> JsonObject:
+    """Judge the predictions of a run folder and return what `judge/<name>.json` holds; nothing while other processes
+    are still at their shares of the questions.
 
     First the card: a judge that fails it raises `ValueError`, unless `plan.force`; so does a name under which another
     judge, or this one with other settings, has judged the run. Writes `judge/<name>.card.json`,
@@ -36,6 +41,14 @@ def judge_run(run: Path, plan: Plan, progress: Progress | None = None) -> JsonOb
     rows = read_rows(run, items, plan.frames)
     name = plan.name or default_name(plan)
     progress = progress or QuietProgress()
+    if where != ALL:
+        with open_judge(run, items, replace(plan, cache=IN_MEMORY)) as judge:
+            _refuse_another(judge, run / FOLDER / f"{name}.json")  # before anything is asked
+        progress.stage("answers", f"{len(items)} items, {len(rows)} rows, by {name}")
+        if not ask_in_parts(run, plan, where, progress):
+            progress.done("this share; others are at theirs")
+            return {}
+        progress.done("all are there")
     with open_judge(run, items, plan) as judge:
         _refuse_another(judge, run / FOLDER / f"{name}.json")
         card = _card(judge, run, name, items, plan, progress)
@@ -57,7 +70,8 @@ def judge_run(run: Path, plan: Plan, progress: Progress | None = None) -> JsonOb
 def _refuse_another(judge: Judge | PairJudge, file: Path) -> None:
     if not file.is_file():
         return
-    was = json.loads(file.read_text(encoding="utf-8")).get("judge") or {}
+    with as_written(file.parent.parent):
+        was = dict(json.loads(file.read_text(encoding="utf-8")).get("judge") or {})
     now = json.loads(json.dumps(dict(judge.metadata)))
     for key in {**was, **now}:
         if was.get(key) != now.get(key):

@@ -19,6 +19,9 @@ SYSTEMS = {
     "fdm": "FDM",
     "fdm_weighted": "FDM, recognition-weighted",
     "fdm_true_labels": "FDM on true labels",
+    "fdm_weighted_true_labels": "FDM on true labels, recognition-weighted",
+    "fdm_expert": "FDM, expert iteration",
+    "fdm_second_proposer": "FDM with a frame of FT",
     "idm": "IDM",
     "idm_plain": "IDM without change mask",
 }
@@ -99,7 +102,9 @@ def duration(seconds: object) -> str:
 
 
 def system_name(key: str) -> str:
-    return SYSTEMS.get(key, key)
+    """A system as readers know it: `fdm_round2` is "FDM, round 2"."""
+    system, again, number = key.partition("_round")
+    return f"{SYSTEMS.get(system, system)}, round {number}" if again else SYSTEMS.get(key, key)
 
 
 def spoken(name: str) -> str:

@@ -27,7 +27,7 @@ from PIL import Image
 from retrodict.evaluation.benchmarks import open_benchmark
 from retrodict.images import encode_png
 from retrodict.loading import load_family
-from retrodict.models.protocol import Codes
+from retrodict.models.token_family import Codes
 from retrodict.placement import place
 from retrodict.stats import mean_interval
 from retrodict.training.config import TokenizerConfig

@@ -19,8 +19,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from retrodict.dynamics.batches import collate, example, supervised_logits, token_nll
 from retrodict.dynamics.sequences import build
-from retrodict.models.protocol import IntArray, TokenSequence
 from retrodict.models.small.family import SmallFamily
+from retrodict.models.token_family import IntArray, TokenSequence
 from retrodict.prompts import Direction
 
 

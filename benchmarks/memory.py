@@ -2,9 +2,9 @@
 
     python benchmarks/memory.py --pairs 10000 100000
 
-Makes folders of pairs of small images, and runs each command in a process of its own, with an inverse model that says
-one of a few sentences; training tokenizes all images and takes a few steps of a tiny model. Prints the peak resident
-memory of each, and its ratio to that of the first number.
+Makes folders of pairs of small images, of which 512 differ, and runs each command in a process of its own, with an
+inverse model that says one of a few sentences; training tokenizes all images and takes a few steps of a tiny model.
+Prints the peak resident memory of each, and its ratio to that of the first number.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from PIL import Image
 from retrodict.models.protocol import Explanation, LogProb, Pair
 from retrodict.transitions import FramePair, encode_png, write_rows
 
-FILE, SIDE, CLASSES = 640, 64, 20  # pairs of a file, pixels
+FILE, SIDE, CLASSES, POOL = 640, 64, 20, 512  # pairs of a file, pixels, classes, different images
 NAMES = ("pairs", "labelled", "chosen", "model")
 
 
@@ -48,16 +48,16 @@ class Stub:
 
 def make(folder: Path, count: int) -> None:
     rng = np.random.default_rng(0)
+    frames = [Image.fromarray(f) for f in rng.integers(0, 256, (POOL, SIDE // 8, SIDE // 8, 3), np.uint8)]
+    images = [encode_png(frame.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for frame in frames]
 
     def rows(start: int) -> Iterator[FramePair]:
         for number in range(start, min(start + FILE, count)):
-            frames = rng.integers(0, 256, (2, SIDE // 8, SIDE // 8, 3), np.uint8)
-            images = [encode_png(Image.fromarray(f).resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for f in frames]
             yield FramePair(
                 id=f"clip{number:07d}.mp4@0-20",
                 category=f"class {random.Random(number).randrange(CLASSES)}",
-                source=images[0],
-                target=images[1],
+                source=images[number % POOL],
+                target=images[number * 7 % (POOL - 1)],
             )
 
     for start in range(0, count, FILE):
@@ -90,6 +90,7 @@ def run(stage: str, given: str, out: str, top_k: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--stages", nargs="+", default=["annotate", "select", "train"])
     parser.add_argument("--stage", nargs=4, metavar=("STAGE", "IN", "OUT", "TOP_K"))
     options = parser.parse_args()
     if options.stage:
@@ -101,14 +102,19 @@ def main() -> None:
             pairs, labelled, chosen, trained = (Path(folder, name) for name in NAMES)
             make(pairs, count)
             size = sum(file.stat().st_size for file in pairs.iterdir()) / 1e6
-            print(f"{count:,} pairs, {size:,.0f} MB on disk")
+            print(f"{count:,} pairs, {size:,.0f} MB on disk", flush=True)
             stages = (("annotate", pairs, labelled), ("select", labelled, chosen), ("train", labelled, trained))
             for stage, given, out in stages:
+                if stage not in options.stages:
+                    continue
                 command = [sys.executable, __file__, "--stage", stage, str(given), str(out), str(count * 6 // 10)]
                 began = time.monotonic()
                 peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
                 ratio = peak / first.setdefault(stage, peak)
-                print(f"  {stage}: peak {peak / 1024:,.0f} MiB, {ratio:.2f}x, {time.monotonic() - began:.0f} s")
+                print(
+                    f"  {stage}: peak {peak / 1024:,.0f} MiB, {ratio:.2f}x, {time.monotonic() - began:.0f} s",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[1]
-DECODE, CLIPS, RUNS, LAYOUTS = "test_decode", "test_mine_clips", "test_mine_runs", "test_layouts"
+DECODE, CLIPS, RUNS = "test_decode", "test_mine_clips", "test_mine_runs"
+LAYOUTS, LEROBOT, IMPORT = "test_layouts", "test_lerobot", "test_import"
 LOG: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
     "B1": (
         "annotate skips clips that arrived later",
@@ -27,7 +28,7 @@ LOG: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
         "annotate keeps another model's labels",
         (("test_annotate", "test_the_same_name_with_other_weights_is_another_model"),),
     ),
-    "B3": ("import never reads again", ((LAYOUTS, "test_import_reads_what_is_new_or_changed_and_nothing_twice"),)),
+    "B3": ("import never reads again", ((IMPORT, "test_import_reads_what_is_new_or_changed_and_nothing_twice"),)),
     "B4": (
         "segments where the clock does not begin at 0",
         ((DECODE, "test_segments_are_the_frames_on_screen_whatever_the_container"),),
@@ -55,7 +56,7 @@ LOG: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
         "length without the rest at the end",
         ((DECODE, "test_the_length_of_a_clip_counts_its_rest_and_time_stamps_may_be_negative"),),
     ),
-    "B13": ("two rows of one id", ((LAYOUTS, "test_of_several_items_with_one_id_the_first_counts"),)),
+    "B13": ("two rows of one id", ((IMPORT, "test_of_several_items_with_one_id_the_first_counts"),)),
     "B14": ("colours of HD, tagged or not", ((DECODE, "test_untagged_colours_are_those_of_the_size"),)),
     "L1": (
         "a file that changed stops the run",
@@ -101,8 +102,8 @@ LOG: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
     "G5": (
         "LeRobot v2, cameras",
         (
-            (LAYOUTS, "test_lerobot_v2_has_a_file_for_each_episode"),
-            (LAYOUTS, "test_lerobot_cameras_are_chosen_and_may_be_several"),
+            (LEROBOT, "test_lerobot_v2_has_a_file_for_each_episode"),
+            (LEROBOT, "test_lerobot_cameras_are_chosen_and_may_be_several"),
         ),
     ),
     "G6": (

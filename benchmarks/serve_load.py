@@ -162,9 +162,13 @@ def soak(server: Server, rows: list[Transition], expected: list[bytes], seconds:
         for one in clients:
             one.result()
     tenth = max(1, len(resident) // 10)
-    early, late = statistics.median(resident[2 * tenth : 3 * tenth]), statistics.median(resident[-tenth:])
-    memory = {"after_a_fifth": early, "at_the_end": late, "most": max(resident)}
-    return {"seconds": seconds, "requests": dict(counts), "resident_mib": memory, "growth_mib": late - early}
+    tenths = [statistics.median(resident[i : i + tenth]) for i in range(0, 10 * tenth, tenth)]
+    return {
+        "seconds": seconds,
+        "requests": dict(counts),
+        "resident_mib_by_tenths": tenths,
+        "growth_mib": {"from the third tenth": tenths[9] - tenths[2], "in the second half": tenths[9] - tenths[5]},
+    }
 
 
 def proxy(items: int) -> Any:

@@ -16,8 +16,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
+from retrodict.bootstrap.context import Context
 from retrodict.bootstrap.recipe import BootstrapRecipe
-from retrodict.bootstrap.stages import Context, bootstrapped, train
+from retrodict.bootstrap.stages import bootstrapped, train
 from retrodict.evaluation.bench import compare, estimate, evaluate, read_predictions, write_predictions
 from retrodict.evaluation.pool import exact_scorer
 from retrodict.files import write_json

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from retrodict.bootstrap import annotate as module
-from retrodict.bootstrap.annotate import annotate_dir
-from retrodict.bootstrap.select import select_dir
+from retrodict.bootstrap.annotate import annotate_dir, check
+from retrodict.bootstrap.select import FORWARD, select_dir
 from retrodict.images import encode_png
-from retrodict.models.protocol import Explanation, LogProb, Pair
+from retrodict.models.protocol import Explanation, Frame, LogProb, Pair
 from retrodict.shards import Share
-from retrodict.transitions import FramePair, read_rows, read_transitions, write_rows
+from retrodict.transitions import FramePair, Transition, read_rows, read_transitions, write_rows
 
 
 class Reader:
@@ -102,7 +102,7 @@ def test_processes_share_the_files_and_give_what_one_gives(reader: Reader, tmp_p
     for number in range(5):
         pairs(tmp_path / "pairs", f"f{number}", [10 * number + 1, 10 * number + 2])
     for rank in reversed(range(world)):
-        made = annotate_dir(tmp_path / "pairs", model="m", out=tmp_path / "out", share=Share(rank, world))
+        made = annotate_dir(tmp_path / "pairs", model="m", out=tmp_path / "out", where=Share(rank, world))
         assert made == (tmp_path / "out" / "manifest.json").is_file() == (rank == 0)
     assert sorted(reader.seen) == sorted(10 * n + i for n in range(5) for i in (1, 2))  # each once
     assert [row.action for row in read_transitions(tmp_path / "out")] == [
@@ -139,3 +139,40 @@ def test_selected_rows_come_in_order_with_their_images(
     (tmp_path / "cut" / "a.parquet").write_bytes((tmp_path / "all" / "a.parquet").read_bytes()[:-9])
     with pytest.raises(ValueError, match=r"cut/a\.parquet is not a readable Parquet file"):
         select_dir(tmp_path / "cut", top_k=3, out=tmp_path / "top3")
+
+
+class Proposer(Reader):
+    """Proposes "turn" and "paint" for every pair."""
+
+    def propose(self, pairs: Sequence[Pair], n: int, seed: int, temperature: float) -> list[list[Explanation]]:
+        labels = (("turn", -1.0), ("paint", -2.0), ("turn", -1.0))
+        return [[Explanation(action, LogProb(total, 3), "p") for action, total in labels] for _ in pairs]
+
+
+class Expecter:
+    """Expects a target after "paint" the more the darker it is, and after any other action not at all."""
+
+    def score_targets(
+        self, sources: Sequence[Frame], actions: Sequence[str], targets: Sequence[Frame]
+    ) -> list[LogProb]:
+        levels = [target.getpixel((0, 0))[0] for target in targets]  # type: ignore[index, union-attr]
+        return [
+            LogProb(-float(level) if action == "paint" else -9.0, 4)
+            for level, action in zip(levels, actions, strict=True)
+        ]
+
+
+def test_a_forward_model_chooses_among_the_labels_of_each_pair() -> None:
+    grey = [encode_png(Image.new("RGB", (2, 2), (level,) * 3)) for level in (2, 8)]
+    rows = [
+        Transition(id=str(i), source=grey[0], target=target, action="push", logprob=-0.5, tokens=2)
+        for i, target in enumerate(grey)
+    ]
+    # push -.5 - 4.5 = -5, turn -1 - 4.5 = -5.5, paint -2 - level / 2: -3 and -6
+    checked = check(Proposer(), Expecter(), rows)  # type: ignore[arg-type]
+    assert [(row.action, row.logprob, row.tokens, row.provenance[FORWARD]) for row in checked] == [
+        ("paint", -2.0, 3, -2.0),
+        ("push", -0.5, 2, -9.0),
+    ]
+    alone = check(Reader(), Expecter(), rows)  # type: ignore[arg-type]
+    assert [row.action for row in alone] == ["push", "push"], "a model that proposes nothing keeps its labels"

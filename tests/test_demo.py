@@ -24,6 +24,7 @@ if __name__ == "__main__":
     sets = [
         "world={name: tabletop, labelled: 40, test: 20, videos: 5, actions: 5}", f"inverse={training}",
         f"forward={training}", "tokenizer={warm_steps: 20, steps: 20}", "select.top_k=12", "bench.n=2", "runs=2",
+        "still=0.1", "expert.prompts=20", "world.validation=12",
     ]
     sys.argv = ["retrodict", "demo", "--scale", "full", "--out", sys.argv[1], *(f"--set={value}" for value in sets)]
     main()
@@ -50,7 +51,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 def wait_until_gone(processes: list[psutil.Process]) -> None:
-    _, alive = psutil.wait_procs(processes, timeout=20)
+    _, alive = psutil.wait_procs(processes, timeout=120)
     assert not alive, "workers outlived the run"
 
 
@@ -88,13 +89,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_results_have_what_the_report_and_scripts_rely_on(finished: Path) -> None:
     results = json.loads((finished / "results.json").read_text())
-    for name in ("copy", "ft", "fdm", "fdm_weighted", "fdm_true_labels"):
+    trained = ("ft", "fdm", "fdm_round2", "fdm_weighted", "fdm_true_labels", "fdm_weighted_true_labels", "fdm_expert")
+    for name in ("copy", *trained, "fdm_second_proposer"):
         system = results["systems"][name]
         assert {"score", "es", "me", "ci95", "n", "copy_rate"} <= system["greedy"].keys()
         assert system["greedy"]["n"] == 20
         if name != "copy":
             assert {"idm", "idm_fdm", "random", "oracle"} <= system["k2"].keys()
-    for name in ("ft", "fdm", "fdm_true_labels"):
+    for name in ("ft", "fdm", "fdm_round2", "fdm_true_labels"):
         greedy = results["runs"][name]["greedy"]
         assert greedy["runs"] == len(greedy["each"]) == 2
         assert greedy["score"] == pytest.approx(sum(greedy["each"]) / 2)
@@ -107,8 +109,24 @@ def test_results_have_what_the_report_and_scripts_rely_on(finished: Path) -> Non
     assert {"exact", "floor", "n"} <= results["idm"].keys()
     assert 0 <= results["annotation"]["exact"] <= 1
     assert results["peak_memory_mb"] > 0
-    assert set(results["probe"]) == {"idm", "idm_plain", "ft", "fdm"}
+    assert set(results["probe"]) == {"idm", "idm_round2", "idm_plain", "ft", "fdm"}
+    assert [entry["round"] for entry in results["rounds"]] == [1, 2]
+    assert results["rounds"][1]["validation"]["idm"]["against"]["n"] == 12
+    assert set(results["still"]) == set(trained)
+    assert all(entry["n"] == 100 for entry in results["still"].values())
+    main = results["kept"]["fdm"]
+    assert main in ("fdm", "fdm_round2") and (finished / main / "confidence.json").is_file()
+    told = results["confidence"]["idm_fdm"]
+    assert told["n"] == 20 and 1 <= told["adaptive"]["candidates"] <= 2
+    assert told["impossible"]["n"] == 100
+    assert sum(told["reject"][part]["n"] for part in ("accepted", "rejected")) == 20
+    compared = results["comparisons"]
+    assert {"expert_vs_verified", "second_vs_verified", "fdm_round2_vs_fdm"} <= compared.keys()
+    assert len(results["expert"]["iterations"]) == 2
+    assert ("expert_vs_fdm" in compared) == (results["expert"]["kept"] == 1), "a model is not compared with itself"
     page = (finished / "report.html").read_text()
+    for title in ("go round once more", "How sure can one be?", "When nothing happens", "its own verified samples"):
+        assert title in page
     assert "FDM" in page and "http" not in page.replace("http://www.w3.org", "")
 
 

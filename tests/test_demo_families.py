@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from retrodict.bootstrap.context import Context
 from retrodict.bootstrap.loop import RECIPES, stages_of
 from retrodict.bootstrap.recipe import TINY, BootstrapRecipe
 from retrodict.bootstrap.results import NOTE
-from retrodict.bootstrap.stages import Context
 from retrodict.cli import app
 from retrodict.loading import load
-from retrodict.models.registry import FAMILIES
+from retrodict.models.registry import UNIFIED
 from retrodict.recipes import load_recipe
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", UNIFIED)
 def test_every_family_has_a_demo(family: str, tmp_path: Path) -> None:
     recipe = load_recipe(RECIPES / "demo-tiny.yaml", BootstrapRecipe, [f"family={family}"])
     assert (recipe.family, recipe.init) == (family, TINY)

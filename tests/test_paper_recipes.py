@@ -137,6 +137,13 @@ def test_the_first_real_model_fits_a_card_of_24_gb(monkeypatch: pytest.MonkeyPat
     assert estimate(recipe("liquid-ft")).host > 4 * 17e9
 
 
+def test_the_inverse_model_to_serve_costs_what_its_recipe_says() -> None:
+    cost = estimate(load_recipe(RECIPES.parent / "real" / "qwen-vl-idm.yaml", TrainRecipe))
+    assert cost.length == 1 + 2 * (256 + 2) + 48
+    assert cost.gpu_hours == pytest.approx(0.53, abs=0.02)
+    assert cost.weights == pytest.approx(4.44e9, rel=0.01)
+
+
 def test_recomputation_full_training_and_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     adapter, kept = (estimate(recipe("liquid-ft", f"forward.gradient_checkpointing={on}")) for on in ("true", "false"))
     assert kept.operations < adapter.operations < 1.5 * kept.operations
@@ -219,6 +226,7 @@ def test_offline_a_line_says_what_is_missing_and_where_it_is(tmp_path: Path, mon
 STEP = Path(__file__).parents[1] / "benchmarks" / "gpu" / "train_step.py"
 
 
+@pytest.mark.slow
 def test_the_step_benchmark_runs_goes_on_and_has_the_published_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +264,7 @@ def hub() -> Iterator[tuple[str, list[str]]]:
         yield address_and_fetched
 
 
+@pytest.mark.slow
 def test_a_hub_gives_what_is_wanted_once(hub: tuple[str, list[str]], tmp_path: Path) -> None:
     address, fetched = hub
     done = online(address, tmp_path, "download", "some/model", "--out", "model")
@@ -321,10 +330,15 @@ def test_what_loading_needs_and_is_not_there_is_said(tmp_path: Path, monkeypatch
     assert Part.named("spaces/Junfeng5/Liquid_demo").page == "https://huggingface.co/spaces/Junfeng5/Liquid_demo"
 
 
-def test_a_hub_that_never_answers_is_given_up(tmp_path: Path) -> None:
+def test_a_hub_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    from retrodict.models import hub
+
+    monkeypatch.setattr(hub, "TIMEOUT", 1)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        done = online(
-            f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path, "download", "some/model", "--out", "model"
-        )
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        (missing,) = hub.download((Part("some/model"),), tmp_path / "model")
+    assert missing.startswith("some/model: could not be fetched (") and "timed out" in missing
+    assert "\n" not in missing

@@ -118,10 +118,9 @@ def test_one_model_has_its_own_recipe(tmp_path: Path) -> None:
     ("override", "expected"),
     [
         ("data.labelled=[]", "nothing is labelled: name transitions under data.labelled, or a world"),
-        ("ablations=[true_labels]", "the ablation true_labels needs the videos of a world"),
+        ("ablations=[true_labels]", "ablations with true labels need the videos of a world"),
         ("family=liquid", "family liquid needs `init`"),
         ("lora={}", "`lora` adapts a model"),
-        ("labeller=chat:some@http://localhost", "a chat endpoint gives labels without a likelihood"),
     ],
 )
 def test_loops_that_cannot_run_are_refused_before_they_begin(recipe: Path, override: str, expected: str) -> None:

@@ -28,8 +28,8 @@ from retrodict.dynamics.sampling import uniforms
 from retrodict.dynamics.sequences import build
 from retrodict.dynamics.stepwise import WIDTHS, StepDecoder, decode_stepwise
 from retrodict.files import write_json
-from retrodict.models.protocol import TokenFamily
 from retrodict.models.tiny import tiny_chameleon, tiny_liquid, tiny_vqgan
+from retrodict.models.token_family import TokenFamily
 from retrodict.models.vqgan import VQGAN, VQGANConfig
 from retrodict.sampling import Sampling
 from retrodict.versions import versions

@@ -28,9 +28,9 @@ import torch
 
 from retrodict.dynamics.batches import collate, example
 from retrodict.dynamics.sequences import build
-from retrodict.models.protocol import TokenFamily
 from retrodict.models.registry import tiny_family
 from retrodict.models.tiny import tiny_chameleon, tiny_janus
+from retrodict.models.token_family import TokenFamily
 from retrodict.models.vqgan import VQGAN, VQGANConfig
 from retrodict.prompts import Direction
 from retrodict.training.checkpoints import trained

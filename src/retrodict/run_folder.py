@@ -174,8 +174,8 @@ def _begun(out: Path) -> str | None:
 def _read(file: Path) -> JsonObject:
     try:
         record: JsonObject = json.loads(file.read_text(encoding="utf-8"))
-        _ = record["command"], record["settings"], record["inputs"]
-    except (ValueError, KeyError, TypeError) as error:
+        _ = str(record["command"]), {**record["settings"]}, [{**given} for given in record["inputs"].values()]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{file} cannot be read ({error!r}): choose another --out, or delete that folder.") from None
     return record
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from retrodict.files import JsonObject
-from retrodict.stats import mean_interval
+from retrodict.stats import share_interval
 from retrodict.training.data import Stored
 from retrodict.transitions import Transition
 from retrodict.worlds.base import World
@@ -41,7 +41,7 @@ def labelling(world: World, annotated: Sequence[Transition], selected: Sequence[
         action = world.true_action(t, truth)
         if action is not None:
             rows.append((t, float(world.same_action(t.action, action))))
-    exact = mean_interval([right for _, right in rows])
+    exact = share_interval([right for _, right in rows])
     return {
         "exact": exact.mean,
         "ci95": exact.ci95,
@@ -61,7 +61,7 @@ def _by_confidence(rows: Sequence[tuple[Transition, float]]) -> list[JsonObject]
     entries = []
     for chunk in bins:
         low, high = ordered[chunk[0]][0].logprob, ordered[chunk[-1]][0].logprob
-        exact = mean_interval([ordered[i][1] for i in chunk])
+        exact = share_interval([ordered[i][1] for i in chunk])
         entry = {"low": low, "high": high, "exact": exact.mean, "ci95": exact.ci95, "n": exact.n}
         entries.append({k: (None if isinstance(v, float) and math.isnan(v) else v) for k, v in entry.items()})
     return entries

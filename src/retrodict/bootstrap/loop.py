@@ -7,14 +7,15 @@ alone (FT) and on labelled + annotated ones (FDM), and those of ablations -> ver
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from retrodict.bootstrap import stages
+from retrodict.bootstrap import expert, measuring, stages
+from retrodict.bootstrap.context import SECOND, Context, clips, held_out, in_round, validated
 from retrodict.bootstrap.recipe import TINY, BootstrapRecipe
 from retrodict.bootstrap.runner import Stage, Watch, read_records, run_stages
-from retrodict.bootstrap.stages import Context
+from retrodict.bootstrap.select import get_strategy
 from retrodict.placement import chosen_device
 from retrodict.progress import Progress
 from retrodict.recipes import save_effective
@@ -101,9 +102,11 @@ def _inputs(recipe: BootstrapRecipe) -> dict[str, Input]:
 def _check(recipe: BootstrapRecipe) -> None:
     """Hours of training later would be a bad time to find that something is missing."""
     if recipe.data.videos:
-        stages.clips(recipe)
+        clips(recipe)
     if recipe.world is None or recipe.data.test is not None:
-        stages.held_out(recipe)
+        held_out(recipe)
+    if recipe.world is None and recipe.validates:
+        validated(recipe)
     for name, config in (("inverse", recipe.inverse), ("forward", recipe.forward)):
         if config.gradient_accumulation_steps % process_count():
             raise ValueError(
@@ -130,7 +133,7 @@ def stages_of(context: Context) -> list[Stage[Context]]:
     def stage(
         name: str, purpose: str, seconds: float, needs: tuple[str, ...], *, shared: bool = False
     ) -> Stage[Context]:
-        return Stage(name, purpose, seconds, getattr(run, name), needs, shared)
+        return Stage(name, purpose, seconds, _function(name), needs, shared)
 
     plan = [Stage(data, "labelled and test transitions", 4, run.data)]
     if previews := stages.previewing(recipe):
@@ -142,38 +145,54 @@ def stages_of(context: Context) -> list[Stage[Context]]:
     if trains:
         plan.append(stage("idm", "learn which action lies between two frames", inverse, (base,), shared=True))
     if recipe.annotates:
+        labels = "check" if get_strategy(recipe.select.strategy).checked else "annotate"
         plan += [
             stage("mine", "find moments between which something happened", 35, ("videos",) if films else ()),
             *_forward_stages(context, "ft", "learn to predict from the labelled pairs alone", (base,)),
             stage("annotate", "let the inverse model label the mined pairs", 80, ("mine", *idm), shared=True),
-            stage("select", "keep the labels it is most sure of", 3, ("annotate",)),
+            stage("select", "keep some of the labels", 3, (labels,)),
         ]
+    if recipe.checks:
+        plan.append(stage("check", "let FT check the labels", 60, ("annotate", "ft"), shared=True))
     selected = ("select",) if recipe.annotates else ()
     purposes = {
         "fdm": "learn to predict from "
         + ("labelled and annotated pairs" if recipe.annotates else "the labelled pairs"),
         "fdm_true_labels": "the same with true labels: the ceiling",
         "fdm_weighted": "the same with recognition-weighted loss",
+        "fdm_weighted_true_labels": "both: true labels and recognition-weighted loss",
     }
     for system, purpose in purposes.items():
         if system in context.systems:
             plan += _forward_stages(context, system, purpose, (*selected, base))
+    for number in range(2, recipe.rounds + 1):
+        plan += _round(context, number)
     if "no_change_mask" in recipe.ablations:
         plan.append(stage("idm_plain", "an inverse model without the change mask", inverse, (base,), shared=True))
     plain = ("idm_plain",) if "no_change_mask" in recipe.ablations else ()
     forward = tuple(name for name in ("ft", "fdm") if name in context.systems)
+    kept = in_round("validate", recipe.rounds) if recipe.rounds > 1 else "fdm"  # when the run's models are known
+    idm = (kept,) if recipe.rounds > 1 else idm
     plan.append(
         stage("probe", "ask which of two transitions each model prefers", 60, (*forward, *idm, *plain), shared=True)
     )
     if films:
         plan.append(stage("check_labels", "compare the labels with what really happened", 6, ("select",)))
+    if recipe.bench.calibrate:
+        purpose = "how probable it is that a prediction is right"
+        plan.append(Stage("calibrate", purpose, bench / 2, measuring.calibrate, (*idm, kept)))
+    if recipe.expert:
+        seconds = recipe.expert.iterations * (_seconds(recipe.forward) + 40)
+        purpose = "learn from its own verified samples"
+        plan.append(Stage("expert", purpose, seconds, expert.run, (*idm, kept), shared=True))
+    trained = {"fdm_expert": "expert", f"fdm_{SECOND}": "ft"}
     return plan + [
         Stage(
             f"bench_{name}",
             f"predict the test actions with {name}, verified",
             bench,
-            partial(run.bench, name),
-            (name, *idm),
+            partial(measuring.bench, name),
+            (trained.get(name, name), *idm, *((kept,) if name in trained else ())),
             shared=True,
         )
         for system in context.systems
@@ -181,14 +200,55 @@ def stages_of(context: Context) -> list[Stage[Context]]:
     ]
 
 
-def _forward_stages(context: Context, system: str, purpose: str, needs: tuple[str, ...]) -> list[Stage[Context]]:
-    """The training runs of a forward model."""
-    run, seconds = getattr(stages, system), _seconds(context.recipe.forward)
+def _function(name: str) -> Callable[..., str]:
+    """What a stage of this name does."""
+    function: Callable[..., str] = getattr(measuring if hasattr(measuring, name) else stages, name)
+    return function
+
+
+def _round(context: Context, number: int) -> list[Stage[Context]]:
+    """The stages of a later round."""
+    recipe = context.recipe
+
+    def stage(
+        name: str, purpose: str, seconds: float, needs: tuple[str, ...], *, of: int = number, shared: bool = False
+    ) -> Stage[Context]:
+        run = partial(_function(name), number=of)
+        return Stage(in_round(name, of), f"{purpose}, round {of}", seconds, run, needs, shared)
+
+    def here(name: str) -> str:
+        return in_round(name, number)
+
+    before = in_round("validate", number - 1)
+    judged = "how its models do on validation pairs"
+    plan = [stage("validate", judged, 10, ("idm", "fdm"), of=1)] if number == 2 else []
+    if number > 2:
+        labels = (in_round("annotate", number - 1), before)
+        plan.append(stage("check", "let a forward model check the labels", 60, labels, of=number - 1, shared=True))
+    checked = (in_round("check", number - 1),)
+    inverse = _seconds(recipe.inverse)
+    plan += [
+        stage("idm", "learn from labelled and checked pairs", inverse, checked, shared=True),
+        stage("annotate", "label the mined pairs again", 80, (here("idm"),), shared=True),
+        stage("select", "keep some of the labels", 3, (here("annotate"),)),
+        *_forward_stages(context, "fdm", "learn to predict from better labels", (here("select"),), number),
+        stage("validate", judged, 10, (here("idm"), here("fdm"), before)),
+    ]
+    if recipe.world and not recipe.data.videos:
+        plan.append(stage("check_labels", "compare the labels with what really happened", 6, (here("select"),)))
+    return plan
+
+
+def _forward_stages(
+    context: Context, system: str, purpose: str, needs: tuple[str, ...], number: int = 1
+) -> list[Stage[Context]]:
+    """The training runs of a forward model, in a round."""
+    train, seconds = getattr(stages, system), _seconds(context.recipe.forward)
+    if number > 1:
+        train, purpose = partial(train, number=number), f"{purpose}, round {number}"
     return [
-        Stage(
-            name, purpose if number == 1 else f"{purpose}, run {number}", seconds, partial(run, run=number), needs, True
-        )
-        for number, name in context.runs_of(system).items()
+        Stage(name, purpose if run == 1 else f"{purpose}, run {run}", seconds, partial(train, run=run), needs, True)
+        for run, name in context.runs_of(in_round(system, number)).items()
     ]
 
 

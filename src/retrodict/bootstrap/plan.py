@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from retrodict.bootstrap.context import in_round
 from retrodict.bootstrap.recipe import TINY, BootstrapRecipe
 from retrodict.recipes import load_recipe
 from retrodict.recipes.values import read_yaml
@@ -37,12 +38,12 @@ def plan(recipe: BootstrapRecipe) -> list[str]:
         lines += _section("mine", [f"{recipe.mine.frames_per_clip} keyframes of each clip, on CPUs"])
     for name, cost in costs.items():
         lines += _section(name, [line for line in cost.lines() if not line.startswith("missing")])
-        if name == "idm" and recipe.annotates:
+        if name.startswith("idm") and recipe.annotates:
             lines += _section("annotate", _annotate(recipe, cost))
     test = recipe.world.test if recipe.world else recipe.bench.items
     tokens = size_of_recipe(models["fdm"]).image_tokens
     frames = f"{test * (1 + recipe.bench.n):,} frames of {tokens:,} image tokens, each scored by the inverse model"
-    lines += _section("bench", [f"{name}: at most {frames}" for name in models if name != "idm"])
+    lines += _section("bench", [f"{name}: at most {frames}" for name in models if not name.startswith("idm")])
     if any(cost.is_large for cost in costs.values()):
         return [*lines, f"training in all: about {sum(cost.gpu_hours for cost in costs.values()):,.0f} GPU hours"]
     return lines
@@ -54,9 +55,24 @@ def models_of(recipe: BootstrapRecipe) -> dict[str, TrainRecipe]:
         extra = Source(path=Path("selected"), expected=recipe.selected)
         ft = recipe.training("forward").model_copy(update={"weighting": Weighting()})
         forward = {"ft": ft, "fdm": recipe.training("forward", (extra,))}
+        for number in range(2, recipe.rounds + 1):  # how many labels are trusted or taken is not known before
+            forward[in_round("idm", number)] = recipe.training("inverse", (extra,))
+            forward[in_round("fdm", number)] = recipe.training("forward", (extra,))
+        for number in range(recipe.expert.iterations if recipe.expert else 0):
+            forward[f"fdm_expert, iteration {number + 1}"] = _expert(recipe, recipe.training("forward", (extra,)))
     else:
         forward = {"fdm": recipe.training("forward")}
     return forward if recipe.labeller else {"idm": recipe.training("inverse"), **forward}
+
+
+def _expert(recipe: BootstrapRecipe, anew: TrainRecipe) -> TrainRecipe:
+    """What an iteration trains: as all others do, or by GRPO at most all samples once and all of the model."""
+    assert recipe.expert is not None
+    if recipe.expert.grpo is None:
+        return anew
+    sequences = recipe.expert.prompts * recipe.bench.n
+    training = anew.training.model_copy(update={"steps": -(-sequences // anew.training.batch), "epochs": None})
+    return anew.model_copy(update={"training": training, "lora": None})
 
 
 def needs(recipe: BootstrapRecipe) -> list[str]:

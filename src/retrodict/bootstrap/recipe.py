@@ -7,14 +7,17 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from retrodict.models.registry import get_family
 from retrodict.models.small.config import ModelConfig
 from retrodict.prompts import Direction
 from retrodict.recipes import Count, RecipePath, Section
-from retrodict.sampling import Sampling
+from retrodict.sampling import MOST_CANDIDATES, Sampling
 from retrodict.training.config import (
     FamilyName,
+    GrpoConfig,
     LoraConfig,
     ModelName,
+    RowsPath,
     Source,
     Sources,
     Tokenizer,
@@ -31,14 +34,15 @@ from retrodict.video.config import MineConfig
 from retrodict.worlds import WORLDS
 
 TINY = "tiny"  # the `init` that is made on the spot
-Ablation = Literal["true_labels", "weighted", "no_change_mask"]
+Candidates = Annotated[int, Field(gt=0, le=MOST_CANDIDATES)]
+Ablation = Literal["true_labels", "weighted", "weighted_true_labels", "no_change_mask", "second_proposer"]
 
 
 def _layout(name: str) -> str:
-    from retrodict.data.layouts import LAYOUTS
+    from retrodict.data.layouts import video_layouts
 
-    if name not in LAYOUTS:
-        raise ValueError(f"no layout '{name}': use one of {', '.join(LAYOUTS)}")
+    if name not in video_layouts():
+        raise ValueError(f"no layout '{name}': use one of {', '.join(video_layouts())}")
     return name
 
 
@@ -55,6 +59,13 @@ class Videos(Section):
     """Where they come from, for whoever has to get them."""
 
 
+def _strategy(name: str) -> str:
+    from retrodict.bootstrap.select import get_strategy
+
+    get_strategy(name)
+    return name
+
+
 class Data(Section):
     """One's own data. Relative paths count from the folder of the recipe."""
 
@@ -65,10 +76,12 @@ class Data(Section):
     videos: Annotated[tuple[Annotated[Videos, BeforeValidator(as_source)], ...], BeforeValidator(as_list)] = ()
     """Video files, or folders that are searched for them, without labels; sections with `path` and `layout` for known
     collections. Without any, and without a world, models learn from the labelled pairs alone."""
-    test: RecipePath | None = None
+    test: RowsPath | None = None
     """Directory of transitions to report on; by default `test_share` of `labelled`."""
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the groups of `labelled` that is set aside to test on, where `test` is not given."""
+    val_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the other groups that is set aside to choose the best round by, where there are several `rounds`."""
 
 
 def _world(name: str) -> str:
@@ -86,22 +99,36 @@ class WorldSection(Section):
     """Labelled transitions."""
     test: Count = 500
     """Transitions to report on."""
+    validation: Count = 300
+    """Transitions to choose the best round by, where there are several `rounds`."""
     videos: Count = 2400
     """Unlabelled videos."""
     actions: Count = 6
     """Actions in each video."""
 
 
+StrategyName = Annotated[str, AfterValidator(_strategy)]
+
+
 class Select(Section):
-    """Which annotated transitions the forward model learns from."""
+    """Which annotated transitions models learn from."""
 
     top_k: Count = 7000
-    """How many to keep, round-robin over the classes, taking each one's most likely remaining label."""
+    """How many the forward model learns from, at most."""
+    strategy: StrategyName = "likeliest"
+    """Which ones: `likeliest` takes each class's most likely remaining label in turn, `checked` those after which FT
+    expects the target, `informative` sure ones whose target FT expects least, `all` takes all."""
+    later: StrategyName = "all"
+    """The same from the second round on, when labels are better: `likeliest` or `all`."""
+    trusted: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the checked labels that the inverse model of the next round learns from, the same of each kind of
+    action."""
     per_collection: bool = False
     """Whether to keep so many of each of `data.videos`, as the paper does, and not of all together."""
     without_likelihood: bool = False
-    """Whether to take labels without a likelihood, too, after all others and in the order of their ids: what a labeller
-    behind a chat endpoint gives."""
+    """Whether to take labels without a likelihood, too, after all others and in the order of their ids. With a labeller
+    behind a chat endpoint it also says that this verifies nothing: vLLM's say how likely actions are, most others do
+    not."""
 
 
 class Bench(Section):
@@ -109,10 +136,27 @@ class Bench(Section):
 
     items: Count = 300
     """How many of one's own test transitions to predict, at most; which ones depends on their ids alone."""
-    n: Count = 8
+    n: Candidates = 8
     """Candidates per prediction."""
-    ks: tuple[Count, ...] | None = None
+    calibrate: bool = False
+    """Whether to find out, on validation pairs of a world, how probable a prediction is right by its score."""
+    ks: tuple[Candidates, ...] | None = None
     """For which numbers of candidates to report verified scores; by default powers of two, and `n`."""
+
+
+class ExpertIteration(Section):
+    """The forward model learns from its own samples, those that the inverse model finds most like their actions
+    (expert iteration, as ReST-EM, arXiv 2312.06585): each iteration trains it anew, as long as all others; with `grpo`
+    it goes on from the last."""
+
+    iterations: Count = 1
+    """How often. It stops when the inverse model likes the frames better and they are no more often right."""
+    prompts: Count = 2000
+    """Frames of selected pairs that are asked for an action, in each iteration: for the next of their clip, or with
+    `grpo` for their own."""
+    grpo: GrpoConfig | None = None
+    """Raise and lower the likelihood of samples by what the inverse model says of them, in place of training anew on
+    the best ones; `{}` has its defaults."""
 
 
 class BootstrapRecipe(Section):
@@ -152,17 +196,39 @@ class BootstrapRecipe(Section):
     preview: bool = False
     """Whether the model that is shipped for the world, if there is one, predicts a frame for the run's page while the
     run's own models are being trained."""
+    rounds: Count = 1
+    """Rounds of the loop. In each but the first, a forward model has checked the labels of the one before, the inverse
+    model learns from the labelled and the best checked pairs, annotates again, and the forward model learns from that.
+    The models of a round are kept where they do better on validation pairs."""
+    expert: ExpertIteration | None = None
+    """Expert iteration after the last round; `{}` is one iteration."""
+    still: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of what forward models learn from that are pairs in which nothing happens, as their action is impossible; a
+    world gives them."""
     runs: Count = 1
     """How often FT, FDM and the ceiling are trained, each time from other random weights and in another order. From two
     on, the intervals of their scores and differences also hold for other training runs."""
     ablations: tuple[Ablation, ...] = ()
     """Models to train for comparison: on the world's `true_labels` in place of the annotated ones (the ceiling of
-    labelling), on a `weighted` loss (softened recognition weights), an inverse model with `no_change_mask`."""
+    labelling), on a `weighted` loss (softened recognition weights), also with true labels (`weighted_true_labels`), an
+    inverse model with `no_change_mask`; and `second_proposer`: FDM's pool with FT's greedy frame in it."""
 
     @property
     def annotates(self) -> bool:
         """Whether there are videos whose pairs the labeller annotates."""
         return bool(self.data.videos) or self.world is not None
+
+    @property
+    def validates(self) -> bool:
+        """Whether pairs are set aside to choose by."""
+        return self.rounds > 1 or self.bench.calibrate or self.expert is not None
+
+    @property
+    def checks(self) -> bool:
+        """Whether a forward model checks the labels of the first round."""
+        from retrodict.bootstrap.select import get_strategy
+
+        return self.rounds > 1 or get_strategy(self.select.strategy).checked
 
     @property
     def selected(self) -> int:
@@ -173,17 +239,26 @@ class BootstrapRecipe(Section):
     def _is_whole(self) -> Self:
         if self.world is None and not self.data.labelled:
             raise ValueError("nothing is labelled: name transitions under data.labelled, or a world")
-        if "true_labels" in self.ablations and (self.world is None or self.data.videos):
-            raise ValueError("the ablation true_labels needs the videos of a world, which knows what happened in them")
+        if {"true_labels", "weighted_true_labels"} & {*self.ablations} and (self.world is None or self.data.videos):
+            raise ValueError("ablations with true labels need the videos of a world, which knows what happened in them")
         if "no_change_mask" in self.ablations and self.init is not None:
             raise ValueError("the ablation no_change_mask needs models that start from nothing: leave `init` out")
+        if (self.still or self.bench.calibrate) and self.world is None:
+            raise ValueError("`still` and bench.calibrate need a world, which knows what is possible and what is right")
+        if (self.expert or "second_proposer" in self.ablations) and not self.annotates:
+            raise ValueError("expert iteration and a second proposer need videos: without any, FT and FDM are one")
+        if (self.expert or self.bench.calibrate) and (self.labeller or "").startswith("chat:"):
+            raise ValueError("expert iteration and confidence need the likelihoods that a chat endpoint does not give")
+        if self.expert and self.expert.grpo and (self.bench.n < 2 or not self.sampling.temperature):
+            raise ValueError("GRPO compares samples of a prompt: bench.n is 2 or more, sampling.temperature above 0")
+        if self.checks and (self.labeller is not None or not self.annotates):
+            raise ValueError("rounds and checked labels need videos, and an inverse model that the loop trains")
+        if self.select.later not in ("likeliest", "all"):
+            raise ValueError("select.later is `likeliest` or `all`: labels of later rounds are not checked again")
+        if get_family(self.family).reads_only:
+            raise ValueError(f"family {self.family} only reads images: name such a model as `labeller`")
         if self.init != TINY:
             check_start(self.family, self.init, self.lora)
-        if (self.labeller or "").startswith("chat:") and not self.select.without_likelihood:
-            raise ValueError(
-                "a chat endpoint gives labels without a likelihood, by which none can be selected: "
-                "set select.without_likelihood=true, or name another labeller"
-            )
         return self
 
     def training(self, direction: Direction, extra: tuple[Source, ...] = ()) -> TrainRecipe:

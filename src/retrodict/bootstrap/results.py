@@ -6,10 +6,19 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from retrodict.bootstrap.context import SECOND, Context, in_round, labelled
+from retrodict.bootstrap.expert import MONITOR
+from retrodict.bootstrap.measuring import IMPOSSIBLE, read_probe, same_words, scores_and_right
 from retrodict.bootstrap.recipe import TINY
 from retrodict.bootstrap.runner import MEMORY, read_records
 from retrodict.bootstrap.scoring import round_trip, scorer
-from retrodict.bootstrap.stages import LABELLING, Context, labelled, read_probe
+from retrodict.bootstrap.stages import LABELLING, STILL_TEST
+from retrodict.dynamics import confidence
+from retrodict.dynamics.adaptive import adaptive_values, sampled_until
+from retrodict.dynamics.best_of_n import FITS
+from retrodict.dynamics.confidence import Confidence, reliability
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.evaluation import similarity
 from retrodict.evaluation.baselines import Predicted
@@ -22,8 +31,9 @@ from retrodict.evaluation.summary import compare_runs, estimate, over_runs, summ
 from retrodict.files import JsonObject, write_json
 from retrodict.loading import load_family
 from retrodict.models.editors import CopyModel
-from retrodict.models.protocol import TokenFamily
-from retrodict.stats import mean_interval, paired_difference
+from retrodict.models.token_family import TokenFamily
+from retrodict.stats import mean_interval, paired_difference, share_interval
+from retrodict.stats import share as share_of
 from retrodict.training.config import METER
 from retrodict.transitions import MANIFEST, Transition, iter_rows, read_transitions
 from retrodict.versions import provenance
@@ -32,6 +42,7 @@ from retrodict.worlds.base import World
 
 NOTE = "Tiny model with random weights: this run shows that all parts fit together, and its numbers mean nothing."
 VERIFIERS = ("idm", "idm_fdm")
+SURE = 0.8  # adaptive N stops once a candidate is right with this probability
 
 Items = Mapping[str, Sequence[ItemResult]]
 Runs = Mapping[str, Sequence[Sequence[ItemResult]]]  # of each system, each training run
@@ -57,7 +68,7 @@ def write_results(context: Context, *, command: str, wall_seconds: float) -> Non
     score = scorer(test, family)
     write_recognition(out, family, test)
     copy = evaluate(CopyModel(), test, scorer=score, n=recipe.bench.n, seed=0)
-    names = world.names_action if world else _same_words
+    names = world.names_action if world else same_words
     verifiers, ks = VERIFIERS if context.verifies else (), recipe.bench.ks
     near = {} if world else _near(context, family, test, items, verifiers)
     loglik = {name: entry["loglik"] for name, entry in probe.items() if "loglik" in entry}
@@ -80,8 +91,21 @@ def write_results(context: Context, *, command: str, wall_seconds: float) -> Non
         **provenance(wall_seconds, config=recipe.model_dump(mode="json"), seed=recipe.seed, command=command),
     }
     if "weighted" in recipe.ablations:
-        pairs = (("none", "fdm"), ("softened", "fdm_weighted"))
+        pairs: tuple[tuple[str, str], ...] = (("none", "fdm"), ("softened", "fdm_weighted"))
+        if "fdm_weighted_true_labels" in items:
+            pairs += (("none, true labels", "fdm_true_labels"), ("softened, true labels", "fdm_weighted_true_labels"))
+        pairs = tuple(pair for pair in pairs if pair[1] in items)
         results["weighting"] = {name: estimate(items[key]) for name, key in pairs}
+    if recipe.rounds > 1:
+        results |= _rounds(context, results)
+    if world and recipe.world:
+        results["still"] = _still(context)
+    if curves := confidence.read(context.dir(context.main)):
+        results["confidence"] = {name: _confidence(items[context.main], name, curve) for name, curve in curves.items()}
+        for name, rejected in json.loads((context.dir("validation") / IMPOSSIBLE).read_text()).items():
+            results["confidence"][name]["impossible"] = share_of(rejected)
+    if recipe.expert:
+        results["expert"] = json.loads((context.dir("expert") / MONITOR).read_text())
     if loglik:
         results["loglik"] = {name: _loglik(rows, test) for name, rows in loglik.items()}
     if recipe.init == TINY:
@@ -110,7 +134,7 @@ def _near(
         )
         for name, rows in items.items()
     }
-    main = predicted.pop("fdm")
+    main = predicted.pop(context.main)
     return similarity.measure(
         main,
         context.out,
@@ -152,22 +176,38 @@ def _comparisons(
         return compare_runs(runs[a], runs[b], names=(f"{a}.greedy", f"{b}.greedy"))
 
     def verified(selector: str, other: str) -> JsonObject:
-        n, fdm = context.recipe.bench.n, runs["fdm"]
-        names = (f"fdm.k{n}.{selector}", "fdm.greedy" if other == "greedy" else "fdm.k1")
+        n, main, fdm = context.recipe.bench.n, context.main, runs[context.main]
+        names = (f"{main}.k{n}.{selector}", f"{main}.greedy" if other == "greedy" else f"{main}.k1")
         return compare_runs(fdm, fdm, names=names, selectors=(selector, other), ks=(n, 1))
 
     compared = {"fdm_vs_ft": greedy("fdm", "ft")} if "ft" in runs else {}  # without videos the two would be one
+    for name in context.in_rounds("fdm")[1:]:
+        compared |= {f"{name}_vs_ft": greedy(name, "ft"), f"{name}_vs_fdm": greedy(name, "fdm")}
     if "fdm_true_labels" in runs:
         compared["fdm_vs_true_labels"] = greedy("fdm", "fdm_true_labels")
+    if {"fdm_true_labels", "fdm_weighted_true_labels"} <= runs.keys():
+        compared["weighted_vs_true_labels"] = greedy("fdm_weighted_true_labels", "fdm_true_labels")
+    if "fdm_expert" in runs:
+        n, main = context.recipe.bench.n, context.main
+        if json.loads((context.dir("expert") / MONITOR).read_text())["kept"]:  # else the two are one
+            compared["expert_vs_fdm"] = greedy("fdm_expert", main)
+        names = "fdm_expert.greedy", f"{main}.k{n}.{verifiers[-1]}"
+        selectors, ks = ("greedy", verifiers[-1]), (1, n)
+        compared["expert_vs_verified"] = compare_runs(
+            runs["fdm_expert"], runs[main], names=names, selectors=selectors, ks=ks
+        )
+    if f"fdm_{SECOND}" in runs:
+        n, main = context.recipe.bench.n, context.main
+        names = f"fdm_{SECOND}.k{n}.{verifiers[-1]}", f"{main}.k{n}.{verifiers[-1]}"
+        selectors, ks = (verifiers[-1], verifiers[-1]), (n, n)
+        compared["second_vs_verified"] = compare_runs(
+            runs[f"fdm_{SECOND}"], runs[main], names=names, selectors=selectors, ks=ks
+        )
     if "fdm_weighted" in runs:
         compared["weighted_vs_fdm"] = greedy("fdm_weighted", "fdm")
     for name in reversed(verifiers):
         compared |= {f"{name}_vs_greedy": verified(name, "greedy"), f"{name}_vs_k1": verified(name, "random")}
-    return compared | {"random_vs_k1": verified("random", "random")}
-
-
-def _same_words(text: str, row: Transition) -> bool:
-    return text.casefold().split() == row.action.casefold().split()
+    return compared
 
 
 def _loglik(rows: Sequence[Sequence[float]], test: Sequence[Transition]) -> JsonObject:
@@ -189,13 +229,67 @@ def _meters(context: Context) -> JsonObject:
     return {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}
 
 
-def _annotation(context: Context) -> JsonObject:
-    """What is known of the labels: how many are right, where a world knows, else how many there are."""
-    if context.dir(LABELLING).is_file():
-        checked: JsonObject = json.loads(context.dir(LABELLING).read_text())
+def _annotation(context: Context, number: int = 1) -> JsonObject:
+    """What is known of a round's labels: how many are right, where a world knows, else how many there are."""
+    file = context.dir(in_round(LABELLING, number) + ".json")
+    if file.is_file():
+        checked: JsonObject = json.loads(file.read_text())
         return checked
-    folders = {"mined": "annotated", "selected": "selected"}
+    folders = {"mined": in_round("annotated", number), "selected": in_round("selected", number)}
     return {key: sum(1 for _ in iter_rows(context.dir(name), ["id"])) for key, name in folders.items()}
+
+
+def _rounds(context: Context, results: JsonObject) -> JsonObject:
+    """The rounds side by side, what each did on validation pairs against the best before it, and which is kept."""
+    entries = []
+    for number in range(1, context.recipe.rounds + 1):
+        idm, fdm = in_round("idm", number), in_round("fdm", number)
+        entry: JsonObject = {"round": number, "idm": results[idm], "annotation": _annotation(context, number)}
+        entry |= {"fdm": results["systems"][fdm], "validation": {}}
+        for model, name in (("idm", idm), ("fdm", fdm)):
+            measured = json.loads(context.validation(name).read_text())
+            values, groups = measured["values"], measured["groups"]
+            estimate = mean_interval if measured["measure"].startswith("log") else share_interval
+            entry["validation"][model] = {"measure": measured["measure"], **estimate(values, groups).entry("mean")}
+            if number > 1:
+                before = in_round(model, context.best_round(model, number - 1))
+                other = json.loads(context.validation(before).read_text())["values"]
+                entry["validation"][model]["against"] = paired_difference(values, other, groups).entry(name, before)
+        entries.append(entry)
+    kept = {model: in_round(model, context.best_round(model)) for model in ("idm", "fdm")}
+    return {"rounds": entries, "kept": kept}
+
+
+def _still(context: Context) -> JsonObject:
+    """How often each system's greedy frame changes something where nothing happens."""
+    files = {name: context.dir(STILL_TEST) / f"{name}.json" for name in context.systems}
+    return {name: share_of(json.loads(file.read_text())) for name, file in files.items() if file.is_file()}
+
+
+def _confidence(items: Sequence[ItemResult], verifier: str, curve: Confidence) -> JsonObject:
+    """How far calibrated probabilities hold on the test items, what adaptive N makes of them, and what is rejected."""
+    scores, right = scores_and_right(items, verifier)
+    sure = [curve.probability(score) for score in scores]
+    table = np.array([[frame.verifiers.get(verifier, math.nan) for frame in item.pool] for item in items])
+    values = np.array([[frame.score for frame in item.pool] for item in items])
+    stop_at = curve.score(SURE)
+    adaptive, whole = (adaptive_values(table, values, at) for at in (stop_at, math.inf))
+    fits = np.array(sure) >= FITS
+    parts = {"accepted": fits, "rejected": ~fits}
+    return {
+        **reliability(sure, right),
+        "adaptive": {
+            "sure": SURE,
+            "candidates": float(sampled_until(table, stop_at).mean()),
+            "score": float(np.nanmean(adaptive)),
+            "against_all": paired_difference(adaptive, whole, [item.group for item in items]).entry(
+                f"stops at {SURE}", "all candidates"
+            ),
+        },
+        "reject": {
+            name: share_of([r for r, keep in zip(right, part, strict=True) if keep]) for name, part in parts.items()
+        },
+    }
 
 
 def _mining(context: Context) -> JsonObject:

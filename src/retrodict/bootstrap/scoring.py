@@ -9,7 +9,7 @@ from PIL import Image
 
 from retrodict.evaluation.metrics import l1
 from retrodict.evaluation.pool import Scored, Scorer, exact_scorer, no_state
-from retrodict.models.protocol import TokenFamily
+from retrodict.models.token_family import TokenFamily
 from retrodict.transitions import Transition
 from retrodict.worlds import world_of
 

@@ -3,140 +3,39 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from retrodict.bootstrap.context import Context, clips, held_out, in_round, labelled, validated
 from retrodict.bootstrap.recipe import TINY, BootstrapRecipe
-from retrodict.bootstrap.select import COLLECTION, select_dir
+from retrodict.bootstrap.select import get_strategy, select_dir
 from retrodict.files import JsonObject, made_once, write_json
 from retrodict.images import encode_png
 from retrodict.progress import Progress
 from retrodict.prompts import Direction
 from retrodict.shards import Share
 from retrodict.training.config import METER, Weighting
-from retrodict.training.data import Stored, joined, source_rows, stored_transitions
+from retrodict.training.data import Stored, joined, stored_transitions
 from retrodict.training.distributed import is_main, meet, process_count, process_number
 from retrodict.transitions import (
     Transition,
     iter_rows,
     read_transitions,
-    split_by_group,
     write_manifest,
     write_rows,
 )
 from retrodict.worlds import get_world
 
 if TYPE_CHECKING:
-    from retrodict.models.protocol import InverseModel, TokenFamily
-    from retrodict.video import ClipRef
+    from retrodict.models.token_family import TokenFamily
 
-LABELLING = "labelling.json"
+LABELLING = "labelling"  # .json: how many labels are right
+STILL, STILL_TEST = "still", "still-test"  # pairs in which nothing happens, to learn from and to test on
 SEEDS_APART = 1_000_000  # between training runs: not the seed of somebody's other run
-REPEATED = ("ft", "fdm", "fdm_true_labels")  # trained `runs` times
-
-
-@dataclass(frozen=True)
-class Context:
-    """What every stage receives. Stages hand results to each other through folders in `out`."""
-
-    out: Path
-    recipe: BootstrapRecipe
-
-    def dir(self, name: str) -> Path:
-        return self.out / name
-
-    @property
-    def systems(self) -> tuple[str, ...]:
-        """The forward models of the run. Without annotated pairs FT and FDM would be the same."""
-        extra = [f"fdm_{name}" for name in ("weighted", "true_labels") if name in self.recipe.ablations]
-        return (*(("ft",) if self.recipe.annotates else ()), "fdm", *extra)
-
-    def runs_of(self, system: str) -> dict[int, str]:
-        """The training runs of a system, from 1 on, each with the name of its folder."""
-        count = self.recipe.runs if system in REPEATED else 1
-        return {run: system if run == 1 else f"{system}_run{run}" for run in range(1, count + 1)}
-
-    @property
-    def inverse_models(self) -> dict[str, str]:
-        """The run's inverse models by name, each as `load` takes it."""
-        models = {"idm": self.recipe.labeller or str(self.dir("idm"))}
-        if "no_change_mask" in self.recipe.ablations:
-            models["idm_plain"] = str(self.dir("idm_plain"))
-        return models
-
-    @property
-    def verifies(self) -> bool:
-        """Whether the inverse model says how likely actions are: a chat endpoint does not."""
-        return not self.inverse_models["idm"].startswith("chat:")
-
-    def inverse(self) -> InverseModel:
-        from retrodict.loading import load
-
-        return load(self.inverse_models["idm"], role="inverse")
-
-
-def labelled(context: Context, direction: Direction = "forward") -> Stored:
-    """What models of a direction learn from besides annotated pairs: no group of it is tested on."""
-    data = context.recipe.data
-    if not data.labelled:
-        return stored_transitions(context.dir("labelled"))
-    rows = joined([source_rows(source) for source in data.labelled])
-    if context.recipe.world is None and data.test is None:
-        _, test = split_by_group(list(rows.rows), data.test_share, context.recipe.seed)
-        held_out = {row.group or row.id for row in test}
-    else:
-        held_out = {row.group or row.id for row in stored_transitions(data.test or context.dir("test")).rows}
-    if direction == "inverse":
-        rows = joined([rows, *(source_rows(source) for source in data.only_inverse)])
-    return rows.only([i for i, row in enumerate(rows.rows) if (row.group or row.id) not in held_out])
-
-
-def held_out(recipe: BootstrapRecipe) -> Stored:
-    """One's own transitions to test on, at most `bench.items`. Raises `ValueError` when there are none."""
-    data = recipe.data
-    if data.test is not None:
-        rows = stored_transitions(data.test)
-        chosen = list(range(len(rows)))
-    else:
-        rows = joined([source_rows(source) for source in data.labelled])
-        test = {id(row) for row in split_by_group(list(rows.rows), data.test_share, recipe.seed)[1]}
-        chosen = [i for i, row in enumerate(rows.rows) if id(row) in test]
-    if not chosen:
-        groups = len({row.group or row.id for row in rows.rows})
-        raise ValueError(
-            f"There is nothing to test on: {', '.join(str(s.path) for s in data.labelled)} has {groups} groups, too "
-            f"few to set {data.test_share:.0%} of them aside. Name test pairs under data.test."
-        )
-    chosen.sort(key=lambda i: hashlib.sha256(rows.rows[i].id.encode()).digest())
-    return rows.only(chosen[: recipe.bench.items])
-
-
-def clips(recipe: BootstrapRecipe) -> list[Path] | list[ClipRef]:
-    """One's own videos, as `mine` takes them. Raises `ValueError` when there are none."""
-    from retrodict.data.layouts import read_clips
-    from retrodict.video.clips import folder_clips
-
-    videos = recipe.data.videos
-    if recipe.select.per_collection:
-        return [
-            replace(ref, meta={**ref.meta, COLLECTION: video.path.name})
-            for video in videos
-            for ref in read_clips(video.layout, video.path, video.annotations)
-        ]
-    plain = [video.path for video in videos if video.layout == "folder"]
-    refs = folder_clips(plain) if plain else []
-    if len(plain) == len(videos):
-        return plain
-    for video in videos:
-        if video.layout != "folder":
-            refs += read_clips(video.layout, video.path, video.annotations)
-    return refs
 
 
 def data(context: Context, progress: Progress) -> str:
@@ -155,6 +54,21 @@ def data(context: Context, progress: Progress) -> str:
         rows = [replace(row, split="test") for row in held_out(recipe)]
         _write(context.dir("test"), rows, {"seed": recipe.seed, "data": recipe.data.model_dump(mode="json")})
         counts.append(f"{len(rows):,} to test on")
+    if recipe.validates:
+        if recipe.world is not None:
+            world = get_world(recipe.world.name)
+            rows = world.sample(recipe.world.validation, recipe.seed, namespace="demo-val", split="val")
+        else:
+            rows = [replace(row, split="val") for row in validated(recipe)]
+        _write(context.dir("val"), rows, {"seed": recipe.seed})
+        counts.append(f"{len(rows):,} to choose by")
+    if recipe.world is not None:
+        world, section = get_world(recipe.world.name), recipe.world
+        most = section.labelled + section.videos * section.actions
+        for name, count in ((STILL_TEST, 100), (STILL, round(most * recipe.still))):
+            if count:
+                rows = world.sample_still(count, recipe.seed, namespace=f"demo-{name}", split="test")
+                _write(context.dir(name), rows, {"seed": recipe.seed, "world": world.name})
     return ", ".join(counts)
 
 
@@ -167,7 +81,8 @@ def previewing(recipe: BootstrapRecipe) -> str | None:
 
 def preview(context: Context, progress: Progress) -> str:
     """Let a trained model predict the first test action, for whoever waits for the run's own models."""
-    from retrodict.dynamics.verify import InverseAndForwardLikelihood, predict
+    from retrodict.dynamics.best_of_n import predict
+    from retrodict.dynamics.verify import InverseAndForwardLikelihood
     from retrodict.loading import load
     from retrodict.report.live import PREVIEW
 
@@ -322,8 +237,12 @@ def _start(context: Context, direction: Direction, use_change_mask: bool) -> Cal
     return from_nothing(context.dir("image_tokenizer"), _texts(context), recipe.model, use_change_mask=use_change_mask)
 
 
-def idm(context: Context, progress: Progress) -> str:
-    return train(context, progress, context.dir("idm"), "inverse", labelled(context, "inverse"), Weighting())
+def idm(context: Context, progress: Progress, number: int = 1) -> str:
+    """The inverse model of a round: on the labelled pairs, and from the second round on on checked labels, too."""
+    rows = labelled(context, "inverse")
+    if number > 1:
+        rows = joined([rows, stored_transitions(context.dir(in_round("trusted", number - 1)))])
+    return train(context, progress, context.dir(in_round("idm", number)), "inverse", rows, Weighting())
 
 
 def idm_plain(context: Context, progress: Progress) -> str:
@@ -335,14 +254,17 @@ def ft(context: Context, progress: Progress, run: int = 1) -> str:
     return _forward(context, progress, "ft", labelled(context), Weighting(), run)
 
 
-def bootstrapped(context: Context) -> Stored:
-    """What FDM learns from."""
+def bootstrapped(context: Context, number: int = 1) -> Stored:
+    """What FDM learns from in a round."""
     own = labelled(context)
-    return joined([own, stored_transitions(context.dir("selected"))]) if context.recipe.annotates else own
+    if not context.recipe.annotates:
+        return own
+    return joined([own, stored_transitions(context.dir(in_round("selected", number)))])
 
 
-def fdm(context: Context, progress: Progress, run: int = 1) -> str:
-    return _forward(context, progress, "fdm", bootstrapped(context), context.recipe.weighting, run)
+def fdm(context: Context, progress: Progress, run: int = 1, number: int = 1) -> str:
+    rows = bootstrapped(context, number)
+    return _forward(context, progress, in_round("fdm", number), rows, context.recipe.weighting, run)
 
 
 def fdm_weighted(context: Context, progress: Progress, run: int = 1) -> str:
@@ -350,34 +272,48 @@ def fdm_weighted(context: Context, progress: Progress, run: int = 1) -> str:
 
 
 def fdm_true_labels(context: Context, progress: Progress, run: int = 1) -> str:
+    return _forward(context, progress, "fdm_true_labels", _truly_labelled(context), context.recipe.weighting, run)
+
+
+def fdm_weighted_true_labels(context: Context, progress: Progress, run: int = 1) -> str:
+    weighting = Weighting(method="softened")
+    return _forward(context, progress, "fdm_weighted_true_labels", _truly_labelled(context), weighting, run)
+
+
+def _truly_labelled(context: Context) -> Stored:
     from retrodict.bootstrap.labels import with_true_labels
 
     assert context.recipe.world is not None
     selected = stored_transitions(context.dir("selected"))
     true = with_true_labels(get_world(context.recipe.world.name), selected, context.dir("truth"))
-    rows = joined([labelled(context), true])
-    return _forward(context, progress, "fdm_true_labels", rows, context.recipe.weighting, run)
+    return joined([labelled(context), true])
 
 
 def _forward(context: Context, progress: Progress, system: str, rows: Stored, weighting: Weighting, run: int) -> str:
-    folder = context.dir(context.runs_of(system)[run])
+    folder, rows = context.dir(context.runs_of(system)[run]), with_still(context, rows)
     return train(context, progress, folder, "forward", rows, weighting, run=run)
 
 
-def annotate(context: Context, progress: Progress) -> str:
+def with_still(context: Context, rows: Stored) -> Stored:
+    """The rows, and so many in which nothing happens that these are the recipe's share."""
+    share = context.recipe.still
+    if not share:
+        return rows
+    still = stored_transitions(context.dir(STILL))
+    return joined([rows, still.only(range(min(len(still), round(len(rows) * share / (1 - share)))))])
+
+
+def annotate(context: Context, progress: Progress, number: int = 1) -> str:
+    """Label all mined pairs by the inverse model of a round."""
     from retrodict.bootstrap.annotate import annotate_dir
 
-    annotate_dir(
-        context.dir("pairs"),
-        model=context.inverse_models["idm"],
-        out=context.dir("annotated"),
-        progress=progress,
-        share=Share(process_number(), process_count()),
-    )
+    model, out = context.inverse_models[in_round("idm", number)], context.dir(in_round("annotated", number))
+    share = Share(process_number(), process_count())
+    annotate_dir(context.dir("pairs"), model=model, out=out, progress=progress, where=share)
     meet()
     if is_main():  # to write the manifest, where others were still at their shares
-        annotate_dir(context.dir("pairs"), model=context.inverse_models["idm"], out=context.dir("annotated"))
-    labels = sum(1 for _ in iter_rows(context.dir("annotated"), ["id"]))
+        annotate_dir(context.dir("pairs"), model=model, out=out)
+    labels = _count(out)
     if not labels:
         raise ValueError(
             "The inverse model found no words for any mined pair, so it has not learned to explain: "
@@ -386,111 +322,55 @@ def annotate(context: Context, progress: Progress) -> str:
     return f"{labels:,} labels"
 
 
-def select(context: Context, progress: Progress) -> str:
+def check(context: Context, progress: Progress, number: int = 1) -> str:
+    """Let a forward model check the labels of the best inverse model so far, and keep those to trust.
+
+    The first time that is FT, which has seen no label of a model.
+    """
+    from retrodict.bootstrap.annotate import check_dir
+
+    section, best = context.recipe.select, context.best_round("idm", number)
+    forward = "ft" if number == 1 else in_round("fdm", context.best_round("fdm", number))
+    checked, labels = context.dir(in_round("checked", number)), context.dir(in_round("annotated", best))
+    model = context.inverse_models[in_round("idm", best)]
+    share = Share(process_number(), process_count())
+    check_dir(labels, model=model, forward=context.dir(forward), out=checked, progress=progress, where=share)
+    meet()
+    if not is_main():
+        return ""
+    check_dir(labels, model=model, forward=context.dir(forward), out=checked)
+    out, top_k = context.dir(in_round("trusted", number)), max(1, round(section.trusted * _count(checked)))
+    select_dir(checked, top_k=top_k, out=out, strategy="checked")
+    return f"{forward} trusts {top_k:,} labels"
+
+
+def select(context: Context, progress: Progress, number: int = 1) -> str:
+    """The labels that the forward model of a round learns from."""
     section = context.recipe.select
+    strategy = section.strategy if number == 1 else section.later
+    labels = "checked" if get_strategy(strategy).checked else in_round("annotated", number)
+    out = context.dir(in_round("selected", number))
     select_dir(
-        context.dir("annotated"),
+        context.dir(labels),
         top_k=section.top_k,
-        out=context.dir("selected"),
+        out=out,
+        strategy=strategy,
         per_collection=section.per_collection,
         without_likelihood=section.without_likelihood,
     )
-    return f"{sum(1 for _ in iter_rows(context.dir('selected'), ['id'])):,} transitions"
+    return f"{_count(out):,} transitions"
 
 
-def check_labels(context: Context, progress: Progress) -> str:
+def _count(folder: Path) -> int:
+    return sum(1 for _ in iter_rows(folder, ["id"]))
+
+
+def check_labels(context: Context, progress: Progress, number: int = 1) -> str:
     from retrodict.bootstrap.labels import labelling
 
     assert context.recipe.world is not None
-    annotated, selected = (stored_transitions(context.dir(name)).rows for name in ("annotated", "selected"))
+    folders = (context.dir(in_round(name, number)) for name in ("annotated", "selected"))
+    annotated, selected = (stored_transitions(folder).rows for folder in folders)
     checked = labelling(get_world(context.recipe.world.name), annotated, selected, context.dir("truth"))
-    write_json(context.dir(LABELLING), checked)
+    write_json(context.dir(in_round(LABELLING, number) + ".json"), checked)
     return f"{checked['exact']:.0%} exact, {checked['selected_exact']:.0%} of the selected ones"
-
-
-def bench(name: str, context: Context, progress: Progress) -> str:
-    """One greedy frame and a pool of candidates for every test action, with all verifiers' scores."""
-    from retrodict.bootstrap.scoring import scorer
-    from retrodict.dynamics.verify import InverseAndForwardLikelihood, InverseLikelihood
-    from retrodict.evaluation.predict import evaluate
-    from retrodict.evaluation.predictions import write_items
-    from retrodict.loading import load
-
-    recipe = context.recipe
-    test = read_transitions(context.dir("test"))
-    forward: Any = load(context.dir(name), role="forward")
-    inverse = context.inverse() if context.verifies else None
-    predict = partial(
-        evaluate,
-        forward,
-        test,
-        scorer=scorer(test, forward.family),
-        verifiers=[InverseLikelihood(inverse), InverseAndForwardLikelihood(inverse)] if inverse else (),
-        n=recipe.bench.n,
-        seed=recipe.seed,
-        sampling=recipe.sampling,
-        keep=context.dir("predictions") / f"{name}.parquet",
-        progress=progress,
-    )
-    if process_count() > 1:
-        predict(share=Share(process_number(), process_count()))
-        meet()
-        if not is_main():
-            return ""
-    items = predict()
-    write_items(context.dir("items") / f"{name}.jsonl", items)
-    return f"{len(items)} actions, {1 + recipe.bench.n} frames each"
-
-
-def probe(context: Context, progress: Progress) -> str:
-    """What each model prefers, how likely it finds what happened, and which actions inverse models name."""
-    names = _probed(context)
-    for done, name in enumerate(names, start=1):
-        if done % process_count() == process_number() and not _probe_file(context, name).is_file():
-            write_json(_probe_file(context, name), _probe(context, name))
-        progress.advance(done, len(names))
-    return ", ".join(names)
-
-
-def _probed(context: Context) -> list[str]:
-    return [*context.inverse_models, *(name for name in ("ft", "fdm") if name in context.systems)]
-
-
-def _probe(context: Context, name: str) -> JsonObject:
-    from retrodict.evaluation.probe import probe_forward, probe_inverse
-    from retrodict.loading import load
-    from retrodict.training.validation import can_say, log_likelihoods
-    from retrodict.worlds import world_of
-
-    test = read_transitions(context.dir("test"))
-    world = world_of(test)
-    options: Any = {"seed": context.recipe.seed, "explains": None if world is None else world.explains}
-    model: Any
-    if name not in context.inverse_models:
-        model = load(context.dir(name), role="forward")
-        asked = [row for row in test if can_say(model.family, row.action)]
-        answers = {"left_out": len(test) - len(asked), "probe": probe_forward(model, asked, **options)}
-        if world is None:
-            answers["loglik"] = [[one.sum, one.count] for one in log_likelihoods(model, "forward", test)]
-        return answers
-    model = load(context.inverse_models[name], role="inverse")
-    explained = [e.action for e in model.explain([(row.source_image, row.target_image) for row in test])]
-    if not context.verifies:
-        return {"explained": explained}
-    ours = hasattr(model, "family")
-    asked = [row for row in test if not ours or can_say(model.family, row.action)]
-    answers = {"explained": explained, "left_out": len(test) - len(asked)}
-    answers["probe"] = probe_inverse(model, asked, **options)
-    if world is None and ours:
-        answers["loglik"] = [[one.sum, one.count] for one in log_likelihoods(model, "inverse", test)]
-    return answers
-
-
-def _probe_file(context: Context, name: str) -> Path:
-    return context.dir("probe") / f"{name}.json"
-
-
-def read_probe(context: Context) -> Iterator[tuple[str, JsonObject]]:
-    """What `probe` wrote, by model."""
-    for name in _probed(context):
-        yield name, json.loads(_probe_file(context, name).read_text())

@@ -20,12 +20,13 @@ from retrodict.recipes.values import parse_override, read_yaml, set_value
 EFFECTIVE = "recipe.yaml"
 
 
-def _from_recipe(path: Path, info: ValidationInfo) -> Path:
+def from_recipe(path: Path, info: ValidationInfo) -> Path:
+    """A path of a recipe, counted from the recipe's folder."""
     base = (info.context or {}).get("base")
     return path if base is None else (base / path.expanduser()).resolve()
 
 
-RecipePath = Annotated[Path, AfterValidator(_from_recipe)]  # relative ones count from the folder of the recipe
+RecipePath = Annotated[Path, AfterValidator(from_recipe)]  # relative ones count from the folder of the recipe
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]

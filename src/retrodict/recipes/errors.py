@@ -27,7 +27,7 @@ def one_line(error: ValidationError, kind: Kind, path: Path, changed: Iterable[s
     elif override := next((c for c in changed if key and c.startswith(key + ".")), None):
         where = f"--set {override}"  # a section as a whole was refused for what the override gave it
     if _is_unknown(first):
-        reason = f"unknown key{_nearest(key, kind)}"
+        reason = f"unknown key{nearest(key, kind)}"
     elif first["type"] == "missing":
         reason = "is missing"
     else:
@@ -55,7 +55,7 @@ def _key(location: Sequence[str | int], kind: Kind) -> str:
     return ".".join(key)
 
 
-def _keys(kind: Kind) -> JsonObject:
+def keys_of(kind: Kind) -> JsonObject:
     """The keys of a section and their types."""
     if issubclass(kind, BaseModel):
         return {name: field.annotation for name, field in kind.model_fields.items()}
@@ -65,17 +65,18 @@ def _keys(kind: Kind) -> JsonObject:
 
 
 def _section(kind: Kind, key: str) -> Kind | None:
-    return _section_in(_keys(kind).get(key))
+    return section_in(keys_of(kind).get(key))
 
 
-def _section_in(annotation: object) -> Kind | None:
+def section_in(annotation: object) -> Kind | None:
     """The section that a field holds: itself, where it may be left out, or in a list."""
     if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation)):
         return annotation
-    return next(filter(None, map(_section_in, get_args(annotation))), None)
+    return next(filter(None, map(section_in, get_args(annotation))), None)
 
 
-def _nearest(key: str, kind: Kind) -> str:
+def nearest(key: str, kind: Kind) -> str:
+    """The end of a message on an unknown key: what it is called now, the nearest known one, or all."""
     known = list(_known_keys(kind))
     path, _, leaf = key.rpartition(".")
     holder: Kind | None = kind
@@ -88,11 +89,11 @@ def _nearest(key: str, kind: Kind) -> str:
     match = match or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     if match:
         return f"; did you mean `{match[0]}`?"
-    return f"; known keys are {', '.join(_keys(kind))}"
+    return f"; known keys are {', '.join(keys_of(kind))}"
 
 
 def _known_keys(kind: Kind, prefix: str = "") -> Iterator[str]:
-    for name in _keys(kind):
+    for name in keys_of(kind):
         yield prefix + name
         if inner := _section(kind, name):
             yield from _known_keys(inner, f"{prefix}{name}.")

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from retrodict.models.small.family import SmallFamily
 
 # Before any library reads them: no test reaches for a model hub, and two test processes do not fight over cores.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The same examples everywhere, and as much time as a busy machine needs.
+settings.register_profile("house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
 
 
 def pytest_collection_finish() -> None:
@@ -32,6 +39,11 @@ def shared_data() -> Path:
     if not (folder / "clips" / "manifest.csv").is_file():
         pytest.skip(f"no real clips in {folder}; RETRODICT_SHARED_DATA names their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def annotations(shared_data: Path) -> Path:
+    return shared_data / "annotations"
 
 
 def tiny_family() -> SmallFamily:
@@ -77,6 +89,18 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_model(tiny_family(), "inverse", folder / "inverse")
     save_model(tiny_family(), "forward", folder / "forward")
     return folder
+
+
+@pytest.fixture(scope="module")  # no longer, as it runs an event loop in this thread
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+    from study_browser import FLAGS, chromium
+
+    path = chromium()
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield launched
+        launched.close()
 
 
 STUDIED = ("quokka", "wombat", "numbat", "bilby")

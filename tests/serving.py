@@ -17,10 +17,9 @@ from typing import Any
 from uuid import uuid4
 
 import uvicorn
-from loopback import JsonHandler
+from loopback import JsonHandler, free_port
 from PIL import Image
 from starlette.applications import Starlette
-from study_browser import free_port
 
 from retrodict.images import encode_png
 from retrodict.web.connections import limited

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import free_port
 
 from retrodict.study.plan import DATABASE
 from retrodict.study.store import Store
 
 FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+PATIENCE = 120_000  # milliseconds for whatever a page is waited for: machines that test may be busy
 
 
 def tokens(study: Path) -> list[str]:
@@ -30,12 +32,6 @@ def chromium() -> str:
         if path := shutil.which(name):
             return path
     pytest.skip("no Chromium on this machine: the browser test needs one")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(port: int, process: subprocess.Popen[Any]) -> None:

@@ -170,6 +170,19 @@ print(json.dumps({
 """
 
 
+PLAN = """
+from pathlib import Path
+
+from retrodict.bootstrap.context import Context
+from retrodict.bootstrap.loop import RECIPES, stages_of
+from retrodict.bootstrap.recipe import BootstrapRecipe
+from retrodict.recipes import load_recipe
+
+recipe = load_recipe(RECIPES / "demo-tiny.yaml", BootstrapRecipe, ["family=toy"])
+print([stage.name for stage in stages_of(Context(Path("demo"), recipe)) if stage.name == "bench_fdm"][0])
+"""
+
+
 @pytest.mark.slow
 def test_a_family_is_a_module_and_a_record(toy: Path) -> None:
     used = python(toy, "-c", USE)
@@ -182,18 +195,14 @@ def test_a_family_is_a_module_and_a_record(toy: Path) -> None:
     (toy / "recipe.yaml").write_text(
         "direction: forward\nfamily: toy\ninit: nowhere\nlora: {}\ndata: {train: [{path: none, expected: 1000}]}\n"
     )
+    # The demo is a recipe of the loop, which test_loop.py runs for families of this kind.
+    planned = python(toy, "-c", PLAN)
+    assert planned.stdout.split()[-1:] == ["bench_fdm"], planned.stderr
     cost = python(toy, "-m", "retrodict", "train", "recipe.yaml", "--dry-run")
     assert cost.returncode == 0, cost.stderr
     # 16 x (2 x 2048^2 + 2 x 2048 x 512 + 3 x 2048 x 8192), and two tables of 136448 x 2048
     assert "weights      1.53 billion" in cost.stdout
     assert "retrodict download toy --out nowhere" in cost.stdout
-
-
-@pytest.mark.slow
-def test_a_family_goes_through_the_demo(toy: Path) -> None:
-    done = python(toy, "-m", "retrodict", "demo", "--family", "toy", "--out", "demo", "--quiet")
-    assert done.returncode == 0, done.stderr
-    assert json.loads((toy / "demo" / "results.json").read_text())["family"] == "toy"
 
 
 def test_a_prompt_is_a_line_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("broken.yaml").write_text("direction: forward\ndata: {train: [pairs]}\ntraning: {steps: 2}\n")
     Path("twice.yaml").write_text("direction: forward\ndirection: inverse\n")
     Path("bytes.yaml").write_bytes(b"\xbc\xff")
+    Path("bytes.jsonl").write_bytes(b'{"input": "\xff"}\n')
     Path("cut.yaml").write_text("direction: forward\ndata: {train: [pairs]}\n")
     Path("pairs").mkdir()
     Path("pairs/cut.parquet").write_bytes(b"PAR1 and no more")
@@ -77,6 +79,8 @@ PREDICT = ["predict", "frame.png", ACTION, "--out", "next.png"]
         (["train", "broken.yaml", "--out", "out"], "broken.yaml: `traning`: unknown key; did you mean `training`?"),
         (["train", "twice.yaml", "--out", "out"], "twice.yaml, line 2: this is not YAML: `direction` stands twice"),
         (["train", "bytes.yaml", "--out", "out"], "bytes.yaml: this is not YAML: "),
+        (["import", "pairs", "bytes.jsonl", "--out", "out", "--quiet"], "bytes.jsonl is no text in UTF-8"),
+        (["rerank", "--tasks", "bytes.jsonl", "--out", "out", "--quiet"], "bytes.jsonl is no text in UTF-8"),
         (["train", "cut.yaml", "--out", "out"], "pairs/cut.parquet is not a readable Parquet file"),
         (["bootstrap", "bootstrap.yaml", "--out", "out"], "novideos holds no video"),
         (["annotate", "novideos", "--out", "out", "--quiet"], "novideos holds no .parquet files"),
@@ -97,8 +101,53 @@ def test_bad_input(folder: Path, tiny_model: Path, arguments: list[str], line: s
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "flags"),
+    [
+        ("bench --predictions novideos --model small --out out", "--predictions --model"),
+        ("bench --predictions novideos -n 4 --out out", "--predictions -n"),
+        ("bench --predictions novideos --top-k 4 --out out", "--predictions --top-k"),
+        ("bench --export --model small --out out", "--export --model"),
+        ("bench --export --predictions novideos --out out", "--export --predictions"),
+        ("mine novideos --seed 3 --out out", "--seed --sample"),
+        ("mine novideos --executor serial --workers 3 --out out", "--executor --workers"),
+        ("import pairs bytes.jsonl --seed 3 --out out", "--seed --sample"),
+        ("import pairs bytes.jsonl --column source=a --column source=b --out out", "--column source"),
+        ("import pairs bytes.jsonl --column source=output --out out", "--column source target"),
+        ("view out --out page --port 80", "--out --port"),
+        ("demo --family emu3 --scale full --out out", "--family --scale"),
+        ("study build novideos --code X --out out", "--code --crowd"),
+        ("study build novideos --points 7 --out out", "--points --method"),
+        ("judge out --on a.jsonl --verifier idm --prompt b.yaml", "--verifier --prompt"),
+        ("judge out --on a.jsonl --model m --dry-run", "--on --dry-run"),
+        ("judge out --model m --dry-run --batch-out b.jsonl", "--dry-run --batch-out"),
+        ("judge out --model m --batch-in a.jsonl --batch-out b.jsonl", "--batch-out --batch-in"),
+        ("judge out --judge exact --model m", "--judge --model"),
+        ("judge out --judge local --model m --base-url http://localhost", "--judge --base-url"),
+        ("predict frame.png act --verifier none --second small", 'verifier "none"'),
+        ("predict frame.png act --verifier random --inverse small", 'verifier "random" inverse'),
+        ("predict frame.png act --stop-at 1 --sure 0.9", "stop_at sure"),
+        ("rerank frame.png act frame.png --verifier exact --inverse small", 'verifier "exact" inverse'),
+        ("bench --captions a.json --out out", "metrics captions"),
+        ("bench --verifier none --temperature 0.5 --out out", "--verifier --temperature"),
+        ("predict frame.png act --verifier none --top-p 0.5", "--verifier --top-p"),
+        ("rollout frame.png act --verifier none --top-k 5 --out out", "--verifier --top-k"),
+    ],
+)
+def test_an_option_that_would_do_nothing_beside_another_is_refused(folder: Path, arguments: str, flags: str) -> None:
+    """The line names both. What is set in the environment is not typed, and an option alone does what it does."""
+    before = sorted(folder.rglob("*"))
+    result = CliRunner().invoke(app, arguments.split(), env={"RETRODICT_DEBUG": "", "OPENAI_BASE_URL": "http://a"})
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1, result.output
+    assert all(flag in result.stderr for flag in flags.split()), result.stderr
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_videos_of_which_none_can_be_read(folder: Path) -> None:
-    result = CliRunner().invoke(app, ["mine", "text.png", "--out", "out", "--quiet"], env={"RETRODICT_DEBUG": ""})
+    (folder / "empty.mp4").touch()
+    result = CliRunner().invoke(
+        app, ["mine", "text.png", "empty.mp4", "--out", "out", "--quiet"], env={"RETRODICT_DEBUG": ""}
+    )
     assert result.exit_code == 2
     assert result.stderr == "retrodict: Not one of the videos could be read: out/clips.jsonl says why.\n"
     assert "text.png" in (folder / "out" / "clips.jsonl").read_text()
@@ -128,6 +177,26 @@ def test_a_disk_that_cannot_be_written(folder: Path, arguments: list[str]) -> No
     assert result.stderr.endswith(f"{where}: read-only file system, so nothing can be written there\n")
     assert result.stderr.count("\n") == 1
     assert result.stdout.split() == ["disk"]
+
+
+def test_a_limit_on_the_size_of_files(folder: Path) -> None:
+    """One line, nothing half written, and the same command goes on once the limit is gone."""
+    Image.effect_noise((200, 200), 80).save("noise.png")
+    Path("list.jsonl").write_text('{"input": "noise.png", "output": "noise.png", "instruction": "wait"}\n')
+    limits, size = resource.getrlimit(resource.RLIMIT_FSIZE), 8000  # bytes; a probe of 4096 may be written
+    arguments = ["import", "pairs", "list.jsonl", "--out", "out", "--quiet"]
+    predict = ["predict", "noise.png", "wait", "--model", "copy", "--verifier", "none", "--out", "next.png"]
+    for command in (arguments, predict):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            result = CliRunner().invoke(app, command, env={"RETRODICT_DEBUG": ""})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert result.exit_code == 2 and result.stderr.count("\n") == 1, result.output
+        assert "file too large" in result.stderr
+    left = {path.name for path in folder.rglob("*")}
+    assert not [name for name in left if name.endswith((".tmp", "next.png")) or name.startswith("transitions")]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
 
 
 @pytest.mark.slow

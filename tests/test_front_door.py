@@ -13,7 +13,7 @@ from mypy import api as mypy
 from PIL import Image
 
 import retrodict
-from retrodict.dynamics.verify import Prediction
+from retrodict.dynamics.best_of_n import Prediction
 from retrodict.images import encode_png, read_image
 from retrodict.models.protocol import Candidate, Explanation, LogProb
 from retrodict.transitions import FramePair, Transition, read_transitions, write_rows
@@ -45,7 +45,7 @@ def test_type_checkers_see_real_signatures(tmp_path: Path, monkeypatch: pytest.M
     seen, _, _ = mypy.run([*settings, "script.py"])
     types = [line.partition("Revealed type is ")[2].strip('"') for line in seen.splitlines() if "Revealed" in line]
     assert types == [
-        "retrodict.dynamics.verify.Prediction",
+        "retrodict.dynamics.best_of_n.Prediction",
         "PIL.Image.Image",
         "float",
         "list[tuple[str, float]]",

@@ -28,7 +28,7 @@ def value(chosen, motion, shot):
     return len(chosen), pairs, round(float(sum(motion[i] for i in chosen)), 6)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     motion=st.lists(st.integers(0, 9), min_size=1, max_size=11),
     cut=st.integers(0, 11),

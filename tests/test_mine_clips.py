@@ -102,6 +102,7 @@ def test_cuts_that_nobody_chose_are_found_too(shared_data, tmp_path):
     assert len(found) <= len(joins)  # at most one false alarm
 
 
+@pytest.mark.slow
 def test_few_false_alarms_and_sharp_keyframes_over_all_clips(shared_data):
     frames = alarms = 0
     ratios = []

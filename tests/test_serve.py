@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import http.client
 import io
 import json
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
@@ -28,10 +30,10 @@ import openai
 import pytest
 import typer
 import yaml
-from loopback import JsonHandler, listening
+from loopback import JsonHandler, free_port, listening
 from PIL import Image
 from serving import TabletopEditor, form, image_in, png, post, running, send
-from study_browser import free_port, wait_for
+from study_browser import wait_for
 
 import retrodict
 from retrodict.cli import app
@@ -46,7 +48,7 @@ from retrodict.worlds import get_world
 ROOT = Path(__file__).parents[1]
 SHAPES = ("ball", "box", "cone")
 ACTION = "push the red ball to the left"
-LIMITS = Limits(body=200_000, pixels=40_000, arrival=5.0, answer=30.0, memory=2**25, queue=128)
+LIMITS = Limits(body=200_000, pixels=40_000, arrival=60.0, answer=120.0, memory=2**25, queue=128)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,22 @@ def test_the_sdk_gets_the_best_images_of_predict_in_order(port: int, tiny_model:
         assert image_in(small.data[0].b64_json).size == (64, 48)
 
 
+def test_a_stream_shows_the_best_so_far_and_ends_as_without_one(port: int) -> None:
+    with sdk(port) as client:
+        given: Any = {"image": ("a.png", encode_png(noise(0))), "prompt": ACTION, "n": 2, "extra_body": {"seed": 5}}
+        plain = client.images.edit(**given)
+        events: list[Any] = list(client.images.edit(**given, stream=True, partial_images=3))
+        shapeless = {"image": ("a.png", b"none"), "prompt": ACTION}
+        with pytest.raises(openai.APIStatusError, match="no image of a kind"):
+            client.images.edit(**shapeless, stream=True)
+    partial, last = events[:3], events[3:]
+    assert [event.type for event in partial] == ["image_edit.partial_image"] * 3
+    assert [event.partial_image_index for event in partial] == [0, 1, 2]
+    assert [event.retrodict["candidates"] for event in partial] == [1, 2, 4]
+    assert [event.type for event in last] == ["image_edit.completed"] * 2
+    assert [event.b64_json for event in last] == [data.b64_json for data in plain.data or ()]
+
+
 def test_other_endpoints_say_what_the_functions_say(port: int, tiny_model: Path) -> None:
     pair = {"source": png(noise(1)), "target": png(noise(2))}
     status, explained = post(port, "/v1/explain", {**pair, "alternatives": "3"})
@@ -141,10 +159,11 @@ class Slow:
     """Work that waits for a go, and remembers its batches."""
 
     def __init__(self) -> None:
-        self.go, self.batches = threading.Event(), list[list[str]]()
+        self.begun, self.go, self.batches = threading.Event(), threading.Event(), list[list[str]]()
 
     def do(self, items: list[str]) -> list[str]:
-        self.go.wait(10)
+        self.begun.set()
+        self.go.wait(60)
         self.batches.append(items)
         if any(item.startswith("bad") for item in items):
             raise ValueError("bad")
@@ -156,7 +175,7 @@ def test_clients_take_turns_and_whoever_left_is_left_out() -> None:
         slow, engine = Slow(), Engine(6)
         work = Work(slow.do, (), 4)
         first = asyncio.ensure_future(engine.run(work, "first", "x"))
-        await asyncio.sleep(0.05)  # its batch runs now: the others wait
+        await asyncio.to_thread(slow.begun.wait, 60)  # its batch runs now: the others wait
         greedy = [asyncio.ensure_future(engine.run(work, f"a{i}", "a")) for i in range(6)]
         await asyncio.sleep(0)
         with pytest.raises(FullError):
@@ -166,7 +185,7 @@ def test_clients_take_turns_and_whoever_left_is_left_out() -> None:
         ]  # make the last leave
         await asyncio.sleep(0)
         late[2].cancel()
-        await asyncio.sleep(0.05)
+        await asyncio.wait(late[2:])
         slow.go.set()
         answers = await asyncio.gather(first, *greedy, *late, return_exceptions=True)
         await asyncio.to_thread(engine.close)
@@ -222,8 +241,8 @@ def get(port: int, path: str, host: str = "localhost") -> tuple[int, bytes, dict
         connection.close()
 
 
-def until(condition: Any, seconds: float = 5) -> None:
-    for _ in range(round(seconds * 100)):
+def until(condition: Any) -> None:
+    for _ in range(6000):  # at least a minute
         if condition():
             return
         time.sleep(0.01)
@@ -305,6 +324,34 @@ def test_faults_of_the_editor_are_errors_and_never_images() -> None:
             assert told == expected and "error" in answer, (body, told, answer)
 
 
+def test_an_editor_shows_what_has_come_and_is_let_go_when_nobody_waits() -> None:
+    class Slowly(JsonHandler, BaseHTTPRequestHandler):
+        """Answers one image, and keeps whoever asks for the others waiting."""
+
+        first, left = True, 0
+        lock = threading.Lock()
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            with self.lock:
+                first, Slowly.first = Slowly.first, False
+            if first:
+                data = png(noise(3))[1]
+                self.send(200, {"data": [{"b64_json": base64.b64encode(data).decode()}]})
+            elif not self.connection.recv(1):  # until the other side is gone
+                with self.lock:
+                    Slowly.left += 1
+
+    with listening(Slowly) as address, running(create_app(Models(f"edits:e@{address}/v1", "small"))) as port:
+        with sdk(port) as client:
+            given: Any = {"image": ("a.png", encode_png(noise(0))), "prompt": ACTION}
+            with client.images.edit(**given, stream=True, partial_images=1) as stream:
+                event: Any = next(iter(stream))
+        assert event.type == "image_edit.partial_image"
+        assert image_in(event.b64_json).tobytes() == noise(3).tobytes()
+        until(lambda: Slowly.left == 7)
+
+
 # --- the end ---------------------------------------------------------------------------------------------------
 
 
@@ -327,7 +374,7 @@ def test_term_answers_what_was_begun(tiny_model: Path) -> None:
         process.send_signal(signal.SIGTERM)
         statuses = [answer.result()[0] for answer in answers]
     assert statuses == [200] * 12
-    assert process.wait(20) in (0, -signal.SIGTERM)
+    assert process.wait(120) in (0, -signal.SIGTERM)
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", port), timeout=1)
 
@@ -361,6 +408,24 @@ def test_the_examples_of_the_docs_work(port: int, tmp_path: Path, monkeypatch: p
     for command in commands:
         _, verb, *arguments = shlex.split(command)
         typer.main.get_command(app).commands[verb].make_context(verb, arguments)  # type: ignore[attr-defined]
+
+
+def test_the_dockerfile_copies_what_there_is_and_is_let_through() -> None:
+    """No image is built here: paths, extras and the check of health are looked at."""
+    text = re.sub(r"\\\n\s*", " ", (ROOT / "Dockerfile").read_text())
+    lines = [line.split(" ", 1) for line in text.splitlines() if line and not line.startswith("#")]
+    words = ("FROM", "RUN", "WORKDIR", "COPY", "USER", "ENV", "EXPOSE", "HEALTHCHECK", "CMD")
+    assert lines[0][0] == "FROM" and {verb for verb, _ in lines} == {*words}
+    assert [verb for verb, _ in lines].index("USER") < len(lines) - 1  # what serves is not root
+    ignored, *let_through = (ROOT / ".dockerignore").read_text().split()
+    for names in (rest.split()[:-1] for verb, rest in lines if verb == "COPY"):
+        for name in names:
+            assert (ROOT / name).exists() and ignored == "*" and f"!{name}" in let_through
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (asked,) = re.findall(r"'\.\[([\w,]+)\]'", text)
+    assert {*asked.split(",")} <= extras.keys()
+    (check,) = re.findall(r'HEALTHCHECK .*CMD python -c "(.*)"', text)
+    compile(check, "HEALTHCHECK", "exec")
 
 
 def open_and_close(path: str, mode: str) -> Any:
@@ -398,7 +463,7 @@ def test_play_opens_the_browser_once_it_listens(tiny_model: Path, tmp_path: Path
     environment = os.environ | {"BROWSER": str(browser)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
-            until((tmp_path / "page.html").is_file, 30)
+            until((tmp_path / "page.html").is_file)
             until(lambda: "</html>" in (tmp_path / "page.html").read_text(encoding="utf-8"))
         finally:
             process.send_signal(signal.SIGINT)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 from serving import running
-from study_browser import FLAGS, chromium
+from study_browser import PATIENCE
 
 import retrodict
 from retrodict import loading
@@ -36,24 +36,17 @@ def address() -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    path = chromium()
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield launched
-        launched.close()
-
-
 @pytest.fixture
 def tab(browser: Browser, address: str) -> Iterator[Tab]:
     """A tab in which nothing goes wrong and nothing is asked of anybody else."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    context.set_default_timeout(PATIENCE)
     page, troubles = context.new_page(), list[str]()
     page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on("console", lambda said: troubles.append(said.text) if said.type in ("error", "warning") else None)
+    page.on(
+        "console",
+        lambda said: troubles.append(f"{said.text} {said.location}") if said.type in ("error", "warning") else None,
+    )
     page.on("request", lambda asked: troubles.append(asked.url) if not at_home(asked.url, address) else None)
     page.goto(address)
     page.locator("body[data-ready]").wait_for()
@@ -71,7 +64,8 @@ def audit(tab: Tab) -> None:
 
     axe = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
     tab.evaluate(axe)
-    tab.wait_for_timeout(400)  # until cards have come up: what is half transparent has half the contrast
+    # Until cards have come up: what is half transparent has half the contrast.
+    tab.wait_for_function("document.getAnimations().every(a => a.effect.getComputedTiming().endTime === Infinity)")
     violations = tab.evaluate("axe.run(document).then(r => r.violations.map(v => v.id + ': ' + v.nodes[0].html))")
     assert violations == []
 
@@ -104,7 +98,7 @@ def test_a_whole_session(tab: Tab, tmp_path: Path) -> None:
         tab.get_by_role("button", name=shape, exact=True).click()
         tab.get_by_role("button", name=cell).press("Enter")
         tab.get_by_role("button", name=f"{cell[:8]}, height 1: {colour} {shape}").wait_for()
-    drawn = WORLD.compose([("blue", "box", 1, 0)] if False else [("blue box", 1, 0), ("red ball", 4, 0)])
+    drawn = WORLD.compose([("blue box", 1, 0), ("red ball", 4, 0)])
     assert canvas(tab, "#now").tobytes() == drawn.tobytes()
 
     act(tab, "push the red ball to the left")
@@ -165,6 +159,37 @@ def test_a_whole_session(tab: Tab, tmp_path: Path) -> None:
     assert canvas(tab, "#now").tobytes() == end.tobytes()
 
 
+def test_a_late_answer_undoes_nothing_that_was_done_meanwhile(tab: Tab) -> None:
+    tab.evaluate(
+        "() => { const f = fetch; fetch = (...a) => new Promise((r) => setTimeout(r, 500)).then(() => f(...a)); }"
+    )
+    tab.get_by_role("button", name="Draw").click()
+    tab.get_by_role("button", name="Empty table").click()
+    tab.locator("#said", has_text="The table is empty").wait_for()
+    tab.get_by_role("button", name="box", exact=True).click()
+    for colour, column in (("blue", 2), ("red", 5)):  # the second before the first is answered
+        tab.get_by_role("button", name=colour, exact=True).click()
+        tab.get_by_role("button", name=f"Column {column}, height 1: empty").dispatch_event("click")
+    for colour, column in (("blue", 2), ("red", 5)):
+        tab.get_by_role("button", name=f"Column {column}, height 1: {colour} box").wait_for()
+
+    act(tab, "paint the blue box green")
+    tab.locator(".card.chosen button").click()
+    tab.locator("#strip li").nth(1).wait_for()
+    tab.locator("#action").blur()
+    tab.keyboard.press("u")
+    tab.locator("#strip li").nth(1).wait_for(state="detached")
+    tab.locator("#action").fill("remove")
+    tab.wait_for_timeout(1500)
+    assert tab.locator("#action").input_value() == "remove"
+
+    for action in ("remove the blue box", "remove the red box"):  # asked before the first is answered
+        tab.locator("#action").fill(action)
+        tab.keyboard.press("Enter")
+    tab.locator(".card.chosen button").click()
+    tab.locator("#strip [aria-current=true]", has_text="remove the red box").wait_for()
+
+
 def test_strange_images_and_words_are_shown_as_text(tab: Tab, tmp_path: Path) -> None:
     Image.effect_noise((300, 200), 80).save(tmp_path / "noise.png")
     tab.locator("#file").set_input_files(tmp_path / "noise.png")
@@ -181,11 +206,12 @@ def test_strange_images_and_words_are_shown_as_text(tab: Tab, tmp_path: Path) ->
     audit(tab)
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (390, "light"), (1440, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1440, "dark")])
 def test_other_screens(browser: Browser, address: str, width: int, scheme: Any) -> None:
     context = browser.new_context(
         viewport={"width": width, "height": 844}, color_scheme=scheme, reduced_motion="reduce"
     )
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     page.goto(address)
     page.locator("#suggested button").first.click()

@@ -1,4 +1,4 @@
-"""The script that makes the shipped weights, at tiny size: both worlds, and the folders that `load` reads."""
+"""The script that makes the shipped weights, at tiny size, and the folders that `load` reads."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ TINY = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", tabletop.SIZES)
-def test_makes_models_that_load(tmp_path: Path, size: str) -> None:
+def test_makes_models_that_load(tmp_path: Path) -> None:
+    size = "continuous"  # not the default
     command = [sys.executable, str(SCRIPT), "--out", str(tmp_path), "--size", size, *TINY.split()]
     subprocess.run(command, check=True, capture_output=True)
     example = tabletop.sample(1, 0, size=size)[0].transition()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from study_browser import FLAGS, chromium, served, tokens
+from study_browser import FLAGS, PATIENCE, chromium, served, tokens
 
 from retrodict.study.build import build
 from retrodict.study.plan import DATABASE, Design, read_plan
@@ -36,6 +36,7 @@ class Visitor:
         """On a new device: nothing is left of earlier visits."""
         size = {"width": 390, "height": 844} if self.phone else {"width": 1440, "height": 900}
         context = await self.browser.new_context(viewport=size, has_touch=self.phone)  # type: ignore[arg-type]
+        context.set_default_timeout(PATIENCE)
         self.page = await context.new_page()
         self.page.on("pageerror", lambda error: self.troubles.append(str(error)))
         self.page.on("console", lambda said: self.troubles.append(said.text) if said.type == "error" else None)
@@ -199,6 +200,6 @@ def finish_in_browsers(study: Path, middle: int) -> None:
 def test_three_raters_finish_at_once_in_a_browser(studied_runs: list[str], tmp_path: Path) -> None:
     chromium()
     study = tmp_path / "s"
-    build(studied_runs, study, design=Design(per_subset=2, raters=3, repeat_share=0.2))
-    assert len(read_plan(study).items) == 6
-    finish_in_browsers(study, middle=4)
+    build(studied_runs, study, design=Design(per_subset=1, raters=3, repeat_share=0.4))
+    assert len(read_plan(study).items) == 3
+    finish_in_browsers(study, middle=2)

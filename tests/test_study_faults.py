@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 from contextlib import closing
@@ -19,6 +20,7 @@ from retrodict.study.answers import Answer
 from retrodict.study.build import Texts, build
 from retrodict.study.plan import DATABASE, PICTURES, PLAN, Design, Plan, check_images, read_key, read_plan
 from retrodict.study.report import write_report
+from retrodict.study.sources import judge_scores
 from retrodict.study.store import Store
 
 
@@ -196,6 +198,18 @@ def test_a_plan_that_is_none_is_said(study: Path, tmp_path: Path, text: str, mes
     (copy / PLAN).write_text(json.dumps(fields))
     with pytest.raises(ValueError, match="new_field"):
         read_plan(copy)
+
+
+def test_damaged_scores_of_a_judge_are_named_with_their_run(tmp_path: Path) -> None:
+    (tmp_path / "judge").mkdir()
+    file, origin = tmp_path / "judge" / "m.jsonl", str(tmp_path / "predictions" / "fdm.parquet")
+    row = {"id": "a", "candidate": 0, "row": "fdm.greedy", "score": 7}
+    file.write_text(json.dumps(row) + "\n" + json.dumps(row | {"id": "b", "score": None}))
+    assert judge_scores(origin, {"a": 0, "b": 0}) == {"m": {"a": 7.0}}
+    for content in (b"{", b"[]\n", b'{"id": "a"}\n', b"\xff\n", json.dumps(row | {"score": "7"}).encode()):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{re.escape(str(tmp_path))} holds something that no run writes"):
+            judge_scores(origin, {"a": 0})
 
 
 @pytest.mark.parametrize("how", ["missing", "empty", "garbage", "events"])

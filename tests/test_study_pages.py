@@ -8,11 +8,12 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from study_browser import FLAGS, chromium, served, tokens
+from study_browser import PATIENCE, served, tokens
 
 from retrodict.study.build import Texts, build
 from retrodict.study.plan import DATABASE, Design
@@ -25,17 +26,6 @@ if TYPE_CHECKING:
 READY = "main:not(.loading)"
 SIZES = ((320, 640), (390, 844), (844, 390), (1024, 768), (1440, 900))
 SHOTS = os.environ.get("STUDY_SCREENSHOTS", "")  # a folder to look at what the pages look like
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    path = chromium()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +64,8 @@ def judge(page: Page, keys: tuple[str, ...] = ("Digit1", "Shift+Digit2", "Enter"
 
 
 def blank(browser: Browser) -> Page:
-    """A page that has time, as machines that test may be busy."""
     page = browser.new_page()
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(PATIENCE)
     return page
 
 
@@ -119,11 +108,12 @@ def test_nothing_is_judged_before_its_images_are_seen(browser: Browser, study: P
 
 def test_saved_is_said_only_of_what_is_saved(browser: Browser, study: Path, links: list[str]) -> None:
     page = blank(browser)
-    answers = iter([("text/html", "<html>Please log in to the hotel network</html>"), ("application/json", "{}")])
+    answers = cycle([("text/html", "<html>Please log in to the hotel network</html>"), ("application/json", "{}")])
+    logged_in = False
 
     def portal(route: Route) -> None:
-        kind, body = next(answers, ("", ""))
-        route.fulfill(status=200, content_type=kind, body=body) if kind else route.continue_()
+        kind, body = next(answers)
+        route.continue_() if logged_in else route.fulfill(status=200, content_type=kind, body=body)
 
     page.route("**/judge", portal)
     page.goto(links[1])
@@ -131,6 +121,7 @@ def test_saved_is_said_only_of_what_is_saved(browser: Browser, study: Path, link
     page.keyboard.press("Digit1")
     page.locator("#saved", has_text="login page").wait_for()
     assert stored(study, 2) == []
+    logged_in = True
     page.keyboard.press("Shift+Digit2")
     page.get_by_text("Saved", exact=True).wait_for()
     assert [row[2] for row in stored(study, 2)] == [0, 0]

@@ -15,7 +15,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from study_browser import free_port, served
+from loopback import free_port
+from study_browser import served
 from study_crowd import come, connect
 
 from retrodict.study.build import build

@@ -140,7 +140,7 @@ def test_power_finds_a_design_that_shows_the_difference() -> None:
     worth = assumption.worth()
     scores_S = simulate(np.random.default_rng(9), worth, 50_000, 1, 0.0).mean((0, 1))
     assert scores_S[0] - scores_S[1] == pytest.approx(0.8, abs=0.02)
-    line = needed(assumption, 2, goal=0.8, studies=50, seed=0)
+    line = needed(assumption, 2, goal=0.8, studies=20, seed=0)
     items, raters = (int(part) for part in line.split("|")[1:3])
     assert 5 <= items <= 60 and raters == max(2, math.ceil(items * 2 / 20))
     panel = simulated_panel(np.random.default_rng(1), worth, 40, 2, luck=0, dropout=0, per_rater=20)

@@ -16,13 +16,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import uvicorn
+from loopback import free_port
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
-from study_browser import free_port, wait_for
+from study_browser import wait_for
 from uvicorn.server import ServerState
 
 from retrodict.study.build import Texts, build
@@ -30,6 +32,7 @@ from retrodict.study.plan import DATABASE, Crowd, Design
 from retrodict.study.server.app import create_app
 from retrodict.study.server.safety import HEADERS
 from retrodict.study.store import Store
+from retrodict.web import safety
 from retrodict.web.address import check_address
 from retrodict.web.connections import limited
 
@@ -164,13 +167,16 @@ def test_other_host_names_are_refused(client: TestClient) -> None:
     assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
 
 
-def test_guessing_links_and_flooding_are_slowed_down(client: TestClient, study: Path) -> None:
+def test_guessing_links_and_flooding_are_slowed_down(
+    client: TestClient, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(safety, "time", SimpleNamespace(monotonic=lambda: 0.0))  # all within a moment
     codes = [client.get(f"/r/guess{i}").status_code for i in range(30)]
     assert codes[:20] == [404] * 20
     assert set(codes[20:]) == {429}
     assert client.get(f"/r/{tokens(study)[0]}").status_code == 200  # others behind the same address go on
     codes = [client.get(f"/r/{tokens(study)[1]}").status_code for _ in range(120)]
-    assert codes.count(429) > 20
+    assert codes == [200] * 60 + [429] * 60
 
 
 def test_the_admin_page_needs_its_token_and_works(client: TestClient, study: Path) -> None:
@@ -323,16 +329,15 @@ def test_a_crowd_gets_codes_and_every_item_its_judgement(crowd: Path, tmp_path: 
             ("p1", "1", True), ("p2", "0", False), ("p3", "1", True)
         ]  # fmt: skip
         assert client.get("/admin/export.jsonl").text.count("p1") == 0  # judgements say nothing of the platform
-        assert (
-            "6 with 1 judgement" in client.get("/admin").text or "6 with 2 judgements" not in client.get("/admin").text
-        )
+        levels = re.findall(r"(\d+) with (\d+) judgement", client.get("/admin").text)
+        assert sum(int(items) for items, _ in levels) == 6 and all(int(given) >= 1 for _, given in levels)
 
 
 def test_the_examples_are_a_gate_for_a_crowd(crowd: Path, tmp_path: Path) -> None:
     study = Path(shutil.copytree(crowd, tmp_path / "s"))
     with TestClient(create_app(study), base_url="http://localhost", follow_redirects=False) as client:
         link = client.post("/enter?workerId=w1").headers["location"]
-        assert "Example" in client.get(link).text or "lessons" in client.get(link).text
+        assert "lessons" in client.get(link).text
         for attempt in range(3):
             assert client.get(f"{link}/task").status_code == 403
             answer = client.post(f"{link}/trained", data={"chosen": f"0-1,{attempt}-3"})
@@ -380,7 +385,7 @@ def test_large_bodies_of_every_kind_are_refused_with_flat_memory(study: Path) ->
     with listening(study) as (process, port):
         before = peak_mib(process)
         for kind in kinds:
-            with socket.create_connection(("127.0.0.1", port), 10) as connection:
+            with socket.create_connection(("127.0.0.1", port), 60) as connection:
                 connection.sendall(f"{kind}\r\n\r\n".encode())
                 assert connection.recv(40).startswith(b"HTTP/1.1 413"), kind
                 with contextlib.suppress(OSError):
@@ -389,12 +394,13 @@ def test_large_bodies_of_every_kind_are_refused_with_flat_memory(study: Path) ->
         assert peak_mib(process) - before < 20
 
 
+@pytest.mark.slow
 def test_half_open_connections_keep_nobody_out(study: Path) -> None:
     """More of them than the server may have open, on a quiet log; the oldest go first."""
     token = tokens(study)[0]
     with listening(study, files=128) as (process, port), contextlib.ExitStack() as held:
         for i in range(140):
-            connection = held.enter_context(socket.create_connection(("127.0.0.1", port), 10))
+            connection = held.enter_context(socket.create_connection(("127.0.0.1", port), 60))
             half = (
                 b"GET / HTTP/1.1\r\nHost: loc"
                 if i % 2
@@ -403,7 +409,7 @@ def test_half_open_connections_keep_nobody_out(study: Path) -> None:
             with contextlib.suppress(OSError):
                 connection.sendall(half)
             time.sleep(0.01)  # its queue is short with so few files, and a connection that finds it full waits a second
-        reader = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        reader = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         reader.request("GET", f"/r/{token}")
         assert reader.getresponse().status == 200
         reader.close()
@@ -436,13 +442,12 @@ def test_as_many_connections_end_as_come_too_many_in_one_turn() -> None:
 
 
 # --- a server that dies -------------------------------------------------------------------------------------
-
-
+@pytest.mark.slow
 def test_no_acknowledged_click_is_lost_when_the_server_is_killed() -> None:
     """The short form of the benchmark, which fails by itself when a click is lost or doubled."""
     command = [sys.executable, str(ROOT / "benchmarks" / "study_load.py")]
     command += ["--raters", "4", "--items", "8", "--kills", "2", "--think", "0.1"]
-    result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=180)
+    result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stdout + result.stderr
     found = json.loads(result.stdout)
     assert (found["kills"], found["clicks"], found["lost"], found["doubled"]) == (2, 4 * 11 * 3, 0, 0)

@@ -6,6 +6,7 @@ Whatever is heavy is imported inside a command, so that `retrodict --help` answe
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
@@ -37,6 +38,45 @@ class Command(typer.core.TyperCommand):
             typer.echo(f"retrodict: there is an empty argument{where}: is a variable of the shell not set?", err=True)
             raise typer.Exit(2)
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        running = _RUNNING.set(ctx)
+        try:
+            return super().invoke(ctx)
+        finally:
+            _RUNNING.reset(running)
+
+
+_RUNNING: ContextVar[Any] = ContextVar("running", default=None)  # Typer's context of the command that runs
+
+
+def _typed() -> dict[str, str]:
+    """The options that were typed, by the names of their parameters; not those that an environment variable gave."""
+    context = _RUNNING.get()
+    return {
+        option.name: option.opts[0]
+        for option in (context.command.params if context else ())
+        if option.opts[0].startswith("-") and context.get_parameter_source(option.name).name == "COMMANDLINE"
+    }
+
+
+def refuse_beside(flag: str, *names: str) -> None:
+    """Refuse options that do nothing beside `flag`. Raises `ValueError` when one was typed."""
+    for name, other in _typed().items():
+        if name in names:
+            raise ValueError(f"{flag} and {other} do not go together: leave one of them out.")
+
+
+def refuse_all_but(flag: str, *names: str) -> None:
+    """The same of all options but these, which do something beside `flag`."""
+    refuse_beside(flag, *(name for name, other in _typed().items() if name not in names and other != flag))
+
+
+def refuse_without(flag: str, *names: str) -> None:
+    """Refuse options that do nothing without `flag`. Raises `ValueError` when one was typed."""
+    for name, other in _typed().items():
+        if name in names:
+            raise ValueError(f"{other} does nothing without {flag}: give both, or neither.")
 
 
 def _say_version(asked: bool) -> None:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from retrodict.cli.app import verb
+from retrodict.cli.app import refuse_all_but, refuse_beside, verb
 from retrodict.cli.options import (
+    SHAPES,
     Bench,
     Check,
     Data,
@@ -18,27 +19,32 @@ from retrodict.cli.options import (
     Many,
     Model,
     OutDir,
-    Part,
     Quiet,
     Seed,
     Subsets,
     options_of,
     runs_models,
+    takes_addresses,
 )
 from retrodict.cli.printing import print_numbers
+from retrodict.dynamics.verifiers import NONE
 from retrodict.errors import check_output, check_output_file
 from retrodict.evaluation import L1Protocol
 from retrodict.progress.view import open_progress
 from retrodict.sampling import Sampling
+from retrodict.shards import Sharing
 from retrodict.worlds import DEFAULT
 
 
 @verb
+@takes_addresses
 @runs_models
 @options_of(Sampling)
+@options_of(Sharing)
 def bench(
     out: OutDir,
     sampling: Sampling,
+    sharing: Sharing,
     bench: Bench = DEFAULT,
     data: Data = None,
     model: Model = "small",
@@ -64,7 +70,6 @@ def bench(
     captions: Annotated[
         Path | None, typer.Option(help="JSON file of item ids and what their targets show, for CLIP-T.")
     ] = None,
-    shard: Part = "",
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -73,15 +78,20 @@ def bench(
     Example: retrodict bench --model small -n 8 --out runs/bench
     """
     check_output(out)
+    chosen_by = ("out", "bench", "data", "items", "subset", "limit", "seed", "quiet")
     if export:
+        refuse_all_but("--export", *chosen_by)
         from retrodict.evaluation.benchmarks import export_items, open_benchmark
 
         chosen = open_benchmark(bench, data=data, items=items, subsets=subset or (), limit=limit, seed=seed)
         typer.echo(f"{out}: {export_items(chosen, out)} items; call predictions <id>.png, then --predictions FOLDER")
         return
 
+    if verifier == NONE:
+        refuse_beside("--verifier none", *SHAPES)
+    if predictions is not None:
+        refuse_all_but("--predictions", *chosen_by, "l1", "metric", "captions", "device", "dtype")
     from retrodict.report.runs import bench as run
-    from retrodict.shards import share_of_process
 
     with open_progress(quiet, "retrodict bench") as progress:
         results = run(
@@ -100,7 +110,7 @@ def bench(
             protocol=l1,
             metrics=metric or (),
             captions=captions,
-            share=share_of_process(shard),
+            where=sharing.where(),
             seed=seed,
             progress=progress,
         )
@@ -152,6 +162,7 @@ def view(
     Example: retrodict view runs/bench runs/other
     """
     if out is not None:
+        refuse_beside("--out", "port")
         check_output(out)
 
     from retrodict.report.view_server import server

@@ -11,20 +11,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retrodict.cli.app import Command, app, verb
-from retrodict.cli.options import OutDir, Quiet, Seed, choice, one_of, options_of
+from retrodict.cli.app import Command, app, refuse_beside, refuse_without, verb
+from retrodict.cli.options import OutDir, Quiet, Seed, choice, one_of, options_of, takes_addresses
 from retrodict.cli.printing import dropped, print_counts
 from retrodict.data.config import CollectConfig
-from retrodict.data.layouts import FOLDER, LAYOUTS, PRESETS, labelled_layouts
+from retrodict.data.layouts import FOLDER, LAYOUTS, PRESETS, labelled_layouts, video_layouts
 from retrodict.errors import check_output, guarded
 from retrodict.files import JsonObject
 from retrodict.progress.view import open_progress
+from retrodict.shards import Sharing, share_of_process
 from retrodict.video.config import ExecutorName, MineConfig
+from retrodict.worlds import WORLDS
 
 if TYPE_CHECKING:
     from retrodict.data import Columns, Item
     from retrodict.video import ClipRef
 
+_UNREAD = ("missing", "empty", "unreadable", "undecodable")  # reasons why a clip gives no pair: it shows nothing
 Cameras = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="Of a robot set, a camera to read; by default the first by name. Repeatable."),
@@ -32,6 +35,7 @@ Cameras = Annotated[
 
 
 @verb
+@takes_addresses
 @options_of(MineConfig)
 def mine(
     videos: Annotated[
@@ -43,9 +47,9 @@ def mine(
         ExecutorName, typer.Option(help="Where clips are mined: in this process, in several, or on a Ray cluster.")
     ] = "processes",
     workers: Annotated[int | None, typer.Option(min=1, help="How many processes; one per core by default.")] = None,
-    layout: Annotated[str, choice(LAYOUTS, help="How the videos are laid out, where they are a known collection.")] = (
-        FOLDER
-    ),
+    layout: Annotated[
+        str, choice(video_layouts(), help="How the videos are laid out, where they are a known collection.")
+    ] = (FOLDER),
     annotations: Annotated[
         Path | None, typer.Option(help="The collection's own list, where it does not lie next to the videos.")
     ] = None,
@@ -72,6 +76,10 @@ def mine(
     Example: retrodict mine clips/ --out pairs
     """
     check_output(out)
+    if sample is None:
+        refuse_without("--sample", "seed")
+    if executor == "serial":
+        refuse_beside("--executor serial", "workers", "timeout", "retries")
 
     from retrodict.report.mining import mine as run
     from retrodict.video.mining import clip_progress
@@ -96,7 +104,7 @@ def mine(
         typer.echo(
             f"{result.near_duplicates} clips show the same as another one: --near-duplicates drop leaves them out."
         )
-    if result.dropped.get("unreadable") == result.clips:
+    if sum(result.dropped.get(reason, 0) for reason in _UNREAD) == result.clips:
         raise ValueError(f"Not one of the videos could be read: {out / 'clips.jsonl'} says why.")
 
 
@@ -106,7 +114,7 @@ def import_labelled(
         typer.Argument(
             metavar="FORMAT",
             callback=one_of((*labelled_layouts(), *PRESETS)),
-            help=f"Collections of video whose clips have an action: {', '.join(labelled_layouts())}. Files of image "
+            help=f"Collections whose clips or steps have an action: {', '.join(labelled_layouts())}. Files of image "
             f"pairs: {', '.join(PRESETS)}; see --column.",
         ),
     ],
@@ -114,8 +122,8 @@ def import_labelled(
         Path,
         typer.Argument(
             metavar="DATA",
-            help="Folder of the collection, for lerobot also OWNER/NAME on the hub; or a .csv, .json, .jsonl or "
-            ".parquet file.",
+            help="Folder of the collection, for lerobot also OWNER/NAME on the hub, for minari also its id; or a .csv, "
+            ".json, .jsonl or .parquet file.",
         ),
     ],
     out: OutDir,
@@ -139,6 +147,12 @@ def import_labelled(
     sample: Annotated[
         int | None, typer.Option(min=1, help="Only so many, of which --seed decides; the others are not read.")
     ] = None,
+    shard: Annotated[
+        str,
+        typer.Option(
+            metavar="I/N", help="Only the I-th of N shares of the files; whoever is last finishes. As for annotate."
+        ),
+    ] = "",
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -155,13 +169,15 @@ def import_labelled(
     from retrodict.data.items import sampled
     from retrodict.run_folder import relative_path
 
+    if sample is None:
+        refuse_without("--sample", "seed")
     items: Iterable[Item]
     given: JsonObject = {"format": kind, "data": relative_path(data, out), "limit": limit}
     if kind in labelled_layouts():
         if images or column:
-            raise ValueError(f"{kind} is a collection of video: --images and --column are for image pairs.")
+            raise ValueError(f"{kind} is a collection: --images and --column are for image pairs.")
         items = labelled_clips(kind, data, annotations, camera or ())
-        if LAYOUTS[kind].on_hub(data):
+        if LAYOUTS[kind].named(data):
             given["data"] = str(data)
         given["annotations"] = annotations and relative_path(annotations, out)
         given |= {"cameras": camera} if camera else {}
@@ -183,9 +199,18 @@ def import_labelled(
         progress.stage("import", "read pairs of images and what happened between them")
         inputs = [path for path in (data, annotations, images) if path is not None]
         left_out = write_transitions(
-            islice(items, limit), out, source=given, inputs=inputs, total=total, progress=progress
+            islice(items, limit),
+            out,
+            source=given,
+            inputs=inputs,
+            total=total,
+            share=share_of_process(shard),
+            progress=progress,
         )
         progress.done()
+    if left_out is None:
+        typer.echo(f"{out}: this share is read; whichever process finds all of it counts.")
+        return
     print_counts(out)
     if left_out["outside_folder"]:
         typer.echo(IMAGES)
@@ -193,7 +218,7 @@ def import_labelled(
         typer.echo(f"{out / LEFT_OUT} lists what was left out.")
 
 
-app.command("import", cls=Command)(guarded(import_labelled))
+app.command("import", cls=Command)(guarded(takes_addresses(import_labelled)))
 
 
 @verb
@@ -265,6 +290,37 @@ def collect(
     typer.echo(f"Next: retrodict bootstrap {out / 'recipe.yaml'} --out runs/{out.name}")
 
 
+@verb
+@options_of(Sharing)
+def generate(
+    world: Annotated[str, typer.Argument(metavar="WORLD", callback=one_of(WORLDS), help=f"{', '.join(WORLDS)}.")],
+    out: OutDir,
+    sharing: Sharing,
+    pairs: Annotated[int, typer.Option(min=1, help="How many transitions.")] = 10_000,
+    split: Annotated[
+        str, choice(("train", "val", "test"), help="Those of val and test start from scenes that no others show.")
+    ] = "train",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Write labelled transitions of a simulated world, as many as you like, in as many processes as you like.
+
+    Example: retrodict generate tabletop --pairs 50000 --out labelled
+    """
+    check_output(out)
+
+    from retrodict.data.generate import generate_dir
+
+    with open_progress(quiet, "retrodict generate") as progress:
+        progress.stage("generate", f"transitions of {world}")
+        made = generate_dir(world, out, pairs=pairs, seed=seed, split=split, where=sharing.where(), progress=progress)
+        progress.done()
+    if made:
+        print_counts(out)
+    else:
+        typer.echo(f"{out}: this share is written; whichever process finds all files counts them.")
+
+
 def _clips(
     videos: list[Path], layout: str, annotations: Path | None, cameras: Sequence[str]
 ) -> list[Path] | list[ClipRef]:
@@ -301,4 +357,9 @@ def _columns(preset: Columns, given: Sequence[str]) -> Columns:
     for text, (ours, _, theirs) in zip(given, pairs, strict=True):
         if ours not in known or not theirs:
             raise ValueError(f"--column {text}: give OURS=THEIRS, where OURS is one of {', '.join(known)}.")
-    return replace(preset, **{ours: theirs for ours, _, theirs in pairs})
+    columns = replace(preset, **{ours: theirs for ours, _, theirs in pairs})
+    if twice := next((ours for ours, _, _ in pairs if sum(ours == other for other, _, _ in pairs) > 1), ""):
+        raise ValueError(f"--column names several columns for {twice}: name one.")
+    if columns.source == columns.target:
+        raise ValueError(f"source and target are both the column {columns.source}: name another with --column.")
+    return columns

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from retrodict.cli.app import verb
+from retrodict.cli.app import refuse_beside, verb
 from retrodict.cli.options import OutDir, Overrides, Quiet, Seed, trains_models
 from retrodict.cli.printing import print_numbers
 from retrodict.errors import check_output
-from retrodict.models.registry import FAMILIES
+from retrodict.models.registry import UNIFIED
 from retrodict.progress.view import open_progress
 from retrodict.worlds import DEFAULT, WORLDS
 
@@ -34,7 +34,7 @@ def demo(
         typer.Option(
             metavar="FAMILY",
             help="Run a small loop on a tiny model of a family instead, to see that all parts work with it: "
-            f"{', '.join(FAMILIES)}. Its weights are random: the numbers mean nothing.",
+            f"{', '.join(UNIFIED)}. Its weights are random: the numbers mean nothing.",
         ),
     ] = None,
     overrides: Overrides = None,
@@ -48,6 +48,8 @@ def demo(
     Example: retrodict demo --out demo
     """
     check_output(out)
+    if family:
+        refuse_beside("--family", "scale")
 
     from retrodict.bootstrap.loop import RECIPES, run_bootstrap
     from retrodict.bootstrap.recipe import BootstrapRecipe

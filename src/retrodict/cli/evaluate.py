@@ -8,18 +8,34 @@ from typing import Annotated, get_args
 import typer
 
 from retrodict.cli.app import verb
-from retrodict.cli.options import Bench, Data, Items, Limit, Model, OutDir, Quiet, Seed, Subsets, choice, runs_models
+from retrodict.cli.options import (
+    Bench,
+    Data,
+    Items,
+    Limit,
+    Model,
+    OutDir,
+    Quiet,
+    Seed,
+    Subsets,
+    choice,
+    options_of,
+    runs_models,
+)
 from retrodict.data.questions import READERS
 from retrodict.errors import check_output
 from retrodict.progress.view import open_progress
 from retrodict.prompts import Direction
+from retrodict.shards import Sharing
 from retrodict.worlds import DEFAULT
 
 
 @verb
 @runs_models
+@options_of(Sharing)
 def probe(
     out: OutDir,
+    sharing: Sharing,
     bench: Bench = DEFAULT,
     data: Data = None,
     model: Model = "small",
@@ -43,7 +59,7 @@ def probe(
     from retrodict.report.runs import probe as run
 
     with open_progress(quiet, "retrodict probe") as progress:
-        run(
+        results = run(
             bench,
             out=out,
             model=model,
@@ -53,8 +69,12 @@ def probe(
             items=items,
             subsets=subset or (),
             limit=limit,
+            where=sharing.where(),
             progress=progress,
         )
+    if not results:
+        typer.echo(f"{out}: this share is answered; whichever process finds all of them measures.")
+        return
     typer.echo(f"Numbers: {out / 'results.json'}")
 
 

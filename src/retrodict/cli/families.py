@@ -9,14 +9,15 @@ import typer
 
 from retrodict.cli.app import verb
 from retrodict.errors import check_output
-from retrodict.models.registry import FAMILIES
+from retrodict.models.registry import FAMILIES, UNIFIED
 
 PUBLISHED = [family.name for family in FAMILIES.values() if family.checkpoints]
+CONVERTED = [name for name in PUBLISHED if name in UNIFIED]
 
 
 @verb
 def convert(
-    family: Annotated[str, typer.Argument(metavar="FAMILY", help=f"What it is: {', '.join(PUBLISHED)}.")],
+    family: Annotated[str, typer.Argument(metavar="FAMILY", help=f"What it is: {', '.join(CONVERTED)}.")],
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of the downloaded checkpoint.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write the model to.")],
     image_tokenizer: Annotated[
@@ -71,3 +72,25 @@ def download(
         typer.echo(f"retrodict: missing: {line}", err=True)
     if missing:
         raise typer.Exit(2)
+
+
+@verb
+def push(
+    folder: Annotated[Path, typer.Argument(help="A model, an adapter, rows of any stage, or a run.")],
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Where on the Hub.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and show the card.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="For all to see; by default it is private.")] = False,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Also images that no simulated world drew: you may pass them on.")
+    ] = False,
+) -> None:
+    """Push a folder to the Hugging Face Hub, with a card that has its numbers, command and licence.
+
+    Example: retrodict push runs/mine OWNER/NAME --dry-run
+    """
+    from retrodict import hub
+
+    if dry_run:
+        typer.echo("\n".join(hub.prepare(folder, repository, public=public, pictures=pictures).lines()))
+    else:
+        typer.echo(hub.push(folder, repository, public=public, pictures=pictures))

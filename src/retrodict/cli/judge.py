@@ -8,26 +8,32 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from retrodict.chat import Detail
-from retrodict.cli.app import verb
-from retrodict.cli.options import Quiet, Seed, choice, runs_models
+from retrodict.cli.app import refuse_all_but, refuse_beside, verb
+from retrodict.cli.options import Quiet, Seed, choice, options_of, runs_models
 from retrodict.errors import check_output, check_output_file
 from retrodict.evaluation import Frames
 from retrodict.evaluation.judge.kinds import JUDGES
 from retrodict.files import JsonObject
 from retrodict.progress.view import open_progress
+from retrodict.shards import ALL, Sharing, Where
 
 if TYPE_CHECKING:
     from retrodict.chat.parsing import Reason
     from retrodict.evaluation.judge.plan import Plan
 
+_ASKING = ("repeats", "temperature", "max_tokens", "max_side", "offline", "again", "width", "detail")
+_SENDING = ("schema", "price_in", "price_out", "max_cost", "timeout", "attempts")
+
 
 @verb
 @runs_models
+@options_of(Sharing)
 def judge(
     run: Annotated[
         Path,
         typer.Argument(metavar="RUN", help="Folder that demo, bootstrap or bench wrote; with --on, one to write to."),
     ],
+    sharing: Sharing,
     judge: Annotated[
         str, choice(JUDGES, help="; ".join(f"`{name}` {kind.about}" for name, kind in JUDGES.items()) + ".")
     ] = "endpoint",
@@ -64,7 +70,8 @@ def judge(
     verifier: Annotated[
         str,
         typer.Option(
-            help="With --on, in place of a judge: idm, idm_mean, contrast (of the inverse model --model), least_copy."
+            help="With --on, in place of a judge: idm, idm_mean, contrast (of the inverse model --model), least_copy, "
+            "or weights: clip_t=FOLDER, editreward=FOLDER, editscore=FOLDER."
         ),
     ] = "",
     frames: Annotated[
@@ -103,19 +110,33 @@ def judge(
 ) -> None:
     """Have a vision-language model judge the predictions of a run, once it has shown that it can.
 
-    Answers are kept as they arrive: the same command again asks only for what is missing.
+    Answers are kept as they arrive: the same command again asks only for what is missing. Several processes share the
+    questions: `--shard 1/4` to `--shard 4/4`; whichever finds all answers scores them.
 
     Example: retrodict judge runs/bench --model gpt-4o-2024-11-20 --dry-run
     """
     if run.is_file():
         raise ValueError(f"{run} is a file: name a folder that demo, bootstrap or bench wrote.")
     check_output(run)
+    where = sharing.where()
+    if on and where != ALL:
+        raise ValueError("--shard and --executor are for the predictions of a run: leave them out with --on.")
     if verifier:
         if not on:
             raise ValueError("--verifier needs --on: judges are asked about runs, verifiers are in their `bench`.")
+        refuse_all_but("--verifier", "on", "model", "data", "limit", "quiet", "device", "dtype")
         return _agreement(run, on, data, None, verifier, model or "small", limit, quiet)
+    if on:
+        refuse_beside("--on", "name", "frames", "card_items", "force", "dry_run", "batch_out", "batch_in")
+    if dry_run:
+        refuse_beside("--dry-run", "batch_out", "batch_in")
     if batch_out is not None:
+        refuse_beside("--batch-out", "batch_in")
         check_output_file(batch_out)
+    if JUDGES[judge].asks is None:
+        refuse_beside(f"--judge {judge}", "model", "base_url", "prompt", *_ASKING, *_SENDING)
+    elif judge == "local":
+        refuse_beside(f"--judge {judge}", "base_url", *_SENDING)
 
     from retrodict.chat.cost import Prices
     from retrodict.chat.request import Settings
@@ -157,7 +178,7 @@ def judge(
     )
     if on:
         return _agreement(run, on, data, plan, "", "", limit, quiet)
-    return _act(run, plan, dry_run, batch_out, batch_in, quiet)
+    return _act(run, plan, where, dry_run, batch_out, batch_in, quiet)
 
 
 def _agreement(
@@ -166,15 +187,17 @@ def _agreement(
     from retrodict.evaluation.judge.agreement import agreement
 
     with open_progress(quiet, "retrodict judge") as progress:
-        found = agreement(out, on, data=data, plan=plan, verifier=verifier, model=model, limit=limit, progress=progress)
+        shares = agreement(
+            out, on, data=data, plan=plan, verifier=verifier, model=model, limit=limit, progress=progress
+        )
     for key, words in (("right", "of what people chose, chosen too"), ("same", "the same, ties included")):
-        entry = found[key]
+        entry = shares[key]
         low, high = entry["ci95"]
         typer.echo(f"{entry['share']:.1%} [{low:.1%} to {high:.1%}] {words}, n = {entry['n']}")
-    ties, orders = found["ties"]["share"], found["consistent"]
-    typer.echo(f"{ties:.1%} ties; {found['n_unscored']} pairs without an answer, {found['left_out']} left out")
+    ties, orders = shares["ties"]["share"], shares["consistent"]
+    typer.echo(f"{ties:.1%} ties; {shares['n_unscored']} pairs without an answer, {shares['left_out']} left out")
     if orders is not None:
-        typer.echo(f"both orders agree in {orders:.1%}; the first image was named in {found['first'] or 0:.1%}")
+        typer.echo(f"both orders agree in {orders:.1%}; the first image was named in {shares['first'] or 0:.1%}")
     typer.echo(f"Numbers: {out / 'results.json'}")
 
 
@@ -190,7 +213,9 @@ def _temperature(text: str) -> float | None:
     return value
 
 
-def _act(run: Path, plan: Plan, dry_run: bool, batch_out: Path | None, batch_in: Path | None, quiet: bool) -> None:
+def _act(
+    run: Path, plan: Plan, where: Where, dry_run: bool, batch_out: Path | None, batch_in: Path | None, quiet: bool
+) -> None:
     from retrodict.evaluation.judge import offline
     from retrodict.evaluation.judge.run import judge_run
 
@@ -207,7 +232,10 @@ def _act(run: Path, plan: Plan, dry_run: bool, batch_out: Path | None, batch_in:
             f"{taken.unknown} of other questions"
         )
     with open_progress(quiet, "retrodict judge") as progress:
-        measured = judge_run(run, plan, progress)
+        measured = judge_run(run, plan, progress, where)
+    if not measured:
+        typer.echo(f"{run}: this share is answered; whichever process finds all answers scores them.")
+        return None
     typer.echo("\n".join(_lines(measured)))
     typer.echo(f"Card: {measured['card']['why']}")
     typer.echo(f"Numbers: {run / 'judge' / measured['name']}.json")

@@ -15,8 +15,10 @@ from typer.models import OptionInfo
 from retrodict.dynamics.verifiers import NONE, VERIFIERS
 from retrodict.evaluation import PUBLISHED
 from retrodict.placement import AUTO, DTYPES, asked_for
+from retrodict.sampling import MOST_CANDIDATES
 from retrodict.worlds import WORLDS
 
+SHAPES = ("temperature", "top_p", "top_k")  # of samples: a greedy frame has none of them
 Given = str | list[str] | None
 
 
@@ -47,7 +49,10 @@ Model = Annotated[
     str, typer.Option("--model", "-m", help="`small` (comes with retrodict), `copy`, a folder, or a model hub id.")
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything random; the same seed gives the same result.")]
-Many = Annotated[int, typer.Option("-n", min=1, help="Number of candidates to sample; the verifier keeps the best.")]
+Many = Annotated[
+    int,
+    typer.Option("-n", min=1, max=MOST_CANDIDATES, help="Number of candidates to sample; the verifier keeps the best."),
+]
 Check = Annotated[
     str,
     choice(
@@ -68,6 +73,9 @@ Overrides = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Source = Annotated[Path, typer.Argument(metavar="SOURCE", help="Image of the scene before the action.")]
+SourceUrl = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="Image of the scene before the action: a file, or its URL.")
+]
 Bench = Annotated[
     str,
     typer.Option(
@@ -91,15 +99,6 @@ Subsets = Annotated[
     list[str] | None,
     typer.Option(help="A subset to keep; by default all (of AURORA-Bench those with target images). Repeatable."),
 ]
-Part = Annotated[
-    str,
-    typer.Option(
-        "--shard",
-        metavar="I/N",
-        help="Only the I-th of N shares of the work, in a folder that all processes see; whoever is last finishes. "
-        "By default the share that torchrun or a Slurm array gives, else all.",
-    ),
-]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Only the first so many items of each subset: a try, not a result.")
 ]
@@ -116,6 +115,22 @@ def runs_models(command: Callable[..., T]) -> Callable[..., T]:
 def trains_models(command: Callable[..., T]) -> Callable[..., T]:
     """Give a command `--device`, which holds while it runs; in which type a model is trained, its recipe says."""
     return _runs(command, {"device": _Device})
+
+
+def takes_addresses(command: Callable[..., T]) -> Callable[..., T]:
+    """Let a command's folders, files and models be addresses (s3, gs, hf, http): it works on copies of them."""
+
+    @functools.wraps(command)
+    def call(**given: Any) -> T:
+        from retrodict.remote import address_of, on_this_machine
+
+        values = (one for value in given.values() for one in (value if isinstance(value, list) else [value]))
+        if not any(map(address_of, values)):
+            return command(**given)
+        with on_this_machine(given) as local:
+            return command(**local)
+
+    return call
 
 
 def _runs(command: Callable[..., T], options: dict[str, Any]) -> Callable[..., T]:

@@ -9,18 +9,31 @@ from typing import Annotated
 
 import typer
 
-from retrodict.cli.app import verb
-from retrodict.cli.options import Check, Inverse, Many, Model, Quiet, Seed, Source, options_of, runs_models
+from retrodict.cli.app import refuse_beside, verb
+from retrodict.cli.options import (
+    SHAPES,
+    Check,
+    Inverse,
+    Many,
+    Model,
+    Quiet,
+    Seed,
+    Source,
+    SourceUrl,
+    options_of,
+    runs_models,
+)
+from retrodict.dynamics.verifiers import NONE
 from retrodict.errors import check_output, check_output_file
 from retrodict.progress.view import open_progress
-from retrodict.sampling import Sampling
+from retrodict.sampling import MOST_CANDIDATES, Sampling
 
 
 @verb
 @runs_models
 @options_of(Sampling)
 def predict(
-    source: Source,
+    source: SourceUrl,
     action: Annotated[str, typer.Argument(metavar="ACTION", help="What happens, in words.")],
     sampling: Sampling,
     n: Many = 8,
@@ -32,6 +45,13 @@ def predict(
     stop_at: Annotated[
         float | None, typer.Option(help="Sample two at a time, and no more once a candidate scores at least this.")
     ] = None,
+    sure: Annotated[
+        float | None,
+        typer.Option(help="The same, once a candidate is right with this probability; for a calibrated model."),
+    ] = None,
+    second: Annotated[
+        str, typer.Option(help="Another forward model, whose most likely frame becomes the last candidate.")
+    ] = "",
     reject_copies: Annotated[
         bool, typer.Option("--reject-copies", help="Choose a frame that shows no change only if there is no other.")
     ] = False,
@@ -41,6 +61,8 @@ def predict(
     Example: retrodict predict examples/frame.png "push the red ball to the left" -n 8 --out next.png
     """
     check_output_file(out)
+    if verifier == NONE:
+        refuse_beside("--verifier none", *SHAPES)
 
     from retrodict.api import predict as run
     from retrodict.images import write_image
@@ -55,17 +77,22 @@ def predict(
         seed=seed,
         sampling=sampling,
         stop_at=stop_at,
+        sure=sure,
+        second=second or None,
         reject_copies=reject_copies,
     )
     write_image(out, prediction.image)
-    typer.echo(f"{out}: candidate {prediction.chosen + 1} of {len(prediction.candidates)}")
+    sure_of = "" if math.isnan(prediction.confidence) else f", right with probability {prediction.confidence:.2f}"
+    typer.echo(f"{out}: candidate {prediction.chosen + 1} of {len(prediction.candidates)}{sure_of}")
+    if not prediction.fits:
+        typer.echo("No candidate fits the action: it may be impossible here, or unlike any that the model learned.")
 
 
 @verb
 @runs_models
 def explain(
-    source: Source,
-    target: Annotated[Path, typer.Argument(metavar="TARGET", help="Image of the scene after the action.")],
+    source: SourceUrl,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="Image of the scene after the action.")],
     model: Model = "small",
 ) -> None:
     """Say which action happened between two frames.
@@ -100,6 +127,8 @@ def rollout(
     Example: retrodict rollout frame.png "push the red ball to the left" "paint the red ball blue" --out steps
     """
     check_output(out)
+    if verifier == NONE:
+        refuse_beside("--verifier none", *SHAPES)
 
     from retrodict.api import rollout as run
     from retrodict.files import write_json
@@ -142,13 +171,15 @@ def rollout(
 def plan(
     start: Annotated[Path, typer.Argument(metavar="START", help="Image to begin with.")],
     goal: Annotated[Path, typer.Argument(metavar="GOAL", help="Image to reach.")],
-    steps: Annotated[int, typer.Option(min=1, help="Actions, at most.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, max=MOST_CANDIDATES, help="Actions, at most.")] = 3,
     model: Model = "small",
     inverse: Annotated[
         str, typer.Option(help="Inverse model that proposes; by default the one in --model.", show_default=False)
     ] = "",
-    proposals: Annotated[int, typer.Option(min=1, help="Actions tried at each frame, at most.")] = 12,
-    beam: Annotated[int, typer.Option(min=1, help="Frames kept after each step.")] = 4,
+    proposals: Annotated[
+        int, typer.Option(min=1, max=MOST_CANDIDATES, help="Actions tried at each frame, at most.")
+    ] = 16,
+    beam: Annotated[int, typer.Option(min=1, max=MOST_CANDIDATES, help="Frames kept after each step.")] = 4,
     seed: Seed = 0,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for the film strip, as image and page, and the numbers.")
@@ -194,12 +225,10 @@ def plan(
 @verb
 @runs_models
 def rerank(
-    source: Annotated[
-        Path | None, typer.Argument(metavar="SOURCE", help="Image of the scene before the action.")
-    ] = None,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Image of the scene before the action.")] = "",
     action: Annotated[str, typer.Argument(metavar="ACTION", help="What should have happened, in words.")] = "",
     candidates: Annotated[
-        list[Path] | None, typer.Argument(metavar="CANDIDATE...", help="Images, made by any program.")
+        list[str] | None, typer.Argument(metavar="CANDIDATE...", help="Images, made by any program.")
     ] = None,
     tasks: Annotated[
         Path | None,
@@ -223,7 +252,7 @@ def rerank(
     from retrodict import api
 
     if tasks is None:
-        if source is None or not candidates:
+        if not source or not candidates:
             raise ValueError("Give SOURCE ACTION CANDIDATE..., or many of them in a file: --tasks FILE --out FOLDER.")
         if out is not None or images is not None:
             raise ValueError("--out and --images go with --tasks: leave them out.")
@@ -231,7 +260,7 @@ def rerank(
         for path, score in ranked:
             typer.echo(f"{score:10.3f}  {path}")
         return
-    if source is not None or out is None:
+    if source or out is None:
         raise ValueError("--tasks names everything: give --out, and neither SOURCE, ACTION nor CANDIDATE.")
     check_output(out)
     with open_progress(quiet, "retrodict rerank") as progress:

@@ -9,10 +9,10 @@ from typing import Annotated, ParamSpec, TypeVar, cast, get_args
 
 import typer
 
-from retrodict.cli.app import Command, app
+from retrodict.cli.app import Command, app, refuse_without
 from retrodict.cli.options import OutDir, Quiet, Seed, choice
 from retrodict.errors import check_output, guarded
-from retrodict.files import JsonObject
+from retrodict.files import JsonObject, text_lines
 from retrodict.progress.view import open_progress
 from retrodict.study.analysis.exclude import RULES
 from retrodict.study.plan import PRESETS, Crowd, Method, read_key, read_plan
@@ -124,6 +124,10 @@ def build(
     Example: retrodict study build runs/ft runs/fdm --out study
     """
     check_output(out)
+    if not crowd:
+        refuse_without("--crowd", "crowd_id", "code", "return_url", "failed_checks")
+    if method != "rating":
+        refuse_without("--method rating", "points")
 
     from retrodict.study.build import Texts, build
     from retrodict.study.words import read_words
@@ -167,10 +171,7 @@ def build(
 
 
 def _paragraphs(path: Path) -> tuple[str, ...]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is no text in UTF-8: save it as that.") from None
+    text = "".join(text_lines(path))
     paragraphs = tuple(" ".join(part.split()) for part in text.split("\n\n") if part.strip())
     if not paragraphs:
         raise ValueError(f"{path} is empty: a consent page needs words.")

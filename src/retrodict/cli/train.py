@@ -8,11 +8,24 @@ from typing import Annotated
 import typer
 
 from retrodict.cli.app import verb
-from retrodict.cli.options import Model, OutDir, Overrides, Part, Quiet, runs_models, trains_models
+from retrodict.cli.options import (
+    Model,
+    OutDir,
+    Overrides,
+    Quiet,
+    choice,
+    options_of,
+    runs_models,
+    takes_addresses,
+    trains_models,
+)
 from retrodict.cli.printing import print_counts, print_numbers
 from retrodict.errors import check_output
+from retrodict.models.registry import FAMILIES, UNIFIED
 from retrodict.progress.view import open_progress
+from retrodict.shards import Sharing
 
+_PUBLISHED = [name for name in UNIFIED if FAMILIES[name].checkpoints]
 MaybeOutDir = Annotated[
     Path | None, typer.Option("--out", "-o", help="Folder to write to. The same command again continues there.")
 ]
@@ -67,29 +80,31 @@ def train(
 
 
 @verb
+@takes_addresses
 @runs_models
+@options_of(Sharing)
 def annotate(
     pairs: Annotated[Path, typer.Argument(metavar="PAIRS", help="Folder that `retrodict mine` wrote.")],
     out: OutDir,
+    sharing: Sharing,
     model: Model = "small",
-    shard: Part = "",
     quiet: Quiet = False,
 ) -> None:
     """Let an inverse model write down which action happened in each frame pair, and how sure it is.
 
-    Several processes share the files: `--shard 1/4` to `--shard 4/4` anywhere, the ranks of torchrun, or the tasks of a
-    Slurm array.
+    Several processes share the files: `--shard 1/4` to `--shard 4/4` anywhere, the ranks of torchrun, the tasks of a
+    Slurm array, or `--executor ray`.
 
     Example: retrodict annotate pairs/ --model small --out labelled
     """
     check_output(out)
 
     from retrodict.bootstrap.annotate import annotate_dir
-    from retrodict.shards import share_of_process
+    from retrodict.models.hub import rows_folder
 
     with open_progress(quiet, "retrodict annotate") as progress:
         progress.stage("annotate", "the inverse model says which action each pair shows")
-        made = annotate_dir(pairs, model=model, out=out, progress=progress, share=share_of_process(shard))
+        made = annotate_dir(rows_folder(pairs), model=model, out=out, progress=progress, where=sharing.where())
         progress.done()
     if made:
         print_counts(out)
@@ -98,6 +113,7 @@ def annotate(
 
 
 @verb
+@takes_addresses
 def select(
     transitions: Annotated[Path, typer.Argument(metavar="TRANSITIONS", help="Folder that `retrodict annotate` wrote.")],
     top_k: Annotated[int, typer.Option(min=1, help="How many transitions to keep.")],
@@ -110,8 +126,9 @@ def select(
     check_output(out)
 
     from retrodict.bootstrap.select import select_dir
+    from retrodict.models.hub import rows_folder
 
-    select_dir(transitions, top_k=top_k, out=out)
+    select_dir(rows_folder(transitions), top_k=top_k, out=out)
     print_counts(out)
 
 
@@ -153,3 +170,45 @@ def bootstrap(
     if is_main():
         print_numbers(out)
         typer.echo(f"Report: {out / 'report.html'}\nModels and numbers: {out}")
+
+
+@verb
+def recipe(
+    explain: Annotated[
+        str, typer.Option("--explain", metavar="KEY", help="One key (`forward.steps`, or `steps` wherever it is).")
+    ] = "",
+) -> None:
+    """Say what can stand in a recipe: every key with its type, default and meaning.
+
+    Example: retrodict recipe --explain select.top_k
+    """
+    from retrodict.bootstrap.recipe import BootstrapRecipe
+    from retrodict.recipes import reference
+    from retrodict.training.config import TrainRecipe
+
+    kinds = {"bootstrap": BootstrapRecipe, "train": TrainRecipe}
+    if explain:
+        typer.echo(reference.explain(kinds, explain))
+    else:
+        typer.echo("\n".join(f"[{name}] {key}" for name, kind in kinds.items() for key in reference.keys(kind)))
+
+
+@verb
+def scale(
+    clips: Annotated[float, typer.Option(min=1, help="How many videos: 1e6.")] = 1e6,
+    seconds: Annotated[float, typer.Option(min=0, help="How long each is.")] = 10.0,
+    selected: Annotated[
+        float | None, typer.Option(min=1, help="Pairs that the forward model learns from; by default a tenth of all.")
+    ] = None,
+    family: Annotated[str, choice(_PUBLISHED, help="Family that labels and learns.")] = _PUBLISHED[0],
+    cores: Annotated[int, typer.Option(min=1, help="CPU cores that there are.")] = 64,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs that there are.")] = 8,
+) -> None:
+    """Say what the loop costs on so many videos: hours, bytes, files, and what breaks first.
+
+    Example: retrodict scale --clips 1e6 --gpus 8
+    """
+    from retrodict.bootstrap.scale import CONSTANTS, lines
+
+    rows = clips * CONSTANTS["pairs"].value / 10 if selected is None else selected
+    typer.echo("\n".join(lines(clips, seconds, rows, family, cores, gpus)))

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
+import json
 import math
 import re
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import anyio
-from anyio import to_thread
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from retrodict import __version__
 from retrodict.errors import UnansweredError
@@ -32,8 +33,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 MOST = 8  # images of one answer
-MOST_CANDIDATES = 64
+MOST_CANDIDATES = 64  # of one request, as others wait meanwhile
 MOST_STEPS = 16  # of a rollout
+MOST_PARTIAL = 3  # images before the last of a stream, as OpenAI has it
 EDITORS = 4  # requests for which another server is asked at a time, each for all its candidates
 _SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
 _FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
@@ -50,34 +52,41 @@ class Service:
     limits: Limits
     memory: Memory
     candidates: int = 0  # sampled so far
-    elsewhere: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(EDITORS))
+    elsewhere: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(EDITORS))
 
     async def run(self, request: Request, work: Work[T, R], item: T) -> R:
         """What the models make of an item. Raises `Refusal`."""
-        try:
+        with _refused():
             return await self.engine.run(work, item, request.state.client)
-        except FullError as error:
-            raise Refusal(429, "Too many requests are waiting. Try again.", seconds=error.seconds) from None
-        except UnansweredError as error:
-            raise Refusal(502, str(error)) from None
-        except ValueError as error:
-            raise Refusal(422, str(error)) from None
 
     async def predict(
         self, request: Request, source: Frame, action: str, n: int, seed: int, verifiers: tuple[str, ...]
     ) -> Verified:
         """The candidates of one prompt with their scores. Raises `Refusal`."""
-        asked, models = Asked(source, action), self.models
-        if models.samples_elsewhere:
-            try:
-                asked = await to_thread.run_sync(models.sample, asked, n, seed, limiter=self.elsewhere)
-            except UnansweredError as error:
-                raise Refusal(502, str(error)) from None
-            except ValueError as error:
-                raise Refusal(422, str(error)) from None
-        answer = await self.run(request, Work(models.predict, (n, seed, verifiers), models.at_once), asked)
-        self.candidates += len(answer.candidates)
-        return answer
+        async with aclosing(self.growing(request, source, action, (n,), seed, verifiers)) as pools:
+            return [pool async for pool in pools][-1]
+
+    async def growing(
+        self, request: Request, source: Frame, action: str, sizes: Sequence[int], seed: int, verifiers: tuple[str, ...]
+    ) -> AsyncGenerator[Verified]:
+        """The same, and before it pools of the first candidates that there are, about as many as `sizes` says."""
+        models, most = self.models, sizes[-1]
+        if not models.samples_elsewhere:
+            for n in sizes:
+                asked = Asked(source, action)
+                yield await self.run(request, Work(models.predict, (n, seed, verifiers), models.at_once), asked)
+            self.candidates += most
+            return
+        waiting = list(sizes)
+        work: Work[Asked, Verified] = Work(models.predict, (most, seed, verifiers), models.at_once)
+        with _refused():
+            async with self.elsewhere, aclosing(models.arriving(Asked(source, action), most, seed)) as arriving:
+                async for asked in arriving:
+                    if waiting and len(asked.candidates) >= waiting[0] and len(asked.candidates) < most:
+                        waiting = [n for n in waiting if n > len(asked.candidates)]
+                        yield await self.run(request, work, asked)
+        yield await self.run(request, work, asked)
+        self.candidates += most
 
     def verifiers(self, form: Form) -> tuple[str, ...]:
         """Names of verifiers, the one that chooses first. Raises `Refusal`."""
@@ -97,19 +106,24 @@ async def edits(request: Request) -> Response:
     known = ("image", "prompt", "n", "size", "mask", "stream", "partial_images", *formats, *_WITHOUT_EFFECT, *_SAMPLING)
     form = await Form.read(request, known)
     form.refuse("mask", "there are no masks here. Leave it out.")
-    form.refuse("stream", "all candidates are scored before the first is sent. Leave it out.")
     form.one_of("response_format", ("b64_json",), "b64_json")  # nothing is kept that a URL could lead to
     kind = form.one_of("output_format", tuple(_FORMATS), "png")
     n = form.whole("n", 1, 1, MOST)
     size = _size(form.text("size", "auto"), service.limits)
     most, verifiers, seed = _candidates(form, service, n), service.verifiers(form), _seed(form)
     action = form.action("prompt")
+    partial = form.whole("partial_images", 0, 0, MOST_PARTIAL)
     with ExitStack() as held:
         source = await _image(form.file("image"), "image", service, held, copies=most)
+        if form.flag("stream"):
+            sizes = [*sorted({round(most ** (i / partial)) for i in range(partial)} - {most}), most]
+            pools = service.growing(request, source, action, sizes, seed, verifiers)
+            events = _events(service.models, pools, n, most, kind, size, seed, verifiers)
+            return _Stream(await anext(events), events, held.pop_all())  # what is refused now has its status
         answer = await service.predict(request, source, action, most, seed, verifiers)
         chosen = answer.order[:n]
         images = [answer.candidates[k].image for k in chosen]
-        encoded = await run_in_threadpool(lambda: [_encoded(image, kind, size) for image in images])
+        encoded = await run_in_threadpool(lambda: [_encoded(_sized(image, size), kind) for image in images])
     return JSONResponse(
         {
             "created": int(time.time()),
@@ -118,6 +132,60 @@ async def edits(request: Request) -> Response:
             "retrodict": _metadata(service.models, answer, chosen, seed, verifiers),
         }
     )
+
+
+class _Stream(StreamingResponse):
+    """Server-sent events, of which the first is known; `held` is given back at their end, however they end."""
+
+    def __init__(self, first: str, events: AsyncGenerator[str], held: ExitStack) -> None:
+        async def all_of_them() -> AsyncIterator[str]:
+            yield first
+            async for event in events:
+                yield event
+
+        super().__init__(all_of_them(), media_type="text/event-stream")
+        self._events, self._held = events, held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._held:
+            async with aclosing(self._events):
+                await super().__call__(scope, receive, send)
+
+
+async def _events(
+    models: Models,
+    pools: AsyncGenerator[Verified],
+    n: int,
+    most: int,
+    kind: str,
+    size: tuple[int, int] | None,
+    seed: int,
+    verifiers: Sequence[str],
+) -> AsyncGenerator[str]:
+    """As OpenAI streams an edit: the best of the candidates so far, a few times, then the best n of all."""
+    sent = 0
+    try:
+        async with aclosing(pools):
+            async for pool in pools:
+                partial = len(pool.candidates) < most
+                name = "image_edit.partial_image" if partial else "image_edit.completed"
+                for k in pool.order[: 1 if partial else n]:
+                    image = _sized(pool.candidates[k].image, size)
+                    event: JsonObject = {"type": name, "b64_json": await run_in_threadpool(_encoded, image, kind)}
+                    event |= {"created_at": int(time.time()), "output_format": kind, "quality": "auto"}
+                    event |= {"size": f"{image.width}x{image.height}", "background": "opaque"}
+                    event |= {"partial_image_index": sent} if partial else {}
+                    event["retrodict"] = _metadata(models, pool, [k], seed, verifiers)
+                    yield _event(name, event)
+                    sent += 1
+    except Refusal as refusal:
+        if not sent:
+            raise
+        yield _event("error", {"type": "error", **refusal.body})
+
+
+def _event(name: str, data: JsonObject) -> str:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
 
 
 async def rollout(request: Request) -> Response:
@@ -211,6 +279,19 @@ routes = [
 ]
 
 
+@contextmanager
+def _refused() -> Iterator[None]:
+    """What models and endpoints raise, as refusals."""
+    try:
+        yield
+    except FullError as error:
+        raise Refusal(429, "Too many requests are waiting. Try again.", seconds=error.seconds) from None
+    except UnansweredError as error:
+        raise Refusal(502, str(error)) from None
+    except ValueError as error:
+        raise Refusal(422, str(error)) from None
+
+
 async def _image(data: bytes, name: str, service: Service, held: ExitStack, copies: int = 0) -> Image.Image:
     """An uploaded image, once there is room for it and for as many more of its size; `held` gives the room back."""
     with opened(data, name, service.limits) as image:
@@ -250,9 +331,11 @@ def _size(text: str, limits: Limits) -> tuple[int, int] | None:
     return size
 
 
-def _encoded(image: Image.Image, kind: str = "png", size: tuple[int, int] | None = None) -> str:
-    if size is not None and size != image.size:
-        image = image.resize(size, Image.Resampling.LANCZOS)
+def _sized(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
+    return image if size in (None, image.size) else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _encoded(image: Image.Image, kind: str = "png") -> str:
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, _FORMATS[kind])
     return base64.b64encode(buffer.getvalue()).decode()

@@ -7,8 +7,10 @@ import hmac
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
+import torch
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -19,6 +21,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from retrodict.files import text_lines
 from retrodict.serve import api, playground
 from retrodict.serve.api import Service
 from retrodict.serve.engine import Engine
@@ -31,7 +34,6 @@ from retrodict.web.safety import HEADERS, TooLargeError, discard, is_from_anothe
 from retrodict.worlds import DEFAULT
 
 OPEN = ("/", "/healthz")  # and whatever the playground shows: the rest needs a key where there are keys
-_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
 
 def create_app(
@@ -52,7 +54,8 @@ def create_app(
         limits: what a request may be; by default `Limits()`.
     """
     limits = limits or Limits()
-    service = Service(models, Engine(limits.queue), limits, Memory(limits.memory))
+    begin = partial(torch.set_num_threads, 1) if models.threads > 1 else bool
+    service = Service(models, Engine(limits.queue, models.threads, begin), limits, Memory(limits.memory))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -75,7 +78,7 @@ def create_app(
 
 def read_keys(path: Path) -> list[str]:
     """Keys, one a line; empty lines and those that begin with # count for nothing. Raises `ValueError` without any."""
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in text_lines(path)]
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys or not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
         raise ValueError(f"{path} holds no keys: write one a line, of letters, digits and signs.")
@@ -205,15 +208,12 @@ async def _not_there(request: Request, error: Exception) -> Response:
 
 
 def _answer_of(refusal: Refusal) -> JSONResponse:
-    """As OpenAI's SDK reads it."""
-    kind = _TYPES.get(refusal.status, "invalid_request_error" if refusal.status < 500 else "server_error")
     headers = {"Retry-After": str(refusal.seconds)} if refusal.seconds else {}
     if refusal.status in (408, 413):
         headers["Connection"] = "close"
     if refusal.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    error = {"message": refusal.message, "type": kind, "param": refusal.param, "code": None}
-    return JSONResponse({"error": error}, refusal.status, headers)
+    return JSONResponse(refusal.body, refusal.status, headers)
 
 
 async def _health(_: Request) -> Response:

@@ -1,4 +1,4 @@
-"""One thread in which models run, and the queue before it: bounded, fair, in batches across clients."""
+"""Threads in which models run, and the queue before them: bounded, fair, in batches across clients."""
 
 from __future__ import annotations
 
@@ -47,19 +47,26 @@ class _Job:
 
 
 class Engine:
-    """Runs works. Clients take turns: each batch is filled with one item of each client that has some, again and again.
+    """Runs works. Clients take turns: each batch is filled with one item of each client that has some, again and again,
+    up to a thread's share of what waits.
 
     Where the queue is full, a client with fewer items in it takes the place of the last of whoever has most.
+
+    Args:
+        most: items in the queue.
+        threads: batches that run at a time.
+        begin: called in each thread before its first batch.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, threads: int = 1, begin: Callable[[], object] = lambda: None) -> None:
+        self._most, self._begin = most, begin
         self._queues: OrderedDict[str, deque[_Job]] = OrderedDict()
         self._changed = threading.Condition()
         self._closed = False
         self.batches, self.items, self.busy = 0, 0, 0.0  # so far; seconds
-        self._thread = threading.Thread(target=self._run, name="models", daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._run, name="models", daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def waiting(self) -> int:
@@ -89,15 +96,16 @@ class Engine:
         return result
 
     def close(self) -> None:
-        """End the thread after its batch. What waits is cancelled."""
+        """End the threads after their batches. What waits is cancelled."""
         with self._changed:
             self._closed = True
             for queue in self._queues.values():
                 for job in queue:
                     job.answer.cancel()
             self._queues.clear()
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _waiting(self) -> int:
         return sum(map(len, self._queues.values()))
@@ -106,7 +114,7 @@ class Engine:
         """Raises `FullError` for whoever has as many items as anybody else."""
         longest = max(self._queues.values(), key=len)
         each = self.busy / self.items if self.items else 1.0
-        refusal = FullError(max(1, math.ceil(self._waiting() * each)))
+        refusal = FullError(max(1, math.ceil(self._waiting() * each / len(self._threads))))
         if len(longest) <= mine + 1:
             raise refusal
         longest.pop().answer.set_exception(refusal)
@@ -120,12 +128,14 @@ class Engine:
                 self._queues.pop(client, None)
 
     def _run(self) -> None:
+        self._begin()
         while batch := self._next():
             began = time.monotonic()
             _do([job for job in batch if job.answer.set_running_or_notify_cancel()])
-            self.busy += time.monotonic() - began
-            self.batches += 1
-            self.items += len(batch)
+            with self._changed:
+                self.busy += time.monotonic() - began
+                self.batches += 1
+                self.items += len(batch)
 
     def _next(self) -> list[_Job]:
         """The next batch, as soon as there is one; empty at the end."""
@@ -133,11 +143,12 @@ class Engine:
             while not self._queues and not self._closed:
                 self._changed.wait()
             batch: list[_Job] = []
+            share = -(-self._waiting() // len(self._threads))
             while self._queues and not self._closed:
                 took = len(batch)
                 for client in list(self._queues):
                     queue = self._queues[client]
-                    if batch and (len(batch) >= batch[0].work.at_once or queue[0].work != batch[0].work):
+                    if batch and (len(batch) >= min(share, batch[0].work.at_once) or queue[0].work != batch[0].work):
                         continue
                     batch.append(queue.popleft())
                     if queue:

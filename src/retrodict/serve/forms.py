@@ -15,12 +15,14 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from retrodict.files import LONGEST_ACTION, JsonObject, visible
 from retrodict.images import read_image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # what is read; others have decoders that are seldom used
 FIELD = 20_000  # bytes of a text field
 FILES, FIELDS = 16, 64  # in one form
-WORDS = 2_000  # characters of an action
+
+_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
 logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a broken form is answered, not logged
 
@@ -52,6 +54,12 @@ class Refusal(Exception):  # noqa: N818  (what is refused is no error of ours)
     def __init__(self, status: int, message: str, param: str | None = None, seconds: int = 0) -> None:
         super().__init__(message)
         self.status, self.message, self.param, self.seconds = status, message, param, seconds
+
+    @property
+    def body(self) -> JsonObject:
+        """As OpenAI's SDK reads it."""
+        kind = _TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": None}}
 
 
 class Memory:
@@ -133,10 +141,10 @@ class Form:
         if not 1 <= len(values) <= most:
             raise Refusal(400, f"{name} is missing." if not values else f"{name}: {most} at most.", name)
         for value in values:
-            if not value.strip():
+            if not visible(value):
                 raise Refusal(422, f"{name} is empty: say in words what happens.", name)
-            if len(value) > WORDS:
-                raise Refusal(422, f"{name} has more than {WORDS:,} characters.", name)
+            if len(value) > LONGEST_ACTION:
+                raise Refusal(422, f"{name} has more than {LONGEST_ACTION:,} characters.", name)
         return values
 
     def whole(self, name: str, default: int, least: int, most: int) -> int:
@@ -152,6 +160,9 @@ class Form:
         if text not in values:
             raise Refusal(400, f"{name} must be one of {', '.join(values)}.", name)
         return text
+
+    def flag(self, name: str) -> bool:
+        return self.one_of(name, ("true", "false", "1", "0", ""), "") in ("true", "1")
 
     def refuse(self, name: str, why: str) -> None:
         """Refuse a field that stands for something that is not done here."""

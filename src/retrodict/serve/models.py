@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from PIL import Image
 
 from retrodict.chat.cache import kept_in_memory
 from retrodict.chat.edits import EditEndpoint
+from retrodict.dynamics.best_of_n import choose
 from retrodict.dynamics.planning import Plan, plan
 from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verifiers import VERIFIERS, Parts, check_verifier, make_verifier
-from retrodict.dynamics.verify import Pool, Verifier, choose, scores_of_all
-from retrodict.files import JsonObject
+from retrodict.dynamics.verify import Pool, Verifier, scores_of_all
+from retrodict.files import JsonObject, visible
 from retrodict.loading import load
 from retrodict.models.protocol import (
     Candidate,
@@ -28,6 +31,7 @@ from retrodict.models.protocol import (
     Pair,
     image_of,
 )
+from retrodict.placement import chosen_device
 from retrodict.training.config import Weighting
 from retrodict.training.weighting import loss_weights
 from retrodict.worlds import world_that_says
@@ -104,12 +108,22 @@ class Models:
     def is_unified(self) -> bool:
         return isinstance(self.inverse, UnifiedModel)
 
-    def sample(self, asked: Asked, n: int, seed: int) -> Asked:
-        """The same with its candidates. In any thread, for a model that `samples_elsewhere`."""
+    @property
+    def threads(self) -> int:
+        """Batches that run at a time. On a CPU each has a core of its own, which is quicker than one batch on all of
+        them: its operations are too small to be shared."""
+        on_cpu = self.is_unified and chosen_device().type == "cpu"
+        alone = isinstance(self.forward, UnifiedModel | EditEndpoint)
+        return torch.get_num_threads() if on_cpu and alone else 1
+
+    async def arriving(self, asked: Asked, n: int, seed: int) -> AsyncGenerator[Asked]:
+        """The same with the candidates that have come, whenever one more has, for a model that `samples_elsewhere`."""
         with kept_in_memory():
             forward = load(self.name, "forward")  # one for each request, as it keeps count of what it asked for
-        (candidates,) = forward.sample([asked.source], [asked.action], n, seed)
-        return Asked(asked.source, asked.action, tuple(candidates))
+        assert isinstance(forward, EditEndpoint)
+        async with aclosing(forward.arriving(image_of(asked.source), asked.action, n, seed)) as arriving:
+            async for candidates in arriving:
+                yield Asked(asked.source, asked.action, tuple(candidates))
 
     def predict(self, asked: Sequence[Asked], n: int, seed: int, verifiers: tuple[str, ...]) -> list[Verified]:
         """`n` candidates of each where there are none yet, scored by each verifier."""
@@ -147,7 +161,7 @@ class Models:
         if alternatives and isinstance(self.inverse, UnifiedModel):
             sampled = self.inverse.propose(pairs, 2 * alternatives, 0, TEMPERATURE)
             for row, others in zip(read, sampled, strict=True):
-                distinct = {e.action: e for e in others if e.action.strip() and e.action != row[0].action}
+                distinct = {e.action: e for e in others if visible(e.action) and e.action != row[0].action}
                 row.extend(sorted(distinct.values(), key=lambda e: -e.logprob.sum)[:alternatives])
         return read
 
@@ -169,7 +183,7 @@ class Models:
 
     def plan(self, asked: Sequence[tuple[Image.Image, Image.Image]], steps: int, seed: int) -> list[Plan]:
         return [
-            plan(self.forward, self.inverse, *images, steps=steps, proposals=12, beam=4, seed=seed) for images in asked
+            plan(self.forward, self.inverse, *images, steps=steps, proposals=16, beam=4, seed=seed) for images in asked
         ]
 
     def unfamiliar(self, asked: Sequence[tuple[Image.Image, str]]) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""`retrodict serve` and `retrodict play`: the application behind uvicorn, one process, one model thread."""
+"""`retrodict serve` and `retrodict play`: the application behind uvicorn, one process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 
+from retrodict.errors import check_count
 from retrodict.loading import world_of_model
 from retrodict.web.address import check_free, hosts_answered
 from retrodict.worlds import DEFAULT
@@ -48,6 +49,7 @@ def serve(
         ImportError: the extra is not installed.
     """
     try:
+        from retrodict.serve.api import MOST_CANDIDATES
         from retrodict.serve.app import create_app, read_keys
         from retrodict.serve.forms import Limits
         from retrodict.serve.models import Models
@@ -57,6 +59,7 @@ def serve(
     port = port or _free_port(host)
     check_free(host, port)
     keys = read_keys(key_file) if key_file else []
+    check_count("n", n, MOST_CANDIDATES)
     limits = Limits()
     models = Models(model, inverse, verifier, n)
     app = create_app(

@@ -74,7 +74,7 @@ def read_export(path: Path) -> list[Record]:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         if any({"rater", "kind", "item", "order", "question", "ratings"} - {*row} for row in rows):
             raise ValueError("a judgement lacks a field")
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is no export of judgements as JSON lines ({error}).") from None
     return rows
 

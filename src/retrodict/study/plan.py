@@ -227,7 +227,7 @@ def _load(folder: Path, name: str, kind: type[T]) -> T:
         raise ValueError(
             f"{path} is missing: bring it back from a backup, or make a study with `retrodict study build`."
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}): bring it back from a backup.") from None
     version = value.get("version") if isinstance(value, dict) else None
     if isinstance(version, int) and version != VERSION:

@@ -15,6 +15,7 @@ from PIL import Image
 from retrodict.evaluation.benchmarks import items_in, items_of_run
 from retrodict.evaluation.pool import ItemResult, Scored, chosen
 from retrodict.evaluation.predictions import GREEDY, read_predictions
+from retrodict.files import as_written
 from retrodict.images import read_image
 from retrodict.transitions import Transition, decode_image
 
@@ -67,12 +68,14 @@ def judge_scores(origin: str, frames: Mapping[str, int]) -> dict[str, dict[str, 
     """What `retrodict judge` says of these frames of a run, by judge and item; empty where nobody judged them."""
     file = Path(origin)
     by_judge: dict[str, dict[str, float]] = {}
-    for path in sorted((file.parent.parent / "judge").glob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            is_shown = frames.get(row["id"]) == row["candidate"]
-            if is_shown and row["row"].startswith(f"{file.stem}.") and row["score"] is not None:
-                by_judge.setdefault(path.stem, {})[row["id"]] = float(row["score"])
+    run = file.parent.parent
+    with as_written(run):
+        for path in sorted((run / "judge").glob("*.jsonl")):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                row = json.loads(line)
+                is_shown = frames.get(row["id"]) == row["candidate"]
+                if is_shown and row["row"].startswith(f"{file.stem}.") and row["score"] is not None:
+                    by_judge.setdefault(path.stem, {})[row["id"]] = row["score"] + 0.0  # a text is no score
     return by_judge
 
 

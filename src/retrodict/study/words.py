@@ -33,7 +33,7 @@ def read_words(path: Path) -> dict[str, str]:
     """
     try:
         words = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON in UTF-8: {error}.") from None
     if not isinstance(words, dict) or not all(isinstance(text, str) for text in words.values()):
         raise ValueError(f"{path} must map names to texts, as `retrodict study words` prints them.")

@@ -30,7 +30,7 @@ from retrodict.worlds import get_world
 from retrodict.worlds.base import DrawableWorld, Placed, World
 
 EXAMPLES = 12
-_SCRIPTS = ("images.js", "session.js", "main.js")
+_SCRIPTS = ("images.js", "session.js", "drawing.js", "questions.js", "main.js")  # one after the other, as one script
 _PLACED = re.compile(r"([a-z ]{1,40})@(\d{1,2}),(\d{1,2})")
 
 

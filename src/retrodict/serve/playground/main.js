@@ -1,4 +1,4 @@
-// The page: scene, question, candidates, film.
+// The page: scene, candidates, film, and what listens to what.
 
 const $ = (id) => document.getElementById(id);
 const make = (tag, attributes = {}, ...children) => {
@@ -32,6 +32,13 @@ async function guarded(work) {
     if (!(error instanceof ServerError)) console.warn(error);
     return undefined;
   }
+}
+
+/** Whether this is still the last piece of work of its kind: what was overtaken shows nothing. */
+const turns = {};
+function turn(kind) {
+  const mine = turns[kind] = (turns[kind] ?? 0) + 1;
+  return () => turns[kind] === mine;
 }
 
 onKey(() => new Promise((done) => {
@@ -109,75 +116,8 @@ function suggest() {
   $("suggested").replaceChildren(...some.slice(0, hints).map((action) =>
     make("button", { type: "button", textContent: action, onclick: () => { $("action").value = action; predict(); } })));
   $("more").hidden = some.length <= hints;
+  $("action").placeholder = all[0] ?? "in words";
   $("known").replaceChildren(...all.map((value) => make("option", { value })));
-}
-
-// --- drawing ------------------------------------------------------------------------------------
-
-const composed = (placed) => call(`/play/scene?${new URLSearchParams(placed.map(([piece, x, y]) => ["place", `${piece}@${x},${y}`]))}`);
-
-function startDrawing() {
-  if (!world?.pieces.length) return;
-  const colours = [...new Set(world.pieces.map((p) => p.split(" ")[0]))], kinds = [...new Set(world.pieces.map((p) => p.split(" ").slice(1).join(" ")))].filter(Boolean);
-  const single = world.pieces.filter((p) => !p.includes(" "));
-  drawing = { placed: session.now.placed ?? [], colour: colours.find((c) => !single.includes(c)), kind: kinds[0] };
-  $("colours").replaceChildren(...colours.filter((c) => !single.includes(c)).map((c) =>
-    make("button", { type: "button", "aria-label": c, title: c, "aria-pressed": c === drawing.colour, style: `background:${c}`, onclick: () => pick({ colour: c }) })));
-  $("shapes").replaceChildren(...[...kinds, ...single].map((k) =>
-    make("button", { type: "button", textContent: k, "aria-pressed": k === drawing.kind, onclick: () => pick({ kind: k }) })));
-  $("draw").hidden = false;
-  $("cells").hidden = false;
-  $("open-draw").setAttribute("aria-expanded", "true");
-  showExamples(false);
-  cells();
-}
-
-function pick(choice) {
-  Object.assign(drawing, choice);
-  for (const [id, chosen] of [["colours", drawing.colour], ["shapes", drawing.kind]])
-    for (const button of $(id).children) button.setAttribute("aria-pressed", (button.title || button.textContent) === chosen);
-}
-
-function stopDrawing() {
-  drawing = null;
-  $("draw").hidden = true;
-  $("cells").hidden = true;
-  $("open-draw").setAttribute("aria-expanded", "false");
-}
-
-function cells() {
-  const [columns, rows] = world.grid, there = new Map(drawing.placed.map(([piece, x, y]) => [`${x},${y}`, piece]));
-  $("cells").style.gridTemplate = `repeat(${rows}, 1fr) / repeat(${columns}, 1fr)`;
-  const at = document.activeElement?.dataset?.cell;
-  $("cells").replaceChildren(...Array.from({ length: rows * columns }, (_, i) => {
-    const x = i % columns, y = rows - 1 - Math.floor(i / columns), piece = there.get(`${x},${y}`);
-    return make("button", { type: "button", "data-cell": `${x},${y}`, "aria-label": `Column ${x + 1}, height ${y + 1}: ${piece ?? "empty"}`, onclick: () => place(x, y), onkeydown: (event) => walk(event, x, y) });
-  }));
-  if (at) $("cells").querySelector(`[data-cell="${at}"]`)?.focus();
-}
-
-function walk(event, x, y) {
-  const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
-  if (!step) return;
-  event.preventDefault();
-  $("cells").querySelector(`[data-cell="${x + step[0]},${y + step[1]}"]`)?.focus();
-}
-
-async function place(x, y) {
-  const rest = drawing.placed.filter(([, a, b]) => a !== x || b !== y);
-  const piece = world.pieces.includes(drawing.kind) ? drawing.kind : `${drawing.colour} ${drawing.kind}`;
-  if (rest.length === drawing.placed.length) rest.push([piece, x, y]);
-  await redraw(rest);
-}
-
-async function redraw(placed) {
-  await guarded(async () => {
-    const made = await composed(placed), keep = drawing;
-    keep.placed = made.placed;
-    await begin({ placed: made.placed }, await frameOf(fromBase64(made.image)), { keep: true });
-    cells();
-    say(made.placed.length ? `On the table: ${made.placed.map(([p]) => p).join(", ")}.` : "The table is empty.");
-  });
 }
 
 // --- candidates ---------------------------------------------------------------------------------
@@ -193,17 +133,18 @@ async function ask(action, seed, frame) {
 }
 
 async function predict() {
-  const action = $("action").value.trim(), seed = Math.max(0, Math.floor(Number($("seed").value) || 0)), source = session.now;
+  const action = $("action").value.trim(), seed = Math.max(0, Math.floor(Number($("seed").value) || 0)), source = session.now, mine = turn("predict");
   if (!action) { $("action").focus(); return; }
   if (drawing) stopDrawing();
   $("empty").hidden = true;
   $("candidates").replaceChildren(make("li", { className: "wait" }, make("span", { className: "spin", role: "img", "aria-label": "The model samples" })));
   const began = performance.now(), candidates = await guarded(() => ask(action, seed, source.frame));
+  if (!mine() || source !== session.now) return;
   if (!candidates) { $("candidates").replaceChildren(); $("empty").hidden = false; return; }
-  if (source !== session.now) return;
   shown = { action, seed, candidates, grids: null, seconds: (performance.now() - began) / 1000 };
   $("tools").hidden = false;
   await cards();
+  if (!shown) return;
   const best = ranked()[0], distinct = new Set(candidates.map((c) => c.key)).size;
   $("count").textContent = `${candidates.length} candidates, ${distinct === 1 ? "all alike" : `${distinct} different`}, in ${shown.seconds.toFixed(1)} s`;
   say(`${$("count").textContent}. The chosen one has a score of ${number(best.scores[$("verifier").value])}.`);
@@ -218,6 +159,7 @@ function ranked() {
 async function cards() {
   if (!shown) return;
   if (view === "recognition" && !shown.grids) await loadGrids();
+  if (!shown) return;
   const by = $("verifier").value, order = ranked(), first = new Map();
   const tops = Object.fromEntries(Object.keys(models.verifiers).map((v) => [v, Math.max(...order.map((c) => c.scores[v] ?? -Infinity))]));
   const finite = order.map((c) => c.scores[by]).filter((s) => s !== null && s !== undefined), least = Math.min(...finite), most = Math.max(...finite);
@@ -246,9 +188,9 @@ function draw(c) {
 }
 
 async function loadGrids() {
-  const source = session.now.frame.blob, distinct = new Map(shown.candidates.map((c) => [c.key, c.frame.blob]));
+  const of = shown, source = session.now.frame.blob, distinct = new Map(of.candidates.map((c) => [c.key, c.frame.blob]));
   const grids = await guarded(() => Promise.all([...distinct].map(async ([key, target]) => [key, (await call("/v1/recognition", { source, target })).grid])));
-  if (grids) shown.grids = new Map(grids);
+  if (grids) of.grids = new Map(grids);
 }
 
 async function setView(name) {
@@ -273,82 +215,6 @@ async function goOn(c) {
   await render();
   $("action").focus({ preventScroll: true });
   await look();
-}
-
-// --- what happened, and how to get there --------------------------------------------------------
-
-const QUESTIONS = {
-  predict: { title: "What happens next?" },
-  explain: { title: "What happened?", about: "Between two images: open one, press a frame of the film, or ask about the last step.", from: "Before", other: "After", go: "What happened?" },
-  plan: { title: "How to get there?", about: "Open an image of the goal, or press a frame of the film: the inverse model proposes actions, the forward model imagines them.", from: "Start", other: "Goal", go: "Plan" },
-};
-
-function setMode(name) {
-  mode = name;
-  for (const tab of document.querySelectorAll(".tab")) tab.setAttribute("aria-pressed", tab.dataset.mode === mode);
-  for (const element of document.querySelectorAll(".for-predict")) element.classList.toggle("away", mode !== "predict");
-  document.querySelector(".for-other").hidden = mode === "predict";
-  const question = QUESTIONS[mode];
-  $("ask-title").textContent = question.title;
-  $("other-about").textContent = question.about ?? "";
-  $("other-title").textContent = question.other ?? "";
-  $("answer").textContent = question.go ?? "";
-  $("answered").replaceChildren();
-  if (mode === "predict") return;
-  other = null;
-  $("answer").disabled = true;
-  if (mode === "explain" && session.at > 0) setOther(session.now.frame, "the last step", session.nodes[session.now.parent].frame);
-  else setBefore(session.now.frame, "the scene on the left");
-}
-
-function setBefore(frame, caption) {
-  paint($("before"), frame.bitmap);
-  $("before").setAttribute("aria-label", caption);
-  $("before-title").textContent = `${QUESTIONS[mode].from}: ${caption}`;
-}
-
-function setOther(frame, caption, before = null) {
-  other = { frame, before };
-  setBefore(before ?? session.now.frame, before ? "one step earlier" : "the scene on the left");
-  paint($("other"), frame.bitmap);
-  $("other").setAttribute("aria-label", caption);
-  $("other-title").textContent = `${QUESTIONS[mode].other}: ${caption}`;
-  $("answer").disabled = false;
-  $("answered").replaceChildren();
-}
-
-async function answer() {
-  const source = (other.before ?? session.now.frame).blob, target = other.frame.blob;
-  $("answered").replaceChildren(make("span", { className: "spin", role: "img", "aria-label": "The model reads" }));
-  const made = await guarded(() => (mode === "explain" ? explained(source, target) : planned(source, target)));
-  $("answered").replaceChildren(...(made ?? []));
-}
-
-async function explained(source, target) {
-  const read = await call("/v1/explain", { source, target, alternatives: 5 }), all = [read, ...read.alternatives];
-  const total = all.reduce((sum, e) => sum + (e.logprob === null ? 0 : Math.exp(e.logprob)), 0);
-  const body = make("tbody", {}, ...all.map((e) => make("tr", {}, make("td", { textContent: e.action }), make("td", { textContent: e.logprob === null ? "–" : `${(100 * Math.exp(e.logprob)).toFixed(1)} %` }), make("td", { textContent: number(e.logprob) }))));
-  const head = make("thead", {}, make("tr", {}, ...["In words", "Probability", "log p"].map((textContent) => make("th", { textContent, scope: "col" }))));
-  return [make("p", { className: "big", textContent: read.action || "No words." }), make("p", { className: "quiet", textContent: read.logprob === null ? "This model gives no likelihood." : `Its likelihood among these ${all.length} sentences: ${Math.round((100 * Math.exp(read.logprob)) / total)} %. A sentence can be right in several wordings.` }), make("table", {}, head, body)];
-}
-
-async function planned(source, target) {
-  const plan = await call("/v1/plan", { source, target, steps: 3 });
-  if (!plan.reached) return [make("p", { className: "big", textContent: "No plan found." }), make("p", { className: "quiet", textContent: `${plan.predictions} predictions were imagined.` })];
-  if (!plan.steps.length) return [make("p", { className: "big", textContent: "Nothing is to be done." })];
-  const steps = plan.steps.map((step, i) => make("p", { textContent: `${i + 1}. ${step.action} (${step.probability.toFixed(2)})` }));
-  return [make("p", { className: "big", textContent: `${plan.steps.length} ${plan.steps.length > 1 ? "actions" : "action"}, confidence ${plan.confidence.toFixed(2)}` }), ...steps,
-    make("button", { type: "button", className: "primary", textContent: "Play it", onclick: () => playPlan(plan.steps.map((s) => s.action)) })];
-}
-
-async function playPlan(actions) {
-  setMode("predict");
-  for (const action of actions) {
-    $("action").value = action;
-    await predict();
-    if (!shown) return;
-    await goOn(ranked()[0]);
-  }
 }
 
 // --- film, branches, export ---------------------------------------------------------------------
@@ -390,10 +256,10 @@ async function render() {
 
 async function undo() {
   if (session.at === 0) return;
-  const { action } = session.now;
-  await stand(session.now.parent);
-  $("action").value = action;
+  const { action, parent } = session.now;
+  $("action").value = action; // before anything is awaited: what is typed meanwhile stays
   say(`Undone: ${action}.`);
+  await stand(parent);
 }
 
 function save(blob, name) {
@@ -434,7 +300,7 @@ $("more").addEventListener("click", () => { hints += 30; suggest(); });
 $("verifier").addEventListener("change", cards);
 $("open-examples").addEventListener("click", () => { stopDrawing(); showExamples($("examples").hidden); });
 $("open-draw").addEventListener("click", () => (drawing ? stopDrawing() : startDrawing()));
-$("clear").addEventListener("click", () => redraw([]));
+$("clear").addEventListener("click", () => redraw(() => []));
 $("open-file").addEventListener("click", () => { $("file").value = ""; $("file").click(); });
 $("file").addEventListener("change", () => { const [file] = $("file").files; if (file) { const was = mode; mode = "predict"; openFile(file).finally(() => { mode = was; }); } });
 $("open-other").addEventListener("click", () => { $("other-file").value = ""; $("other-file").click(); });

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from retrodict.files import JsonObject
-from retrodict.stats import mean_interval, share
+from retrodict.stats import share, share_interval
 from retrodict.study.analysis.alpha import krippendorff_alpha
 from retrodict.study.analysis.exclude import failed_check
 from retrodict.study.analysis.panel import Panel, Values, row_scores
@@ -27,7 +27,7 @@ def agreement(panel: Panel) -> JsonObject:
     ]
     same = [_same_best(panel.scores_IRS[i]) for i in range(len(panel.items))]
     values = [value for value in same if not math.isnan(value)]
-    same_best = mean_interval(values)
+    same_best = share_interval(values)
     return {
         "alpha": krippendorff_alpha([unit for item in units for unit in item]),
         "alpha_ci95": _alpha_interval(units),

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from retrodict.files import JsonObject
-from retrodict.stats import mean_interval
+from retrodict.stats import mean_interval, share_interval
 from retrodict.study.analysis.panel import Panel, Values
 
 Rows = npt.NDArray[np.intp]
@@ -56,7 +56,7 @@ def against_people(panel: Panel, judge_IS: Values) -> JsonObject:
         for name, rho in levels.items()
     }
     shares, chances = _best_agreement(part, judge_IS)
-    best = mean_interval(shares, list(part.groups))
+    best = share_interval(shares, list(part.groups))
     ahead_IST = (np.sign(judge_IS[:, :, None] - judge_IS[:, None, :]) + 1) / 2
     return {
         "n_items": len(part.items),

@@ -64,8 +64,12 @@ def audit(tab: Tab) -> None:
 
     axe = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
     tab.evaluate(axe)
-    # Until cards have come up: what is half transparent has half the contrast.
-    tab.wait_for_function("document.getAnimations().every(a => a.effect.getComputedTiming().endTime === Infinity)")
+    # Until cards have come up: what is half transparent has half the contrast. Not with `wait_for_function`: what it
+    # looks at again later is text to evaluate, which the page's own security policy refuses.
+    tab.evaluate(
+        "Promise.allSettled(document.getAnimations()"
+        ".filter(a => a.effect.getComputedTiming().endTime !== Infinity).map(a => a.finished)).then(() => null)"
+    )
     violations = tab.evaluate("axe.run(document).then(r => r.violations.map(v => v.id + ': ' + v.nodes[0].html))")
     assert violations == []
 

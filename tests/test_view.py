@@ -163,6 +163,6 @@ def _look(page: Any, viewer: Viewer) -> None:
     page.keyboard.press("j")
     status.get_by_text("Item 2 of 59").wait_for()
     page.keyboard.press("Escape")
-    page.wait_for_function(f"document.activeElement.dataset.id === {json.dumps(viewer.ids[5])}")
+    page.locator(f"[data-id={json.dumps(viewer.ids[5])}]:focus").wait_for()
     page.goto(link)  # a link leads to the item
     status.get_by_text("Item 1 of 59").wait_for()

@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+EXTRAS := judge serve study metrics diffusers gym babyai minari datasets
 
 # Two test processes with one thread each are quicker than one with two, and no test may reach for a model hub.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test test-all lint format bench paper clean
+.PHONY: help demo test test-all lint format bench docs losscheck lock paper clean
 help:
 	@echo 'make demo    run the whole loop on the simulated world; the report appears in demo/report.html'
 	@echo 'make test    lint, type check and the tests, but for the slow ones'
@@ -16,6 +17,9 @@ help:
 	@echo 'make lint    lint and type check only'
 	@echo 'make format  rewrite the code in the house style'
 	@echo 'make bench   measure the shipped model; results appear in runs/bench'
+	@echo 'make docs    write docs/reference and build the documentation; it appears in build/site'
+	@echo 'make losscheck  train 50 steps twice: the same to the last bit, and as stored'
+	@echo 'make lock    write requirements.lock anew'
 	@echo 'make paper   walk recipes/paper/README.md: DRY=1 says what is missing; FAMILY=liquid; GPUS=4'
 	@echo 'make clean   remove the environment and the caches'
 
@@ -50,8 +54,28 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/retrodict bench --bench tabletop --model small -n 8 --out runs/bench
 
-paper: $(READY)
-	$(BIN)/python recipes/paper/walk.py $(if $(DRY),--dry-run) --family $(or $(FAMILY),chameleon) --gpus $(or $(GPUS),1)
+# In an environment of its own: nothing else needs what builds the pages.
+docs: $(READY)
+	@test -x build/docs-venv/bin/zensical || { $(PYTHON) -m venv build/docs-venv && build/docs-venv/bin/python -m pip install \
+	  --quiet --disable-pip-version-check -c constraints.txt zensical; }
+	PATH="$$PWD/build/docs-venv/bin:$$PATH" $(BIN)/python tools/docs.py site
+
+losscheck: $(READY)
+	$(BIN)/python tools/losscheck.py
+
+# PyPI itself, whatever pip is configured with here: the file is for everybody.
+lock: $(READY)
+	@test -x build/docs-venv/bin/uv || { $(PYTHON) -m venv build/docs-venv && build/docs-venv/bin/python -m pip install \
+	  --quiet --disable-pip-version-check uv; }
+	build/docs-venv/bin/uv pip compile pyproject.toml $(foreach extra,$(EXTRAS),--extra $(extra)) -c constraints.txt \
+	  --universal --python-version 3.11 --generate-hashes --no-config --no-annotate --no-header --quiet \
+	  --default-index https://pypi.org/simple -o build/lock.txt
+	{ sed '/^[^#]/,$$d' requirements.lock; cat build/lock.txt; } > build/lock.new && mv build/lock.new requirements.lock
+
+# In the environment that is active, where there is one: who installed retrodict as README says needs no tools of ours.
+ACTIVE := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
+paper: $(if $(ACTIVE),,$(READY))
+	$(if $(ACTIVE),python,$(BIN)/python) recipes/paper/walk.py $(if $(DRY),--dry-run) --family $(or $(FAMILY),chameleon) --gpus $(or $(GPUS),1)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

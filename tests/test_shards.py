@@ -129,6 +129,12 @@ class Cluster:
         run()
 
 
+@pytest.fixture
+def ray_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is installed or not: what is tested is what happens around it."""
+    monkeypatch.setattr("retrodict.shards.import_module", lambda name: SimpleNamespace())
+
+
 def on(cluster: Cluster, where: OnRay, monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[int]]:
     """How many of five shards are left, and what was made."""
     made: list[int] = []
@@ -137,20 +143,20 @@ def on(cluster: Cluster, where: OnRay, monkeypatch: pytest.MonkeyPatch) -> tuple
     return run_shards(shards, where, QuietProgress(), lambda: shards), made
 
 
-def test_an_actor_that_dies_costs_its_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_actor_that_dies_costs_its_shard(monkeypatch: pytest.MonkeyPatch, ray_is_there: None) -> None:
     cluster = Cluster([3, 3, -1], gpus=8)
     assert on(cluster, OnRay(workers=2, gpus=0.5), monkeypatch) == (0, [0, 1, 2, 4, 3])
     assert cluster.begun == [{"num_cpus": 0, "num_gpus": 0.5}] * 5, "two, and one for each that died"
 
 
-def test_as_many_actors_as_asked_for_or_as_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_many_actors_as_asked_for_or_as_have_room(monkeypatch: pytest.MonkeyPatch, ray_is_there: None) -> None:
     for where, count in ((OnRay(workers=2), 2), (OnRay(), 5), (OnRay(gpus=1), 3), (OnRay(gpus=2), 1)):
         cluster = Cluster([], gpus=3)
         assert on(cluster, where, monkeypatch) == (0, [0, 1, 2, 3, 4])
         assert len(cluster.begun) == count, where
 
 
-def test_a_shard_that_always_ends_its_actor_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_that_always_ends_its_actor_is_named(monkeypatch: pytest.MonkeyPatch, ray_is_there: None) -> None:
     with pytest.raises(ValueError, match=r"Shard 3 ended its worker, 3 times .* The actor died"):
         on(Cluster([3] * 9, gpus=0), OnRay(), monkeypatch)
     with pytest.raises(ValueError, match="has 0 GPUs, and a worker is to have 1"):
@@ -228,7 +234,7 @@ def test_a_probe_is_shared(tmp_path: Path, tiny_model: Path) -> None:
     assert len(list((tmp_path / "shared" / "answers").iterdir())) > 2
 
 
-def test_options_that_do_not_go_together() -> None:
+def test_options_that_do_not_go_together(ray_is_there: None) -> None:
     assert Sharing(executor="ray", workers=3, gpus_per_worker=1).where() == OnRay(3, 1)
     for wrong in (Sharing(executor="ray", shard="1/2"), Sharing(workers=2), Sharing(executor="ray", workers=0)):
         with pytest.raises(ValueError, match=r"--workers|--shard"):

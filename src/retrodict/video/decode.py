@@ -282,6 +282,8 @@ def _shown(path: Path, size: int, modified: int, stream: int) -> Stamps | None:
     del size, modified
     stamps: list[int] = []
     container, opened = _open(path)
+    # Asked before the container is closed: afterwards a stream's memory is somebody else's.
+    unit, restarts = opened.time_base or 0, bool(container.format.flags & _RESTARTS)
     with container, suppress(av.FFmpegError, EOFError):  # what follows a break cannot be reached
         for packet in container.demux(container.streams[stream]):
             if not packet.size or packet.is_discard:
@@ -292,8 +294,8 @@ def _shown(path: Path, size: int, modified: int, stream: int) -> Stamps | None:
     shown = np.unique(np.array(stamps, np.int64))
     if len(shown) < max(1, len(stamps)):
         return None
-    longest = float(np.diff(shown).max(initial=0) * (opened.time_base or 0))
-    return None if container.format.flags & _RESTARTS and longest > _REST else shown
+    longest = float(np.diff(shown).max(initial=0) * unit)
+    return None if restarts and longest > _REST else shown
 
 
 def _fps(stream: VideoStream) -> float:

@@ -77,20 +77,22 @@ import sys
 from pathlib import Path
 from retrodict.video import ClipRef, MineConfig, process_clip
 from retrodict.video.decode import open_video
-for name in sys.argv[1:]:
-    with open_video(Path(name)) as video:
+from test_decode import STEADY, counting_video
+for suffix in ("ts", "mp4", "mkv"):
+    path = counting_video(Path(sys.argv[1]) / f"{suffix}-{sys.argv[2]}.{suffix}", STEADY)
+    with open_video(path) as video:
         print([(item.index, item.seconds, item.pts) for item in video.decode(1.51, 2.61)], video.length)
-    print(process_clip(ClipRef(name="v", path=Path(name)), MineConfig(min_motion=0)))
+    print(process_clip(ClipRef(name="v", path=path), MineConfig(min_motion=0)).pairs)
 """
 
 
 def test_what_is_read_of_a_file_does_not_depend_on_what_memory_held(tmp_path):
     """glibc fills memory that is given back with a byte (`MALLOC_PERTURB_`): what is read from there anyway differs."""
-    files = [str(counting_video(tmp_path / f"v.{suffix}", STEADY)) for suffix in ("ts", "mp4", "mkv")]
     read = {
         subprocess.run(
-            [sys.executable, "-c", _READ, *files],
+            [sys.executable, "-c", _READ, str(tmp_path), fill],
             env={**os.environ, "MALLOC_PERTURB_": fill},
+            cwd=Path(__file__).parent,
             capture_output=True,
             check=True,
             text=True,

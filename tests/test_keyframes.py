@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from itertools import combinations, pairwise
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrodict.video.config import MineConfig
-from retrodict.video.cuts import find_cuts, find_fades, shots
+from retrodict.video.cuts import DissolveFinder, find_cuts, find_fades, shots
 from retrodict.video.keyframes import Timeline, exact, paper, snap
 
 
@@ -104,3 +105,14 @@ def test_cuts_and_fades():
 def test_settings_that_make_no_sense_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong)) if "compensate_camera" not in wrong else "compensate"):
         MineConfig(**wrong)
+
+
+def test_between_an_image_and_its_negative_nothing_dissolves():
+    """No mixture of the two can be told from a share of one."""
+    finder = DissolveFinder(10, cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST))
+    for number in range(60):
+        plane = np.full((72, 128), 200 if number // 4 % 2 else 40, np.uint8)
+        plane[:, 64:] = 240 - plane[0, 0]
+        finder.push(plane)
+    finder.finish()
+    assert finder.dissolves == []

@@ -34,6 +34,7 @@ _FADING = 0.01  # relative change of contrast per frame that continues a fade
 
 # Of dissolves
 _SPANS = (0.2, 0.4, 0.8)  # seconds to look back and ahead: dissolves of a sixth of a second to two seconds
+_NEGATIVE = 0.01  # 1 less the squared correlation, up to which one image is another's negative
 _ALIKE = 0.5  # correlation and similarity of before and after, above which nothing dissolved
 _UNEXPLAINED = 0.45  # share of the image that the mixture leaves over
 _ELSEWHERE = 0.12  # left over, as a share of what differs: a thing on its way from one place to another leaves half
@@ -216,10 +217,11 @@ class DissolveFinder:
         thumbs, norms = self._thumbs, self._norms
         before, after = thumbs[middle - span], thumbs[middle + span]
         aa, bb, both = norms[middle - span], norms[middle + span], float(before @ after)
-        if both > _ALIKE * (aa * bb) ** 0.5 or not aa or not bb:
+        determinant = aa * bb - both * both
+        # Between an image and its negative, which are shares of one another, no mixture can be taken apart.
+        if both > _ALIKE * (aa * bb) ** 0.5 or determinant <= _NEGATIVE * aa * bb:
             return None
         am, bm, mm = float(before @ thumbs[middle]), float(after @ thumbs[middle]), norms[middle]
-        determinant = aa * bb - both * both
         first, second = (am * bb - bm * both) / determinant, (bm * aa - am * both) / determinant
         if not (_LEAST < first < _MOST and _LEAST < second < _MOST and 0.7 < first + second < 1.25):
             return None

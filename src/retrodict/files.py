@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 import unicodedata
@@ -35,8 +36,21 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    text = json.dumps(value, indent=1, sort_keys=False, allow_nan=True) + "\n"
-    write_text(path, text)
+    """Write JSON. A number that there is not (NaN, infinity) is null: readers in other languages refuse NaN."""
+    write_text(path, json.dumps(_finite(value), indent=1, sort_keys=False, allow_nan=False) + "\n")
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def number_of(value: float | str | None) -> float:
+    """A number as `write_json` and columns of lines have it: null is NaN."""
+    return math.nan if value is None else float(value)
 
 
 def write_lines(path: Path, records: Iterable[JsonMapping]) -> None:
@@ -119,6 +133,7 @@ def made_once(file: Path, make: Callable[[], T], whole: Callable[[T], bool] = la
     if file.is_file():
         return json.loads(file.read_text(encoding="utf-8"))
     made = make()
+    text = json.dumps(made, indent=1) + "\n"
     if whole(made):
-        write_json(file, made)
-    return json.loads(json.dumps(made))
+        write_text(file, text)  # for ourselves alone, so that NaN may stay what it is
+    return json.loads(text)

@@ -87,7 +87,8 @@ class Context:
         means: dict[int, float] = {}
         for number in range(1, (until or self.recipe.rounds) + 1):
             file = self.validation(in_round(model, number))
-            means[number] = float(np.nanmean(json.loads(file.read_text())["values"])) if file.is_file() else -math.inf
+            values = np.array(json.loads(file.read_text())["values"] if file.is_file() else [], float)  # null: NaN
+            means[number] = float(np.nanmean(values)) if len(values) else -math.inf
         return max(means, key=lambda number: (means[number], -number))
 
     @property

@@ -27,7 +27,7 @@ from retrodict.dynamics.unified import UnifiedModel
 from retrodict.dynamics.verify import InverseLikelihood, Pool
 from retrodict.evaluation.predict import evaluate
 from retrodict.evaluation.summary import estimate
-from retrodict.files import JsonObject, write_json
+from retrodict.files import JsonObject, number_of, write_json
 from retrodict.images import encode_png
 from retrodict.loading import is_model, load, load_family, save_model
 from retrodict.placement import place
@@ -92,7 +92,7 @@ def _monitor(context: Context, model: Path, file: Path) -> JsonObject:
         write_json(file, entry)
     meet()
     watched: JsonObject = json.loads(file.read_text())
-    return watched
+    return watched | {name: number_of(watched[name]) for name in ("score", "inverse_score")}
 
 
 def prompts(rows: Sequence[Transition], count: int, seed: int) -> list[tuple[int, str]]:

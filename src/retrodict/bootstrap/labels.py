@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -58,10 +57,9 @@ def labelling(world: World, annotated: Sequence[Transition], selected: Sequence[
 def _by_confidence(rows: Sequence[tuple[Transition, float]]) -> list[JsonObject]:
     ordered = sorted(rows, key=lambda row: row[0].logprob)
     bins = [chunk for chunk in np.array_split(np.arange(len(ordered)), CONFIDENCE_BINS) if len(chunk)]
-    entries = []
+    entries: list[JsonObject] = []
     for chunk in bins:
         low, high = ordered[chunk[0]][0].logprob, ordered[chunk[-1]][0].logprob
         exact = share_interval([ordered[i][1] for i in chunk])
-        entry = {"low": low, "high": high, "exact": exact.mean, "ci95": exact.ci95, "n": exact.n}
-        entries.append({k: (None if isinstance(v, float) and math.isnan(v) else v) for k, v in entry.items()})
+        entries.append({"low": low, "high": high, "exact": exact.mean, "ci95": exact.ci95, "n": exact.n})
     return entries

@@ -19,7 +19,7 @@ from retrodict.evaluation.metrics import METRICS
 from retrodict.evaluation.pool import MEASURES, ItemResult, Scored
 from retrodict.evaluation.predictions import JUDGEMENTS
 from retrodict.evaluation.summary import item_values
-from retrodict.files import JsonMapping, JsonObject, as_written, write_json
+from retrodict.files import JsonMapping, JsonObject, as_written, number_of, write_json
 from retrodict.run_folder import claim, relative_path
 from retrodict.stats import ANY, UNIT, Scale, adjust, macro_interval, of_differences, paired_difference
 
@@ -133,7 +133,7 @@ def read_values(run: Path, measure: str, row: str) -> dict[str, Value]:
     if measure in EXPLAINED:
         values = {}
         for record in _lines(run / "items" / "explained.jsonl"):
-            values[record["id"]] = Value(_number(record.get(measure)), record["class"], record.get("group", ""))
+            values[record["id"]] = Value(number_of(record.get(measure)), record["class"], record.get("group", ""))
         return values
     if measure in MEASURES and "protocol" not in read_results(run):
         return _scored(run, measure, row)
@@ -145,7 +145,7 @@ def _judged(run: Path, name: str, row: str) -> dict[str, Value]:
     rows = sorted({str(record["row"]) for record in records})
     if row not in rows:
         raise ValueError(f"The judge {name} of {run} has no row {row}: it has {', '.join(rows)}.")
-    return {r["id"]: Value(_number(r["score"]), r["class"], r.get("group", "")) for r in records if r["row"] == row}
+    return {r["id"]: Value(number_of(r["score"]), r["class"], r.get("group", "")) for r in records if r["row"] == row}
 
 
 def _scored(run: Path, measure: Any, row: str) -> dict[str, Value]:
@@ -169,8 +169,8 @@ def _item(record: JsonMapping) -> ItemResult:
 
 
 def _frame(record: JsonMapping) -> Scored:
-    numbers: JsonObject = {name: _number(record.get(name)) for name in _NUMBERS}
-    return Scored(**numbers, verifiers={name: _number(v) for name, v in record["verifiers"].items()})
+    numbers: JsonObject = {name: number_of(record.get(name)) for name in _NUMBERS}
+    return Scored(**numbers, verifiers={name: number_of(v) for name, v in record["verifiers"].items()})
 
 
 def _similar(run: Path, metric: str, row: str) -> dict[str, Value]:
@@ -180,7 +180,7 @@ def _similar(run: Path, metric: str, row: str) -> dict[str, Value]:
         for record in _lines(path):
             table = record.get("l1") if metric == "l1" else (record.get("metrics") or {}).get(metric)
             if isinstance(table, dict) and row in table:
-                values[record["id"]] = Value(_number(table[row]), record["class"], record.get("group", ""))
+                values[record["id"]] = Value(number_of(table[row]), record["class"], record.get("group", ""))
     if not values:
         raise ValueError(f"{run} has no {metric} of {row}.")
     return values
@@ -192,7 +192,3 @@ def _lines(path: Path) -> Iterator[JsonObject]:
     with path.open(encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)
-
-
-def _number(value: float | str | None) -> float:
-    return math.nan if value is None else float(value)

@@ -26,7 +26,7 @@ from retrodict.evaluation.probe import (
     preferences,
     questions,
 )
-from retrodict.files import JsonMapping, JsonObject, write_json, write_lines
+from retrodict.files import JsonMapping, JsonObject, number_of, write_json, write_lines
 from retrodict.loading import load
 from retrodict.models.protocol import LogProb
 from retrodict.progress import Progress, QuietProgress
@@ -197,7 +197,7 @@ def _read(folder: Path, direction: str, count: int, reasons: list[str]) -> list[
     logprobs: list[LogProb] = []
     for number in range(count):
         made = json.loads(_file(folder, direction, number).read_text(encoding="utf-8"))
-        logprobs += [LogProb(**one) for one in made["logprobs"]]
+        logprobs += [LogProb(**one | {"sum": number_of(one["sum"])}) for one in made["logprobs"]]
         reasons += made["reasons"]
     return logprobs
 

@@ -210,7 +210,15 @@ def _curve(title: str, entry: JsonMapping, ks: Sequence[int], low: float, high: 
             selector_name(s),
             s,
             _path((x(k), y(row["score"])) for k, row in rows.items()),
-            _band([(x(k), y(row["ci95"][0]), y(row["ci95"][1])) for k, row in rows.items()]) if s == shaded else "",
+            _band(
+                [
+                    (x(k), y(row["ci95"][0]), y(row["ci95"][1]))
+                    for k, row in rows.items()
+                    if all(map(finite, row["ci95"]))
+                ]
+            )
+            if s == shaded
+            else "",
             [
                 (x(k), y(row["score"]), f"best of {k} by {selector_name(s)}: {row['score']:.3f}")
                 for k, row in rows.items()
@@ -299,6 +307,8 @@ def _path(points: Iterable[tuple[float, float]]) -> str:
 
 
 def _band(points: Sequence[tuple[float, float, float]]) -> str:
+    if not points:
+        return ""
     upper = [(x, high) for x, _, high in points]
     lower = [(x, low) for x, low, _ in reversed(points)]
     return _path([*upper, *lower]) + " Z"

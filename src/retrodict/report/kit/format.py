@@ -47,8 +47,8 @@ def number(value: object, digits: int = 3) -> str:
     return f"{value:.{digits}f}".replace("-", _MINUS) if finite(value) else MISSING
 
 
-def signed(value: float, digits: int = 3) -> str:
-    return ("+" if value > 0 else "") + number(value, digits)
+def signed(value: object, digits: int = 3) -> str:
+    return ("+" if finite(value) and value > 0 else "") + number(value, digits)
 
 
 def count(value: object) -> str:

@@ -50,10 +50,14 @@ def connect(path: Path) -> sqlite3.Connection:
     """A connection whose commits are on disk when they return, also when the power fails then."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
     db.row_factory = sqlite3.Row
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute("PRAGMA foreign_keys = ON")
-    db.execute("PRAGMA secure_delete = ON")  # a rater's data that is deleted is gone
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        db.execute("PRAGMA secure_delete = ON")  # a rater's data that is deleted is gone
+    except BaseException:  # a file that is no database
+        db.close()
+        raise
     return db
 
 

@@ -24,7 +24,7 @@ from retrodict.report import figures, write_report
 from retrodict.report.kit.charts import spread
 from retrodict.report.kit.format import brief, duration, number, spoken
 from retrodict.report.kit.images import hashed
-from retrodict.report.kit.tables import claim, claims
+from retrodict.report.kit.tables import Cell, Table, claim, claims, markdown_table
 from retrodict.report.run import Run
 from retrodict.transitions import Transition, write_rows
 from retrodict.worlds import get_world, tabletop
@@ -168,6 +168,11 @@ def test_numbers_as_text() -> None:
     assert spoken("any.model-2.5.k1") == "any.model-2.5 (one sample)"
     assert spoken("my own words") == "my own words"
     assert spread({"a": 10, "b": 12, "c": 100}, 15) == {"a": 10, "b": 25, "c": 100}
+
+
+def test_a_name_with_a_pipe_stays_in_its_cell() -> None:
+    told = markdown_table(Table(["a|b", "n"], [("push | pull", [Cell("1|2"), Cell("3")])]))
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in told.splitlines()] == [4, 4, 4]
 
 
 def test_a_label_without_an_image_is_left_out(tmp_path: Path, folder: Path) -> None:

@@ -100,12 +100,22 @@ def user_cache(name: str) -> Path:
 
 @contextmanager
 def open_cache(path: Path) -> Iterator[AnswerCache]:
-    """Open or make a cache. Raises `CacheInUseError` when another process has it, `ValueError` when it is no cache."""
+    """Open or make a cache.
+
+    Raises:
+        CacheInUseError: Another process has it.
+        ValueError: It is no cache, or turns out to be damaged, or its disk is full.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, isolation_level=None, timeout=1.0)  # every statement commits itself
     try:
         _prepare(connection, path)
         yield AnswerCache(connection)
+    except sqlite3.DatabaseError as error:
+        raise ValueError(
+            f"{path} cannot be read or written ({error}): where it is damaged, bring it back from a backup, or give "
+            f"another --cache; `sqlite3 {path} .dump` prints the answers that can still be read."
+        ) from error
     finally:
         connection.close()
 

@@ -50,7 +50,7 @@ def measured(folder: Path, recipe: BootstrapRecipe, labels: str, seed: int) -> d
     learn_tokenizer(stored, recipe.tokenizer, seed, folder / "image_tokenizer")
     began = time.process_time()
     train_model(
-        from_nothing("forward", folder / "image_tokenizer", world.vocabulary(), recipe.model),
+        from_nothing(folder / "image_tokenizer", world.vocabulary(), recipe.model),
         "forward",
         stored,
         recipe.forward,

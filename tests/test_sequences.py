@@ -45,19 +45,6 @@ def test_inverse(two_words: SmallFamily) -> None:
     assert features["changed"][2:6].tolist() == features["changed"][8:12].tolist() == [2, 1, 1, 2]
 
 
-def test_a_table_of_changes_has_a_row_for_what_a_token_was_and_is(two_words: SmallFamily) -> None:
-    images, words = two_words.images, two_words.words
-    family = SmallFamily.new(images, words, hidden=8, layers=1, heads=2, change_rows=10)
-    built = build(family, "inverse", source_L=SOURCE, target_L=TARGET, action="push left")
-    # 0 became 4: 1 + (0 * 7919 + 4 * 104729) % 10 = 7; 3 became 0: 1 + 3 * 7919 % 10 = 8; the others stayed.
-    assert family.features(built)["change"].tolist() == [0] * 8 + [7, 0, 0, 8] + [0] * 4
-    assert "change" not in two_words.features(built), "a model without the table"
-    family.use_change_mask = False
-    assert not family.features(built)["change"].any()
-    unknown = build(family, "forward", source_L=SOURCE, target_L=TARGET, action="push left")
-    assert not family.features(unknown)["change"].any()
-
-
 def test_prefixes_end_where_generation_begins(two_words: SmallFamily) -> None:
     forward = build(two_words, "forward", source_L=SOURCE, action="push left")
     assert forward.ids_T.tolist() == [1, *SOURCE_IDS, PUSH, LEFT, 3]

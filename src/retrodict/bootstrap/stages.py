@@ -234,8 +234,7 @@ def _start(context: Context, direction: Direction, use_change_mask: bool) -> Cal
     if recipe.init is not None:
         init = context.dir("base") if recipe.init == TINY else recipe.init
         return started_from(init, recipe.family, direction, recipe.lora)
-    start = context.dir("image_tokenizer"), _texts(context), recipe.model
-    return from_nothing(direction, *start, use_change_mask=use_change_mask)
+    return from_nothing(context.dir("image_tokenizer"), _texts(context), recipe.model, use_change_mask=use_change_mask)
 
 
 def idm(context: Context, progress: Progress, number: int = 1) -> str:

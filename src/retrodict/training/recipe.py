@@ -15,7 +15,6 @@ from retrodict.models.registry import card_of, get_family
 from retrodict.models.small.config import ModelConfig
 from retrodict.models.small.family import SmallFamily
 from retrodict.models.small.image_tokenizer import ImageTokenizer
-from retrodict.models.small.modeling import CHANGE_ROWS
 from retrodict.models.small.words import Words
 from retrodict.models.token_family import TokenFamily
 from retrodict.models.vlm import Captioner
@@ -113,7 +112,7 @@ def _family(recipe: TrainRecipe, rows: Stored, scratch: Path, progress: Progress
     folder = scratch / "image_tokenizer"
     progress.stage("tokenizer", f"make a codebook of at most {recipe.tokenizer.codes} image tokens")
     progress.done(learn_tokenizer(rows, recipe.tokenizer, recipe.seed, folder, report_loss(progress)))
-    return from_nothing(recipe.direction, folder, [row.action for row in rows.rows], recipe.model)
+    return from_nothing(folder, [row.action for row in rows.rows], recipe.model)
 
 
 def started_from(
@@ -139,15 +138,13 @@ def absolute(init: str | None) -> str:
 
 
 def from_nothing(
-    direction: Direction, tokenizer: Path, texts: Iterable[str], config: ModelConfig, *, use_change_mask: bool = True
+    tokenizer: Path, texts: Iterable[str], config: ModelConfig, **options: Any
 ) -> Callable[[], SmallFamily]:
     """What makes a small model with random weights that knows the words of `texts`."""
-    rows = CHANGE_ROWS if direction == "inverse" and use_change_mask else 0
     images, words = (
         ImageTokenizer.load(tokenizer),
         Words.from_texts(texts),
     )  # now, as making a tokenizer advances the random state
-    options = {"change_rows": rows, "use_change_mask": use_change_mask}
     return lambda: SmallFamily.new(images, words, **config.model_dump(), **options)
 
 

@@ -25,15 +25,13 @@ from retrodict.sampling import SamplingError
 # Prior logits of what an action is written in.
 SPELLED = -8.0  # the bytes of words that no label holds: a sampled action has none, and an unseen one is scored
 NEVER = -1e4  # special tokens but the end, which no action holds; finite, as an entropy multiplies it by 0
-_HASH = (7919, 104729)  # of what a token was and what it is, to a row of the table of changes
 
 
 class SmallFamily:
     """`TokenFamily` of the small model.
 
-    With `use_change_mask` the inverse model also gets a changed/unchanged mask per image token and, where it has a
-    table of changes, what each that changed was and is, as one input. The forward model does not know its target, so
-    it has neither.
+    With `use_change_mask` the inverse model also gets a changed/unchanged mask per image token, which is unavailable to
+    the forward model (that does not know its target).
     """
 
     name = "small"
@@ -54,15 +52,7 @@ class SmallFamily:
 
     @classmethod
     def new(
-        cls,
-        images: ImageTokenizer,
-        words: Words,
-        *,
-        hidden: int = 128,
-        layers: int = 4,
-        heads: int = 4,
-        change_rows: int = 0,
-        **kwargs: Any,
+        cls, images: ImageTokenizer, words: Words, *, hidden: int = 128, layers: int = 4, heads: int = 4, **kwargs: Any
     ) -> SmallFamily:
         """A model with random weights (from torch's global generator)."""
         config = SmallConfig(
@@ -75,7 +65,6 @@ class SmallFamily:
             num_attention_heads=heads,
             intermediate_size=hidden * 3,
             pad_token_id=words.pad,
-            change_rows=change_rows,
         )
         module = SmallModel(config)
         _start_from_codebook(module, images.vectors)
@@ -108,8 +97,7 @@ class SmallFamily:
         """Rows and columns of image tokens, and the tokens near them. The position that *predicts* target token i gets
         the row and column of i and the source token there; in the inverse direction no image token is predicted, so
         each target token gets its own."""
-        rows = self.module.config.change_rows
-        names = ("row", "column", "aligned", "before", "changed", *SIDES, *(("change",) if rows else ()))
+        names = ("row", "column", "aligned", "before", "changed", *SIDES)
         values = {name: np.zeros(len(sequence.ids_T), dtype=np.int64) for name in names}
         source = slice(*sequence.segments.source)
         codes_L = source_L = sequence.ids_T[source] - self.spec.first_id
@@ -126,9 +114,6 @@ class SmallFamily:
                 if self.use_change_mask:
                     for span in (source, target):
                         values["changed"][span] = 1 + (codes_L != source_L)
-                    if rows:
-                        hashed_L = 1 + (source_L * _HASH[0] + codes_L * _HASH[1]) % rows
-                        values["change"][target] = np.where(codes_L != source_L, hashed_L, 0)
             self._locate(values, target, codes_L)
         return values
 

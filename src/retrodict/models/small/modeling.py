@@ -2,11 +2,9 @@
 
 Source and target show the same scene, so a model of this size learns far faster when it is given the source token at
 the same row and column as a target token (`aligned`) and these two (`row`, `column`) than when it must find that out
-by attention over one-dimensional positions. And what became of a token is hard to learn from what it was and what it
-is: that of four headings the last is left of the first, or that a colour changed and no shape. So an inverse model may
-have one embedding for each (before, after), `change`. All are sums of embeddings; the rest is a Llama (Touvron et al.
-2023) in plain torch: importing the library's takes twenty times as long as a prediction. Weights and settings have the
-names that they have there, and a test compares the two.
+by attention over one-dimensional positions. All are sums of embeddings; the rest is a Llama (Touvron et al. 2023) in
+plain torch: importing the library's takes twenty times as long as a prediction. Weights and settings have the names
+that they have there, and a test compares the two.
 
 Shape suffixes: B sequences, T tokens, S of them that are wanted, C keys, H heads, E features of a head, D features.
 """
@@ -33,8 +31,6 @@ SIDES = ("left", "right", "above", "below")
 ROPE_THETA = 10_000.0
 EPSILON = 1e-6
 INITIAL_STD = 0.02
-CHANGE_STD = 0.1  # of the table of changes: at .02 some runs never learn by it, at .3 scenes are learned by heart
-CHANGE_ROWS = 4096
 # What is the same in every model, under the names of `transformers.LlamaConfig`.
 _FIXED: JsonObject = {
     "attention_bias": False,
@@ -66,7 +62,6 @@ class SmallConfig:
     num_attention_heads: int
     pad_token_id: int = 0
     use_change_mask: bool = True
-    change_rows: int = 0  # of the table that pairs of tokens are hashed to; none in forward models and earlier ones
 
     def save(self, directory: Path) -> None:
         derived = {
@@ -81,7 +76,6 @@ class SmallConfig:
         file = directory / "config.json"
         stored = read_json(file)
         stored.setdefault("use_change_mask", stored.get("told_changes", True))  # its name in earlier versions
-        stored.setdefault("change_rows", 0)
         missing = [field.name for field in fields(cls) if field.name not in stored]
         if missing:
             raise ValueError(f"{file} is damaged, get it again: it has no {missing[0]}.")
@@ -91,7 +85,7 @@ class SmallConfig:
             raise ValueError(f"{file} describes no small model of this version: {other[0]} is {stored[other[0]]}.")
         config = cls(**{field.name: stored[field.name] for field in fields(cls)})
         for name, value in asdict(config).items():
-            least = 0 if name in ("pad_token_id", "use_change_mask", "change_rows") else 1
+            least = 0 if name in ("pad_token_id", "use_change_mask") else 1
             if not isinstance(value, int) or not least <= value < _MOST:
                 raise ValueError(f"{file} is damaged, get it again: {name} is {value!r}.")
         return config
@@ -111,15 +105,10 @@ class SmallModel(nn.Module):
         self.before = table(config.image_codes + 1)
         self.changed = table(3)
         self.beside = nn.ModuleDict({side: table(config.image_codes + 1) for side in SIDES})
-        if config.change_rows:
-            self.change = table(config.change_rows + 1)
         self.gradient_checkpointing = False
         for name, part in self.named_children():
             if name != "backbone":  # which has done so itself: the order in which random numbers are drawn
                 _initialize(part)
-        if config.change_rows:
-            with torch.no_grad():
-                self.change.weight *= CHANGE_STD / INITIAL_STD
 
     def forward(
         self,
@@ -158,8 +147,6 @@ class SmallModel(nn.Module):
             x_BTD = x_BTD + getattr(self, name)(features[name])
         for side, table in self.beside.items():
             x_BTD = x_BTD + table(features[side])
-        if self.config.change_rows:
-            x_BTD = x_BTD + self.change(features["change"])
         return x_BTD
 
     def activation_checkpointing_enable(self, **options: Any) -> None:

@@ -35,7 +35,7 @@ lora: {rank: 2, alpha: 400, dropout: 0.0}
 mine: {min_gap: 2, frames_per_clip: 4, min_motion: 0.0, cuts: false}
 inverse: &training
   {steps: 3, per_device_batch_size: 2, gradient_accumulation_steps: 2, learning_rate: 0.01, warmup_steps: 1,
-  optimizer: adamw}
+  optimizer: adamw, bf16: false}
 forward: *training
 select: {top_k: 2}
 bench: {n: 2, items: 4}

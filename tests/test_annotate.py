@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from retrodict.bootstrap import annotate as module
-from retrodict.bootstrap.annotate import annotate_dir, check
+from retrodict.bootstrap.annotate import UNCHECKED, annotate_dir, check
 from retrodict.bootstrap.select import FORWARD, select_dir
 from retrodict.images import encode_png
 from retrodict.models.protocol import Explanation, Frame, LogProb, Pair
@@ -174,5 +174,6 @@ def test_a_forward_model_chooses_among_the_labels_of_each_pair() -> None:
         ("paint", -2.0, 3, -2.0),
         ("push", -0.5, 2, -9.0),
     ]
+    assert [row.provenance.get(UNCHECKED) for row in checked] == ["push", None], "what was replaced is kept"
     alone = check(Reader(), Expecter(), rows)  # type: ignore[arg-type]
     assert [row.action for row in alone] == ["push", "push"], "a model that proposes nothing keeps its labels"

@@ -39,6 +39,7 @@ from retrodict.transitions import (
 BATCH = 256  # pairs whose frames are in memory at a time
 PROPOSALS = 4  # sampled labels of a pair, beside the greedy one, among which a forward model chooses
 _MADE_OF, _DROPPED = b"retrodict.made_of", b"retrodict.dropped"
+UNCHECKED = "unchecked_action"  # in a checked row's provenance: the label that the forward model has replaced
 NO_WORDS, NO_IMAGES = "no action", "no image"  # reasons for which a pair is not labelled
 
 
@@ -87,7 +88,8 @@ def check(
 
     Returns:
         The rows with that label which makes log p(action | source, target) + `CHECK_WEIGHT` * log p(target | source,
-        action) largest, and the second of these likelihoods in their provenance, as `FORWARD`.
+        action) largest, and in their provenance the second of these likelihoods, as `FORWARD`, and the label that it
+        took the place of, as `UNCHECKED`.
     """
     pairs = _frames(labelled)
     labels = [{row.action: (row.logprob, row.tokens)} for row in labelled]
@@ -107,6 +109,8 @@ def check(
         best = max(known, key=lambda action: known[action][0] + CHECK_WEIGHT * expected[action])
         logprob, tokens = known[best]
         provenance = {**row.provenance, FORWARD: expected[best]}
+        if best != row.action:
+            provenance[UNCHECKED] = row.action
         checked.append(replace(row, action=best, logprob=logprob, tokens=tokens, provenance=provenance))
     return checked
 

@@ -34,12 +34,7 @@ def with_true_labels(world: World, transitions: Stored, truth: Path) -> Stored:
 
 def labelling(world: World, annotated: Sequence[Transition], selected: Sequence[Transition], truth: Path) -> JsonObject:
     """Share of exact labels among pairs that show one action, in all, by confidence, and among those selected."""
-    chosen = {t.id for t in selected}
-    rows: list[tuple[Transition, float]] = []
-    for t in annotated:
-        action = world.true_action(t, truth)
-        if action is not None:
-            rows.append((t, float(world.same_action(t.action, action))))
+    rows = _checked(world, annotated, truth)
     exact = share_interval([right for _, right in rows])
     return {
         "exact": exact.mean,
@@ -48,10 +43,17 @@ def labelling(world: World, annotated: Sequence[Transition], selected: Sequence[
         "mined": len(annotated),
         "single_action": len(rows),
         "selected": len(selected),
-        # A selected pair that shows no or several actions has no right label, so it counts as wrong here.
-        "selected_exact": sum(right for t, right in rows if t.id in chosen) / len(selected),
+        # Their own labels, which a forward model may have replaced. A selected pair that shows no or several actions
+        # has no right label, so it counts as wrong here.
+        "selected_exact": sum(right for _, right in _checked(world, selected, truth)) / len(selected),
         "by_confidence": _by_confidence(rows),
     }
+
+
+def _checked(world: World, transitions: Sequence[Transition], truth: Path) -> list[tuple[Transition, float]]:
+    """Those that show one action, and whether that is their label."""
+    true = ((t, world.true_action(t, truth)) for t in transitions)
+    return [(t, float(world.same_action(t.action, action))) for t, action in true if action is not None]
 
 
 def _by_confidence(rows: Sequence[tuple[Transition, float]]) -> list[JsonObject]:

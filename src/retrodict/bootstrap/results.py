@@ -14,6 +14,7 @@ from retrodict.bootstrap.measuring import IMPOSSIBLE, read_probe, same_words, sc
 from retrodict.bootstrap.recipe import TINY
 from retrodict.bootstrap.runner import MEMORY, read_records
 from retrodict.bootstrap.scoring import round_trip, scorer
+from retrodict.bootstrap.select import get_strategy
 from retrodict.bootstrap.stages import LABELLING, STILL_TEST
 from retrodict.dynamics import confidence
 from retrodict.dynamics.adaptive import adaptive_values, sampled_until
@@ -230,13 +231,14 @@ def _meters(context: Context) -> JsonObject:
 
 
 def _annotation(context: Context, number: int = 1) -> JsonObject:
-    """What is known of a round's labels: how many are right, where a world knows, else how many there are."""
+    """What is known of a round's labels: whether FT has checked them, and how many are right, where a world knows, else
+    how many there are."""
     file = context.dir(in_round(LABELLING, number) + ".json")
+    known: JsonObject = {"checked": number == 1 and get_strategy(context.recipe.select.strategy).checked}
     if file.is_file():
-        checked: JsonObject = json.loads(file.read_text())
-        return checked
+        return known | json.loads(file.read_text())
     folders = {"mined": in_round("annotated", number), "selected": in_round("selected", number)}
-    return {key: sum(1 for _ in iter_rows(context.dir(name), ["id"])) for key, name in folders.items()}
+    return known | {key: sum(1 for _ in iter_rows(context.dir(name), ["id"])) for key, name in folders.items()}
 
 
 def _rounds(context: Context, results: JsonObject) -> JsonObject:

@@ -323,11 +323,11 @@ def annotate(context: Context, progress: Progress, number: int = 1) -> str:
 
 
 def check(context: Context, progress: Progress, number: int = 1) -> str:
-    """Let a forward model check the labels of the best inverse model so far, and keep those to trust.
+    """Let a forward model check the labels of the best inverse model so far, and keep those that the next round trusts.
 
     The first time that is FT, which has seen no label of a model.
     """
-    from retrodict.bootstrap.annotate import check_dir
+    from retrodict.bootstrap.annotate import UNCHECKED, check_dir
 
     section, best = context.recipe.select, context.best_round("idm", number)
     forward = "ft" if number == 1 else in_round("fdm", context.best_round("fdm", number))
@@ -339,9 +339,13 @@ def check(context: Context, progress: Progress, number: int = 1) -> str:
     if not is_main():
         return ""
     check_dir(labels, model=model, forward=context.dir(forward), out=checked)
-    out, top_k = context.dir(in_round("trusted", number)), max(1, round(section.trusted * _count(checked)))
+    replaced = [UNCHECKED in row.provenance for row in iter_rows(checked, ["id", "provenance"])]
+    said = f"{forward} checked {len(replaced):,} labels and replaced {sum(replaced):,}"
+    if number == context.recipe.rounds:
+        return said
+    out, top_k = context.dir(in_round("trusted", number)), max(1, round(section.trusted * len(replaced)))
     select_dir(checked, top_k=top_k, out=out, strategy="checked")
-    return f"{forward} trusts {top_k:,} labels"
+    return f"{said}; it trusts {top_k:,}"
 
 
 def select(context: Context, progress: Progress, number: int = 1) -> str:

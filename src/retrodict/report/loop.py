@@ -143,6 +143,17 @@ def _between(low: float, high: float) -> str:
     return f"{low:.2f} to {high:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
+_SELECTED = {
+    False: "the surest labels, every kind of action in turn",
+    True: "those after which FT expects the frame, too, the same share of each kind of action",
+}
+
+
+def checked_by_ft(run: Run) -> bool:
+    """Whether FT has chosen among the labels that the forward model learned from."""
+    return bool(run.get("annotation", "checked"))
+
+
 def funnel(run: Run) -> list[Bar]:
     """From mined pairs to what the forward model learned from; widths are counts."""
     steps = [
@@ -156,7 +167,7 @@ def funnel(run: Run) -> list[Bar]:
             run.get("annotation", "single_action"),
             "between the others, several things happened or none",
         ),
-        ("Selected", run.get("annotation", "selected"), "the surest labels, every kind of action in turn"),
+        ("Selected", run.get("annotation", "selected"), _SELECTED[checked_by_ft(run)]),
     ]
     counts = [(name, count, note) for name, count, note in steps if finite(count)]
     scale = max((count for _, count, _ in counts), default=0)

@@ -50,6 +50,7 @@ def _story(run: Run) -> JsonObject:
         "labels": figures.labels(run),
         "confidence": loop.confidence(run),
         "funnel": loop.funnel(run),
+        "checked": loop.checked_by_ft(run),
         "heatmaps": figures.heatmaps(run),
         "weighting": loop.weighting(run),
         "weighting_claims": loop.weighting_claims(run),

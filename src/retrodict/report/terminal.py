@@ -56,7 +56,10 @@ def _inverse(run: Run) -> list[str]:
     entries = [
         ("of {} of the test pairs", run.get("idm", "exact")),
         ("of {} of the mined pairs", run.get("annotation", "exact")),
-        ("of {} of those selected", run.get("annotation", "selected_exact")),
+        (
+            f"{'after the check by FT ' if loop.checked_by_ft(run) else ''}of {{}} of those selected",
+            run.get("annotation", "selected_exact"),
+        ),
     ]
     said = [text.format(percent(value)) for text, value in entries if finite(value)]
     return [f"  {system_name('idm')} names the exact action {', '.join(said)}"] if said else []

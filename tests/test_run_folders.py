@@ -173,6 +173,7 @@ def test_a_run_resumes_in_its_folder_and_no_other_run_does(tmp_path: Path) -> No
         ("train", settings, "holds a run with seed 1 and not 0"),
         ("train", {"seed": 1, "model": {"layers": 3}}, "holds a run with model.layers 2 and not 3"),
         ("train", {"seed": 1, "model": {"layers": 2}, "lr": 1}, "holds a run with lr None and not 1"),
+        ("train", {"seed": 1, "model": None}, "holds a run with model a section and not None"),
     ]:
         with pytest.raises(ValueError, match=says) as error:
             claim(out, command, changed, inputs={"data": data})

@@ -187,6 +187,9 @@ def _difference(recorded: JsonMapping, wanted: JsonMapping) -> str:
     for name in sorted({**recorded["settings"], **wanted["settings"]}):
         was, now = recorded["settings"].get(name), wanted["settings"].get(name)
         if was != now:
+            if section := _section_of(name, recorded, wanted):
+                whole = ("None", "a section") if section in recorded["settings"] else ("a section", "None")
+                return f"{section} {whole[0]} and not {whole[1]}"
             return f"{name} {was} and not {now}"
     for name in sorted({**recorded["inputs"], **wanted["inputs"]}):
         was, now = ({"at": [], "key": "", **records["inputs"].get(name, {})} for records in (recorded, wanted))
@@ -197,6 +200,13 @@ def _difference(recorded: JsonMapping, wanted: JsonMapping) -> str:
         if was["key"] and now["key"]:  # else a name, or gone: what was made of it stays good
             return f"{name} as it was before {', '.join(now['at'])} changed"
     return ""
+
+
+def _section_of(name: str, *records: JsonMapping) -> str:
+    """The section around a setting that one of the records leaves out as a whole; empty where there is none."""
+    parts = name.split(".")
+    above = [".".join(parts[:end]) for end in range(1, len(parts))]
+    return next((section for section in above for record in records if section in record["settings"]), "")
 
 
 def _flat(values: JsonMapping, prefix: str = "") -> JsonObject:

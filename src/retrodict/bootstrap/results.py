@@ -236,9 +236,9 @@ def _annotation(context: Context, number: int = 1) -> JsonObject:
     file = context.dir(in_round(LABELLING, number) + ".json")
     known: JsonObject = {"checked": number == 1 and get_strategy(context.recipe.select.strategy).checked}
     if file.is_file():
-        return known | json.loads(file.read_text())
+        return {**known, **json.loads(file.read_text())}
     folders = {"mined": in_round("annotated", number), "selected": in_round("selected", number)}
-    return known | {key: sum(1 for _ in iter_rows(context.dir(name), ["id"])) for key, name in folders.items()}
+    return {**known, **{key: sum(1 for _ in iter_rows(context.dir(name), ["id"])) for key, name in folders.items()}}
 
 
 def _rounds(context: Context, results: JsonObject) -> JsonObject:

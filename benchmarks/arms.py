@@ -6,7 +6,7 @@
 The demo has two rounds, as its second inverse model and its labels are needed. Each arm takes the labels of some
 inverse model, selects among them, and trains forward models of different initial weights; all are measured by greedy
 frames on the demo's test scenes and compared item by item, with the noise between training runs in the intervals. Arms
-that are done are not trained again. The tables go to `results.json` and, as markdown, to the screen.
+that are done are not trained again. Each table goes to a JSON file of its name and, as markdown, to the screen.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -129,8 +130,8 @@ def main() -> None:
     with open_progress(title="arms") as progress:
         bench = Bench(context, options.out.resolve(), options.runs, progress)
         results = {table: bench.table(TABLES[table]) for table in options.tables}
-    write_json(options.out / "results.json", results)
     for table, entries in results.items():
+        write_json(options.out / f"{table}.json", entries)
         print(f"\n{table}\n\n| | labels right | score | its runs | against | difference |\n|---|---|---|---|---|---|")
         print("\n".join(_line(name, entry) for name, entry in entries.items()))
 
@@ -178,7 +179,7 @@ class Bench:
             context = replace(self.context, recipe=recipe.model_copy(update={"forward": longer}))
             rows = joined([labelled(context), self._rows(arm)])
             train(context, self.progress, folder, "forward", rows, arm.weighting, run=run)
-            model = load(folder, role="forward")
+            model: Any = load(folder, role="forward")
             score = scorer(self.test, model.family)
             evaluate(model, self.test, scorer=score, n=0, seed=recipe.seed, keep=file, progress=self.progress)
             self.progress.done(self._name(arm))

@@ -1,6 +1,6 @@
 """What of the loop pays? Forward models on the data of a finished demo, alike but for one thing.
 
-    retrodict demo --seed 0 --set rounds=2 --set runs=3 --out demo
+    retrodict demo --seed 0 --set rounds=2 --set runs=3 --set select.strategy=likeliest --out demo
     python benchmarks/arms.py demo --out demo-arms --runs 3
 
 The demo has two rounds, as its second inverse model and its labels are needed. Each arm takes the labels of some
@@ -127,6 +127,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     context = Context(options.demo.resolve(), load_recipe(options.demo / EFFECTIVE, BootstrapRecipe))
+    if context.recipe.rounds < 2 or context.recipe.select.strategy != DEFAULT:
+        parser.error(f"{options.demo} is no demo of two rounds with the labels that the arms begin with: see above")
     with open_progress(title="arms") as progress:
         bench = Bench(context, options.out.resolve(), options.runs, progress)
         results = {table: bench.table(TABLES[table]) for table in options.tables}

@@ -57,12 +57,13 @@ def _inverse(run: Run) -> list[str]:
         ("of {} of the test pairs", run.get("idm", "exact")),
         ("of {} of the mined pairs", run.get("annotation", "exact")),
         (
-            f"{'after the check by FT ' if loop.checked_by_ft(run) else ''}of {{}} of those selected",
+            "of {} of those selected" + (", once FT has checked them" if loop.checked_by_ft(run) else ""),
             run.get("annotation", "selected_exact"),
         ),
     ]
     said = [text.format(percent(value)) for text, value in entries if finite(value)]
-    return [f"  {system_name('idm')} names the exact action {', '.join(said)}"] if said else []
+    text = f"{system_name('idm')} names the exact action {', '.join(said)}"
+    return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="    ") if said else []
 
 
 def _meters(run: Run) -> list[str]:

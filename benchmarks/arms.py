@@ -15,7 +15,6 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -195,12 +194,10 @@ class Bench:
 
     def _rows(self, arm: Arm) -> Stored:
         if arm.labels == TRUE:
-            return with_true_labels(self.world, stored_transitions(self.context.dir("selected")), self._truth)
+            return with_true_labels(
+                self.world, stored_transitions(self.context.dir("selected")), self.context.dir("truth")
+            )
         return stored_transitions(self._selected(arm))
-
-    @cached_property
-    def _truth(self) -> Path:
-        return self.context.dir("truth")
 
     def _selected(self, arm: Arm) -> Path:
         name = self._name(replace(arm, steps=1, weighting=EVEN))
@@ -211,13 +208,19 @@ class Bench:
     def _labels(self, whose: str) -> Path:
         """The folder of labels; those that the demo has not are made."""
         name = LABELS[whose]
-        if name not in ("unchecked", "longer", "checked_again"):
-            return self.context.dir(name)
         if name == "checked_again":
-            second, fdm = self.context.inverse_models["idm_round2"], self.context.dir("fdm")
-            out = self.out / "checked_again"
-            check_dir(self.context.dir("annotated_round2"), model=second, forward=fdm, out=out, progress=self.progress)
-            return out
+            return self._checked_again(self.out / name)
+        if name in ("unchecked", "longer"):
+            return self._annotated(name)
+        return self.context.dir(name)
+
+    def _checked_again(self, out: Path) -> Path:
+        second, fdm = self.context.inverse_models["idm_round2"], self.context.dir("fdm")
+        check_dir(self.context.dir("annotated_round2"), model=second, forward=fdm, out=out, progress=self.progress)
+        return out
+
+    def _annotated(self, name: str) -> Path:
+        """The labels of an inverse model that the demo has not."""
         model, out = self.out / f"idm-{name}", self.out / f"annotated-{name}"
         context, rows = self.context, labelled(self.context, "inverse")
         if name == "unchecked":  # as many labels as the second IDM has learned from, those that the first is surest of
